@@ -1,0 +1,7 @@
+export * from './errors.ts'
+export * from './guest.ts'
+export * from './ids.ts'
+export * from './kinds.ts'
+export * from './node.ts'
+export * from './resource.ts'
+export * from './states.ts'

@@ -1,0 +1,112 @@
+import type { Guest, Hello } from './guest.ts'
+import type { ExecutionId, SnapshotId } from './ids.ts'
+import type { ImageConfig, Size } from './kinds.ts'
+
+/** Called with what is being done and, where known, how far it is. */
+export type Progress = (step: { phase: string; done?: number; total?: number; unit?: 'bytes' | 'files' }) => void
+
+export interface NodeImage {
+  digest: string
+  reference: string
+  config: ImageConfig
+  sizeBytes: number
+}
+
+/** What a machine is made of: never who it is or where it runs. */
+export interface MachineSpec {
+  /** `sha256:<hex>` of an image the node has. */
+  imageDigest: string
+  size: Size
+}
+
+export type MachineExitReason = 'killed' | 'OutOfMemory' | 'Crashed' | 'HostRestarted'
+export interface MachineExit {
+  execution: ExecutionId
+  reason: MachineExitReason
+  message: string
+}
+
+/** How long each part of an operation took, milliseconds, by phase name. */
+export type Phases = Record<string, number>
+
+export interface SnapshotInfo {
+  id: SnapshotId
+  kind: 'memory' | 'filesystem'
+  parent?: SnapshotId
+  sizeBytes: number
+  createdAt: string
+}
+
+export interface SnapshotFault {
+  blob: string
+  problem: string
+}
+
+/**
+ * One machine that runs sandboxes, as the control plane sees it. It decides nothing: it does what it is told and reports.
+ * Ids are given by the caller, so that after a crash on either side the same call can be made again.
+ */
+export interface Node {
+  readonly driver: { name: string; memorySnapshots: boolean }
+
+  /** Makes the image present. Joins a pull of the same reference under way. */
+  pullImage(reference: string, progress: Progress, signal: AbortSignal): Promise<NodeImage>
+  listImages(signal: AbortSignal): Promise<NodeImage[]>
+  removeImage(digest: string, signal: AbortSignal): Promise<void>
+
+  /** Resolves when the guest has acknowledged HELLO. On any failure nothing of the machine is left. */
+  boot(execution: ExecutionId, spec: MachineSpec, hello: Hello, signal: AbortSignal): Promise<Phases>
+  /** The same from a snapshot; a filesystem snapshot boots. */
+  restore(
+    execution: ExecutionId,
+    snapshot: SnapshotId,
+    spec: MachineSpec,
+    hello: Hello,
+    signal: AbortSignal,
+  ): Promise<Phases>
+  /**
+   * Takes a snapshot; the machine runs on afterwards (also after any failure), unless `hold`: then it stays frozen until
+   * `thaw` or `kill`. Resolves once the snapshot is durable and complete. `stoppedMs` in the phases is how long the guest did not run.
+   */
+  save(
+    execution: ExecutionId,
+    snapshot: SnapshotId,
+    options: { kind: 'memory' | 'filesystem'; hold: boolean; parent?: SnapshotId },
+    signal: AbortSignal,
+  ): Promise<{ snapshot: SnapshotInfo; phases: Phases }>
+  thaw(execution: ExecutionId, signal: AbortSignal): Promise<void>
+  /** Ends the machine and removes all that belonged to it. Ending what is not there succeeds. */
+  kill(execution: ExecutionId, signal: AbortSignal): Promise<void>
+  /** The runs that exist now, with whether they are frozen. */
+  machines(): { execution: ExecutionId; frozen: boolean }[]
+  /** `NotFound` when no such run exists. */
+  guest(execution: ExecutionId): Guest
+  /** CPU seconds and bytes of memory as the host accounts them. */
+  usage(
+    execution: ExecutionId,
+    signal: AbortSignal,
+  ): Promise<{ cpuSeconds: number; memoryBytes: number; diskBytes: number }>
+  /** Restores ahead: keeps `count` slots for sandboxes of this spec. */
+  prepareSlots(spec: MachineSpec, count: number, signal: AbortSignal): Promise<void>
+  /** Called once for each run that ended without kill. */
+  onExit(listener: (exit: MachineExit) => void): void
+
+  /** Complete snapshots on disk. */
+  listSnapshots(signal: AbortSignal): Promise<SnapshotInfo[]>
+  /** Removes its bytes. Removing what is not there succeeds. */
+  removeSnapshot(snapshot: SnapshotId, signal: AbortSignal): Promise<void>
+  /** Rereads every byte. Empty: all is well. */
+  verifySnapshot(snapshot: SnapshotId, signal: AbortSignal): Promise<SnapshotFault[]>
+  /** One file with everything needed to restore it elsewhere, its image included. */
+  exportSnapshot(snapshot: SnapshotId, file: string, progress: Progress, signal: AbortSignal): Promise<void>
+  /** Under the id given; the file's own is recorded. */
+  importSnapshot(
+    snapshot: SnapshotId,
+    file: string,
+    progress: Progress,
+    signal: AbortSignal,
+  ): Promise<{ snapshot: SnapshotInfo; image: NodeImage; size: Size }>
+
+  /** Lets go of everything without ending machines. */
+  close(): Promise<void>
+}
