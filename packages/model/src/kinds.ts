@@ -73,6 +73,7 @@ export type TemplateStatus = z.infer<typeof TemplateStatus>
 export type Template = Resource<'Template', TemplateSpec, TemplateStatus>
 
 export const SNAPSHOT_KINDS = ['memory', 'filesystem'] as const
+export type SnapshotKind = (typeof SNAPSHOT_KINDS)[number]
 /** A snapshot: an immutable point in time of a sandbox. Its name is its id. */
 export const SnapshotSpec = z.object({
   kind: z.enum(SNAPSHOT_KINDS),

@@ -1,6 +1,6 @@
 import type { Guest, Hello } from './guest.ts'
 import type { ExecutionId, SnapshotId } from './ids.ts'
-import type { ImageConfig, Size } from './kinds.ts'
+import type { ImageConfig, Size, SnapshotKind } from './kinds.ts'
 
 /** Called with what is being done and, where known, how far it is. */
 export type Progress = (step: { phase: string; done?: number; total?: number; unit?: 'bytes' | 'files' }) => void
@@ -31,7 +31,7 @@ export type Phases = Record<string, number>
 
 export interface SnapshotInfo {
   id: SnapshotId
-  kind: 'memory' | 'filesystem'
+  kind: SnapshotKind
   parent?: SnapshotId
   sizeBytes: number
   createdAt: string
@@ -71,7 +71,7 @@ export interface Node {
   save(
     execution: ExecutionId,
     snapshot: SnapshotId,
-    options: { kind: 'memory' | 'filesystem'; hold: boolean; parent?: SnapshotId },
+    options: { kind: SnapshotKind; hold: boolean; parent?: SnapshotId },
     signal: AbortSignal,
   ): Promise<{ snapshot: SnapshotInfo; phases: Phases }>
   thaw(execution: ExecutionId, signal: AbortSignal): Promise<void>

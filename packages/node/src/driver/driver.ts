@@ -1,4 +1,4 @@
-import type { ExecutionId, Hello, MachineExit, MachineSpec } from '@icebox/model'
+import type { ExecutionId, MachineExit, MachineSpec, SnapshotKind } from '@icebox/model'
 import type { GuestLink } from '../link/link.ts'
 
 export interface Capabilities {
@@ -34,8 +34,13 @@ export interface Driver {
   probe(signal: AbortSignal): Promise<Probe>
   /** A machine whose agent answers the link but has not had HELLO. */
   boot(execution: ExecutionId, spec: MachineSpec, signal: AbortSignal): Promise<Machine>
-  /** The same from a saved directory. */
-  restore(execution: ExecutionId, directory: string, spec: MachineSpec, signal: AbortSignal): Promise<Machine>
+  /** The same from what `save` wrote: `memory` goes on where it was, `filesystem` boots with the saved files. */
+  restore(
+    execution: ExecutionId,
+    saved: { directory: string; kind: SnapshotKind },
+    spec: MachineSpec,
+    signal: AbortSignal,
+  ): Promise<Machine>
   /** Keeps `count` slots for machines of this spec. */
   prepare(spec: MachineSpec, count: number, signal: AbortSignal): Promise<void>
   /** Machines that outlived the last server; the rest of what that left is removed. Called once, before anything else. */
@@ -54,9 +59,8 @@ export interface Machine {
   readonly exited: Promise<MachineExit>
   freeze(signal: AbortSignal): Promise<void>
   /** Writes a frozen machine into an empty directory. The machine survives it, whatever happens. Not durable yet: no fsync. */
-  save(directory: string, signal: AbortSignal): Promise<Saved>
+  save(directory: string, kind: SnapshotKind, signal: AbortSignal): Promise<Saved>
   thaw(signal: AbortSignal): Promise<void>
   kill(signal: AbortSignal): Promise<void>
   usage(signal: AbortSignal): Promise<{ cpuSeconds: number; memoryBytes: number; diskBytes: number }>
 }
-export type { Hello }

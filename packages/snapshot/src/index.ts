@@ -1,0 +1,1 @@
+export { mkfifo, tryLock } from './linux/libc.ts'
