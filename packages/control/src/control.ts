@@ -1,0 +1,94 @@
+import type {
+  BuildTemplate,
+  CreateSandbox,
+  CreateSnapshot,
+  ExecInput,
+  ExecSession,
+  ForkSandbox,
+  Guest,
+  IceboxError,
+  Image,
+  Progress,
+  RenewSandbox,
+  Sandbox,
+  SandboxStats,
+  Snapshot,
+  SnapshotFault,
+  Template,
+} from '@icebox/model'
+
+/** An operation that was accepted: its intent is durable, and a crash from here on finishes or undoes it. */
+export interface Accepted<R> {
+  /** The resource as it is with the intent written. */
+  resource: R
+  /** The resource once the operation has ended; rejects with an IceboxError when it failed. */
+  settled: Promise<R>
+}
+
+/** `ref` is everywhere an id, a name, or a unique prefix of an id. Errors: `NotFound`, `Ambiguous`. */
+export interface Sandboxes {
+  create(body: CreateSandbox, signal: AbortSignal): Promise<Accepted<Sandbox>>
+  get(ref: string, signal: AbortSignal): Promise<Sandbox>
+  /** Newest first, without hidden ones. */
+  list(
+    filter: { states?: Sandbox['status']['state'][]; metadata?: Record<string, string> },
+    signal: AbortSignal,
+  ): Promise<Sandbox[]>
+  pause(ref: string, signal: AbortSignal): Promise<Accepted<Sandbox>>
+  resume(ref: string, signal: AbortSignal): Promise<Accepted<Sandbox>>
+  rollback(ref: string, snapshot: string, signal: AbortSignal): Promise<Accepted<Sandbox>>
+  /** `settled` gives the last state that was seen. */
+  delete(ref: string, signal: AbortSignal): Promise<Accepted<Sandbox>>
+  renew(ref: string, body: RenewSandbox, signal: AbortSignal): Promise<Sandbox>
+  /** null deletes a key. */
+  patchMetadata(ref: string, patch: Record<string, string | null>, signal: AbortSignal): Promise<Sandbox>
+  /** In order of creation; every child settled. Rejects when the snapshot failed: then there are no children. */
+  fork(ref: string, body: ForkSandbox, signal: AbortSignal): Promise<({ sandbox: Sandbox } | { error: IceboxError })[]>
+  /** The agent of a running sandbox. `InvalidState` otherwise. */
+  guest(ref: string, signal: AbortSignal): Promise<Guest>
+  /** With the defaults of the sandbox applied. */
+  exec(ref: string, request: ExecInput, signal: AbortSignal): Promise<ExecSession>
+  stats(ref: string, signal: AbortSignal): Promise<SandboxStats>
+  /** The entrypoint's (or start command's) output kept by the guest, with lifecycle lines; `follow` goes on until the signal aborts. */
+  logs(ref: string, options: { follow: boolean }, signal: AbortSignal): Promise<AsyncIterable<Uint8Array>>
+}
+
+export interface Snapshots {
+  create(sandbox: string, body: CreateSnapshot, signal: AbortSignal): Promise<Accepted<Snapshot>>
+  get(ref: string, signal: AbortSignal): Promise<Snapshot>
+  /** Newest first. Without those that belong to a template, a fork or a paused sandbox unless `hidden`. */
+  list(
+    filter: { sandbox?: string; states?: Snapshot['status']['state'][]; hidden?: boolean },
+    signal: AbortSignal,
+  ): Promise<Snapshot[]>
+  delete(ref: string, signal: AbortSignal): Promise<Accepted<Snapshot>>
+  verify(ref: string, signal: AbortSignal): Promise<SnapshotFault[]>
+  /** `file` is on the server's machine. */
+  exportTo(ref: string, file: string, progress: Progress, signal: AbortSignal): Promise<void>
+  importFrom(file: string, options: { name?: string }, progress: Progress, signal: AbortSignal): Promise<Snapshot>
+}
+
+export interface Templates {
+  build(body: BuildTemplate, progress: Progress, signal: AbortSignal): Promise<Accepted<Template>>
+  get(ref: string, signal: AbortSignal): Promise<Template>
+  list(signal: AbortSignal): Promise<Template[]>
+  delete(ref: string, signal: AbortSignal): Promise<Accepted<Template>>
+}
+
+export interface Images {
+  pull(reference: string, progress: Progress, signal: AbortSignal): Promise<Image>
+  get(ref: string, signal: AbortSignal): Promise<Image>
+  list(signal: AbortSignal): Promise<Image[]>
+  /** `InUse` while a template, snapshot or sandbox needs it. */
+  delete(ref: string, signal: AbortSignal): Promise<Image>
+}
+
+/** Everything the API calls. */
+export interface Control {
+  readonly sandboxes: Sandboxes
+  readonly snapshots: Snapshots
+  readonly templates: Templates
+  readonly images: Images
+  /** `pause` every running sandbox, `kill` (delete) them, or `keep` them running; then let go of node and store. */
+  close(mode: 'pause' | 'kill' | 'keep', signal: AbortSignal): Promise<void>
+}

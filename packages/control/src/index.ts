@@ -1,0 +1,1 @@
+export type { Accepted, Control, Images, Sandboxes, Snapshots, Templates } from './control.ts'

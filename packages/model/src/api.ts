@@ -1,0 +1,207 @@
+import { z } from 'zod'
+import { ImageConfig, Size, SNAPSHOT_KINDS } from './kinds.ts'
+
+/**
+ * The objects of the native API `/v1`, as they stand on the wire: OpenSandbox's lifecycle shape where that speaks, extended
+ * where it does not. Resources are turned into these in one place (packages/control/src/wire.ts).
+ */
+
+export const WIRE_SANDBOX_STATES = [
+  'Pending',
+  'Running',
+  'Pausing',
+  'Paused',
+  'Resuming',
+  'Stopping',
+  'Terminated',
+  'Failed',
+] as const
+export const WIRE_ARTIFACT_STATES = ['Creating', 'Ready', 'Deleting', 'Failed'] as const
+
+const status = <S extends readonly [string, ...string[]]>(states: S) =>
+  z.object({
+    state: z.enum(states),
+    /** Short, for programs. */
+    reason: z.string().optional(),
+    /** For people. */
+    message: z.string().optional(),
+    lastTransitionAt: z.iso.datetime().optional(),
+  })
+
+/** Lower-case letters, digits, `-`, `_`, `.`; what users call things. */
+export const DisplayName = z
+  .string()
+  .regex(
+    /^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$/,
+    'must be 1–63 characters of a-z 0-9 . _ -, with a letter or digit at both ends',
+  )
+export const EnvVars = z.record(
+  z.string().regex(/^[A-Za-z_][A-Za-z0-9_]*$/, 'must be a name of letters, digits and _'),
+  z.string(),
+)
+export const MetadataMap = z.record(z.string().min(1).max(253), z.string().max(1024))
+/** Seconds from now until deletion; null or absent: never. */
+export const TimeoutSeconds = z.int().min(1).max(2_592_000)
+
+export const WireSandbox = z.object({
+  id: z.string(),
+  name: z.string().optional(),
+  template: z.string().optional(),
+  snapshotId: z.string().optional(),
+  image: z.object({ uri: z.string() }).optional(),
+  status: status(WIRE_SANDBOX_STATES),
+  metadata: z.record(z.string(), z.string()),
+  entrypoint: z.array(z.string()),
+  size: Size,
+  createdAt: z.iso.datetime(),
+  expiresAt: z.iso.datetime().optional(),
+  /** The snapshot the present run came from. */
+  restoredFrom: z.string().optional(),
+  /** Milliseconds from the start of the last restore (or boot) until the guest had acknowledged HELLO. */
+  restoreMs: z.number().optional(),
+})
+export type WireSandbox = z.infer<typeof WireSandbox>
+
+export const WireSnapshot = z.object({
+  id: z.string(),
+  name: z.string().optional(),
+  kind: z.enum(SNAPSHOT_KINDS),
+  sandboxId: z.string(),
+  parentId: z.string().optional(),
+  template: z.string().optional(),
+  image: z.string(),
+  size: Size,
+  status: status(WIRE_ARTIFACT_STATES),
+  createdAt: z.iso.datetime(),
+  /** Bytes on disk. */
+  sizeBytes: z.int().optional(),
+  /** Milliseconds its source did not run. */
+  stoppedMs: z.number().optional(),
+})
+export type WireSnapshot = z.infer<typeof WireSnapshot>
+
+export const WireTemplate = z.object({
+  /** The template's name. */
+  id: z.string(),
+  name: z.string(),
+  image: z.string(),
+  size: Size,
+  env: z.record(z.string(), z.string()),
+  startCommand: z.array(z.string()).optional(),
+  readyCommand: z.array(z.string()).optional(),
+  status: status(WIRE_ARTIFACT_STATES),
+  snapshotId: z.string().optional(),
+  createdAt: z.iso.datetime(),
+  /** Milliseconds from boot until ready. */
+  bootMs: z.number().optional(),
+})
+export type WireTemplate = z.infer<typeof WireTemplate>
+
+export const WireImage = z.object({
+  /** Hex of the digest. */
+  id: z.string(),
+  reference: z.string(),
+  digest: z.string(),
+  config: ImageConfig,
+  status: status(WIRE_ARTIFACT_STATES),
+  sizeBytes: z.int(),
+  createdAt: z.iso.datetime(),
+})
+export type WireImage = z.infer<typeof WireImage>
+
+export const Pagination = z.object({
+  page: z.int().min(1),
+  pageSize: z.int().min(1),
+  totalItems: z.int().min(0),
+  totalPages: z.int().min(0),
+  hasNextPage: z.boolean(),
+})
+export const page = <T extends z.ZodType>(item: T) => z.object({ items: z.array(item), pagination: Pagination })
+
+export const WireError = z.object({
+  code: z.string(),
+  message: z.string(),
+  /** What to do next. */
+  remedy: z.string(),
+  details: z.record(z.string(), z.union([z.string(), z.number(), z.boolean()])).optional(),
+})
+export type WireError = z.infer<typeof WireError>
+
+/** Exactly one of template, image and snapshotId. */
+export const CreateSandbox = z
+  .object({
+    name: DisplayName.optional(),
+    template: z.string().min(1).optional(),
+    snapshotId: z.string().min(1).optional(),
+    image: z.object({ uri: z.string().min(1) }).optional(),
+    /** Started after the restore; its end does not end the sandbox. */
+    entrypoint: z.array(z.string()).min(1).optional(),
+    env: EnvVars.default({}),
+    metadata: MetadataMap.default({}),
+    timeout: TimeoutSeconds.nullish(),
+    /** Kubernetes quantities `cpu` and `memory`, also `disk`; only with image: a snapshot's size is fixed. */
+    resourceLimits: z.record(z.string(), z.string()).optional(),
+  })
+  .refine(
+    (body) => [body.template, body.snapshotId, body.image].filter((source) => source !== undefined).length === 1,
+    {
+      error: 'give exactly one of template, image and snapshotId',
+    },
+  )
+export type CreateSandbox = z.infer<typeof CreateSandbox>
+export type CreateSandboxInput = z.input<typeof CreateSandbox>
+
+export const ForkSandbox = z.object({
+  count: z.int().min(1).max(100).default(1),
+  env: EnvVars.default({}),
+  metadata: MetadataMap.optional(),
+  timeout: TimeoutSeconds.nullish(),
+})
+export type ForkSandbox = z.infer<typeof ForkSandbox>
+export const ForkResult = z.union([z.object({ sandbox: WireSandbox }), z.object({ error: WireError })])
+export type ForkResult = z.infer<typeof ForkResult>
+
+export const CreateSnapshot = z.object({
+  name: DisplayName.optional(),
+  kind: z.enum(SNAPSHOT_KINDS).default('memory'),
+  /** Delete the sandbox once the snapshot is durable. */
+  stop: z.boolean().default(false),
+})
+export type CreateSnapshot = z.infer<typeof CreateSnapshot>
+export const RollbackSandbox = z.object({ snapshotId: z.string().min(1) })
+export const RenewSandbox = z.union([
+  z.object({ expiresAt: z.iso.datetime({ offset: true }) }),
+  z.object({ timeout: TimeoutSeconds.nullable() }),
+])
+export type RenewSandbox = z.infer<typeof RenewSandbox>
+
+export const BuildTemplate = z.object({
+  name: DisplayName,
+  image: z.string().min(1),
+  size: Size.partial().default({}),
+  env: EnvVars.default({}),
+  startCommand: z.array(z.string()).min(1).optional(),
+  readyCommand: z.array(z.string()).min(1).optional(),
+})
+export type BuildTemplate = z.infer<typeof BuildTemplate>
+export const PullImage = z.object({ reference: z.string().min(1) })
+
+/** One line of a progress stream (`application/x-ndjson`); the last one has `result` or `error`. */
+export const ProgressLine = z.object({
+  phase: z.string().optional(),
+  done: z.number().optional(),
+  total: z.number().optional(),
+  unit: z.enum(['bytes', 'files']).optional(),
+  result: z.unknown().optional(),
+  error: WireError.optional(),
+})
+export type ProgressLine = z.infer<typeof ProgressLine>
+
+export const SandboxStats = z.object({
+  id: z.string(),
+  cpuSeconds: z.number(),
+  memoryBytes: z.int(),
+  diskBytes: z.int(),
+  processes: z.int(),
+})
+export type SandboxStats = z.infer<typeof SandboxStats>
