@@ -170,6 +170,8 @@ export interface Guest {
   /** Creates parents too. Returns false when the directory was there already. */
   makeDirectory(path: string, options: { user?: string; mode?: number }, signal: AbortSignal): Promise<boolean>
   move(from: string, to: string, options: { user?: string }, signal: AbortSignal): Promise<FileInfo>
+  /** Makes a symlink at `path` that points to `target`, as given. `AlreadyExists` when something is there. */
+  symlink(target: string, path: string, options: { user?: string }, signal: AbortSignal): Promise<FileInfo>
   /** Directories with all they hold. Symlinks are not followed. */
   remove(path: string, options: { user?: string }, signal: AbortSignal): Promise<void>
   setAttributes(
