@@ -55,8 +55,10 @@ export const WireSandbox = z.object({
   size: Size,
   createdAt: z.iso.datetime(),
   expiresAt: z.iso.datetime().optional(),
-  /** The snapshot the present run came from. */
-  restoredFrom: z.string().optional(),
+  /** The newest snapshot of its line: what it was made from, rolled back to, or what was last taken of it. */
+  lastSnapshotId: z.string().optional(),
+  /** The hidden snapshot of its last pause. */
+  pausedSnapshotId: z.string().optional(),
   /** Milliseconds from the start of the last restore (or boot) until the guest had acknowledged HELLO. */
   restoreMs: z.number().optional(),
 })

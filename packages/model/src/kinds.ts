@@ -63,8 +63,8 @@ export const TemplateStatus = z.object({
   /** Name of the Image resource. */
   imageName: z.string().optional(),
   snapshot: z.string().optional(),
-  /** The sandbox that is being booted for the build. */
-  buildSandbox: z.string().optional(),
+  /** The run that is being booted for the build. */
+  buildExecution: z.string().optional(),
   /** Milliseconds that booting until ready took. */
   bootMs: z.number().optional(),
 })
@@ -112,28 +112,26 @@ export const SandboxSpec = z.object({
     z.object({ from: z.literal('template'), template: z.string() }),
     z.object({ from: z.literal('snapshot'), snapshot: z.string() }),
     z.object({ from: z.literal('image'), image: z.string() }),
-    /** Boots an image: only template builds do. */
-    z.object({ from: z.literal('boot'), template: z.string() }),
+    z.object({ from: z.literal('fork'), sandbox: z.string(), snapshot: z.string() }),
   ]),
-  imageName: z.string(),
   size: Size,
+  /** Environment of its execs: the image's, the template's and its own. */
   env: z.record(z.string(), z.string()),
   entrypoint: z.array(z.string()),
   metadata: z.record(z.string(), z.string()),
   /** When it is deleted by itself; absent means never. */
   expiresAt: z.iso.datetime().optional(),
-  /** What its user wants of it. */
-  desired: z.enum(['running', 'paused', 'deleted']),
-  hidden: z.boolean(),
 })
 export const SandboxStatus = z.object({
   state: z.enum(SANDBOX_STATES),
   ...settled,
   /** The run that is, or was last, behind it. */
   execution: z.string().optional(),
-  /** The snapshot the present run was restored from; the parent of the next one. */
-  restoredFrom: z.string().optional(),
-  /** The snapshot that holds it while it is paused. */
+  /** Name of the Image its runs stand on. */
+  imageName: z.string().optional(),
+  /** The newest snapshot of its line: what it was made from, rolled back to, or what was last taken of it; parent of the next. */
+  lastSnapshot: z.string().optional(),
+  /** The snapshot of its last pause. It holds the sandbox while that is paused, and goes when the next pause is durable. */
   pausedIn: z.string().optional(),
   /** What is under way; absent when settled. Written before anything happens. */
   operation: z

@@ -88,7 +88,7 @@ export interface Node {
   ): Promise<{ cpuSeconds: number; memoryBytes: number; diskBytes: number }>
   /** Restores ahead: keeps `count` slots for sandboxes of this spec. */
   prepareSlots(spec: MachineSpec, count: number, signal: AbortSignal): Promise<void>
-  /** Called once for each run that ended without kill. */
+  /** Called once for each run that ended without kill, those found dead at the start included, whenever the listener came. */
   onExit(listener: (exit: MachineExit) => void): void
 
   /** Complete snapshots on disk. */

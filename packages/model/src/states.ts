@@ -15,7 +15,7 @@ export const SANDBOX_TRANSITIONS: Record<SandboxState, readonly SandboxState[]> 
   // running: a pause that failed before its commit leaves the sandbox running.
   pausing: ['paused', 'running', 'failed', 'deleting'],
   paused: ['resuming', 'failed', 'deleting'],
-  // paused: a resume that failed leaves the sandbox paused, with its snapshot.
+  // paused: a resume that failed leaves the sandbox paused, with its snapshot; a failed rollback leaves it as it was.
   resuming: ['running', 'paused', 'failed', 'deleting'],
   failed: ['resuming', 'deleting'],
   deleting: [],
