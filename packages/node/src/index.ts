@@ -1,0 +1,2 @@
+export { cacheDirectory } from './cache.ts'
+export { ensureRunsc, runscBuild } from './setup/runsc.ts'

@@ -1,0 +1,98 @@
+import { chmod, glob, readdir, rename, rm } from 'node:fs/promises'
+import { homedir } from 'node:os'
+import { dirname, join } from 'node:path'
+import { z } from 'zod'
+import { cacheDirectory } from '../cache.ts'
+import { command, firstLine } from './command.ts'
+import { withLock } from './lock.ts'
+import { aptInstall, locate } from './packages.ts'
+
+/**
+ * Exactly one Go builds runsc, so that the same sources give the same bytes on every machine: snapshots name the digest of
+ * the runsc that wrote them. It comes from the Go module proxy, as the module that the go command itself uses to switch
+ * toolchains; the checksum is the one of Go's checksum database.
+ */
+export const GO_TOOLCHAIN = {
+  version: '1.26.8',
+  sum: 'h1:ZOmGe1OnfREDMIdb1Qi4G9JSuDPBLGExZMQ4nis1RXM=',
+} as const
+
+const Download = z.object({ Dir: z.string(), Sum: z.string() })
+
+/** What every call of the go command gets. Where modules come from stays the user's choice. */
+export const goEnvironment = () => ({
+  HOME: process.env.HOME ?? homedir(),
+  GOTOOLCHAIN: 'local',
+  GOFLAGS: undefined,
+  GOROOT: undefined,
+  GOWORK: 'off',
+  GO111MODULE: undefined,
+})
+
+const cachedGo = () => join(cacheDirectory(), `go${GO_TOOLCHAIN.version}`, 'bin', 'go')
+
+async function versionOf(go: string, signal: AbortSignal): Promise<string | undefined> {
+  try {
+    const said = await command(go, ['env', 'GOVERSION'], { deadlineMs: 10_000, env: goEnvironment() }, signal)
+    return said.trim().replace(/^go/, '')
+  } catch {
+    signal.throwIfAborted()
+    return undefined
+  }
+}
+
+/** The path of a go command of exactly the pinned version that is here already: on PATH or in the cache. */
+export async function presentGo(signal: AbortSignal): Promise<string | undefined> {
+  for (const go of [await locate('go'), await locate(cachedGo())])
+    if (go && (await versionOf(go, signal)) === GO_TOOLCHAIN.version) return go
+  return undefined
+}
+
+/** The path of a go command of exactly the pinned version; any older or newer one, or the distribution's, fetches it. */
+export async function ensureGo(say: (line: string) => void, signal: AbortSignal): Promise<string> {
+  const present = await presentGo(signal)
+  if (present) return present
+  const target = dirname(dirname(cachedGo()))
+  return await withLock(
+    `${target}.lock`,
+    async () => {
+      if (await presentGo(signal)) return cachedGo()
+      if (!(await locate('go'))) await aptInstall(['golang-go'], say, signal)
+      await fetchToolchain(target, say, signal)
+      return cachedGo()
+    },
+    signal,
+  )
+}
+
+async function fetchToolchain(target: string, say: (line: string) => void, signal: AbortSignal): Promise<void> {
+  const scratch = `${target}.tmp`
+  await rm(scratch, { recursive: true, force: true })
+  say(`go mod download golang.org/toolchain: Go ${GO_TOOLCHAIN.version}`)
+  const said = await command(
+    'go',
+    ['mod', 'download', '-json', `golang.org/toolchain@v0.0.1-go${GO_TOOLCHAIN.version}.linux-amd64`],
+    {
+      cwd: '/',
+      deadlineMs: 600_000,
+      env: { ...goEnvironment(), GOMODCACHE: scratch, GOFLAGS: '-modcacherw' },
+    },
+    signal,
+  )
+  const download = Download.parse(JSON.parse(said))
+  if (download.Sum !== GO_TOOLCHAIN.sum)
+    throw new Error(
+      `the downloaded Go ${GO_TOOLCHAIN.version} has the checksum ${download.Sum}, not ${GO_TOOLCHAIN.sum}`,
+    )
+  // A module holds no go.mod but its own and no mode bits; both are put back as the go command does it.
+  for await (const file of glob('src/{,cmd/}_go.mod', { cwd: download.Dir }))
+    await rename(join(download.Dir, file), join(download.Dir, dirname(file), 'go.mod'))
+  for (const directory of ['bin', 'pkg/tool/linux_amd64'])
+    for (const file of await readdir(join(download.Dir, directory)))
+      await chmod(join(download.Dir, directory, file), 0o755)
+  await rm(target, { recursive: true, force: true })
+  await rename(download.Dir, target)
+  await rm(scratch, { recursive: true, force: true })
+  if (!(await firstLine(join(target, 'bin', 'go'), ['version'], signal)))
+    throw new Error(`the downloaded ${target}/bin/go does not run`)
+}
