@@ -1,1 +1,8 @@
+export {
+  type DataDirectory,
+  defaultDataDirectory,
+  openDataDirectory,
+  readKey,
+  runDirectoryOf,
+} from './data-directory.ts'
 export { mkfifo, tryLock } from './linux/libc.ts'

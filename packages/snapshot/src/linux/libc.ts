@@ -4,10 +4,20 @@ import koffi from 'koffi'
 const libc = koffi.load('libc.so.6')
 const mkfifoCall = libc.func('int mkfifo(const char *path, uint32_t mode)')
 const flockCall = libc.func('int flock(int fd, int operation)')
+// Paths that may hold any bytes are passed as such, with a NUL at the end.
+const mknodCall = libc.func('int mknod(const uint8_t *path, uint32_t mode, uint64_t dev)')
+const lsetxattrCall = libc.func(
+  'int lsetxattr(const uint8_t *path, const char *name, const uint8_t *value, size_t size, int flags)',
+)
+const lgetxattrCall = libc.func(
+  'int64_t lgetxattr(const uint8_t *path, const char *name, _Out_ uint8_t *value, size_t size)',
+)
+const llistxattrCall = libc.func('int64_t llistxattr(const uint8_t *path, _Out_ uint8_t *list, size_t size)')
 
 const LOCK_EX = 2
 const LOCK_NB = 4
 const EAGAIN = 11
+const EOPNOTSUPP = 95
 
 function failure(call: string, subject: string): Error {
   const errno = koffi.errno()
@@ -25,4 +35,41 @@ export function tryLock(fd: number): boolean {
   if (flockCall(fd, LOCK_EX | LOCK_NB) === 0) return true
   if (koffi.errno() === EAGAIN) return false
   throw failure('flock', String(fd))
+}
+
+const terminated = (path: Uint8Array): Buffer => Buffer.concat([path, new Uint8Array(1)])
+const readable = (path: Uint8Array): string => Buffer.from(path).toString()
+
+/** Makes a device node or FIFO. `mode` has the S_IF bits. Throws an Error with `code`. */
+export function mknod(path: Uint8Array, mode: number, major: number, minor: number): void {
+  const high = BigInt.asUintN(64, ((BigInt(major) & 0xfffff000n) << 32n) | ((BigInt(minor) & 0xffffff00n) << 12n))
+  const low = BigInt(((major & 0xfff) << 8) | (minor & 0xff))
+  if (mknodCall(terminated(path), mode, high | low) !== 0) throw failure('mknod', readable(path))
+}
+
+/** Sets an extended attribute of the file itself, also of a symbolic link. Throws an Error with `code`. */
+export function setXattr(path: Uint8Array, name: string, value: Uint8Array): void {
+  if (lsetxattrCall(terminated(path), name, value, value.byteLength, 0) !== 0)
+    throw failure(`setxattr ${name} on`, readable(path))
+}
+
+/** The kernel's limits of a value and of a list of names. */
+const XATTR_MAX = 65_536
+
+/** The extended attributes of the file itself, by name. A file system without any gives an empty map. Throws an Error with `code`. */
+export function getXattrs(path: Uint8Array): Map<string, Buffer> {
+  const subject = terminated(path)
+  const buffer = Buffer.alloc(XATTR_MAX)
+  const listed = Number(llistxattrCall(subject, buffer, XATTR_MAX))
+  const found = new Map<string, Buffer>()
+  if (listed < 0) {
+    if (koffi.errno() === EOPNOTSUPP) return found
+    throw failure('listxattr', readable(path))
+  }
+  for (const name of buffer.toString('utf8', 0, listed).split('\0').filter(Boolean)) {
+    const length = Number(lgetxattrCall(subject, name, buffer, XATTR_MAX))
+    if (length < 0) throw failure(`getxattr ${name} of`, readable(path))
+    found.set(name, Buffer.from(buffer.subarray(0, length)))
+  }
+  return found
 }
