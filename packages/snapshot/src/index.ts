@@ -6,3 +6,4 @@ export {
   runDirectoryOf,
 } from './data-directory.ts'
 export { mkfifo, tryLock } from './linux/libc.ts'
+export { createNetworkNamespace, unmount } from './linux/namespace.ts'
