@@ -1,0 +1,58 @@
+import { readdir, readFile } from 'node:fs/promises'
+import { basename, join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+
+/** How long things that are on their way out may still be seen. */
+const SETTLE_MS = 15_000
+
+const lines = async (path: string) => (await readFile(path, 'utf8').catch(() => '')).split('\n').filter(Boolean)
+const names = async (path: string) => await readdir(path).catch(() => [])
+
+/**
+ * Everything on this machine that sandboxes consist of, one line each: runsc processes, mounts, network namespaces, cgroups,
+ * run directories, and what is in the scratch directory. What a test run leaves behind is the difference of two calls.
+ */
+export async function machineState(scratch: string): Promise<Set<string>> {
+  const found = new Set<string>()
+  for (const pid of (await names('/proc')).filter((name) => /^\d+$/.test(name))) {
+    const cmdline = (await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '')).split('\0')
+    const program = basename(cmdline[0] ?? '')
+    if (/^(runsc|icebox)/.test(program) || cmdline.some((argument) => argument.includes('/run/icebox/')))
+      found.add(`process ${pid}: ${cmdline.join(' ').trim().slice(0, 200)}`)
+  }
+  for (const line of await lines('/proc/self/mountinfo')) {
+    const at = line.split(' ')[4] ?? ''
+    if (/\/icebox|\/runsc|null-netns/.test(at) || at.startsWith('/run/netns/') || at.startsWith(scratch))
+      found.add(`mount ${at}`)
+  }
+  for (const name of await names('/run/netns')) found.add(`network namespace ${name}`)
+  for (const name of await names('/run/icebox')) found.add(`run directory /run/icebox/${name}`)
+  for (const directory of await cgroupsNamedIcebox()) found.add(`cgroup ${directory}`)
+  for (const name of await names(scratch)) found.add(`file ${join(scratch, name)}`)
+  return found
+}
+
+async function cgroupsNamedIcebox(): Promise<string[]> {
+  const hierarchies = (await lines('/proc/self/mountinfo'))
+    .filter((line) => / - cgroup2? /.test(line))
+    .map((line) => line.split(' ')[4] ?? '')
+  const found: string[] = []
+  for (const hierarchy of new Set(hierarchies))
+    for (const entry of await readdir(hierarchy, { withFileTypes: true }).catch(() => []))
+      if (entry.isDirectory() && entry.name.startsWith('icebox')) {
+        const top = join(hierarchy, entry.name)
+        for (const child of await readdir(top, { withFileTypes: true }).catch(() => []))
+          if (child.isDirectory()) found.push(join(top, child.name))
+      }
+  return found
+}
+
+/** What is there now and was not before, once it has had the time to go away. */
+export async function leftBehind(before: Set<string>, scratch: string, signal: AbortSignal): Promise<string[]> {
+  const until = performance.now() + SETTLE_MS
+  for (;;) {
+    const left = [...(await machineState(scratch))].filter((line) => !before.has(line))
+    if (left.length === 0 || performance.now() > until) return left
+    await sleep(250, undefined, { signal })
+  }
+}

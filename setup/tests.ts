@@ -1,0 +1,98 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdtemp, readFile, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { cacheDirectory } from '@icebox/node'
+import { leftBehind, machineState } from './leftovers.ts'
+
+const ROOT = join(import.meta.dirname, '..')
+const FILE_DEADLINE_MS = 900_000
+
+export interface Task {
+  name: string
+  program: string
+  args: string[]
+  cwd?: string
+  env?: Record<string, string>
+}
+
+/** Runs a program on this terminal. Gives its exit status; a signal counts as 1. */
+export async function run(task: Task, signal: AbortSignal): Promise<number> {
+  const child = spawn(task.program, task.args, {
+    cwd: task.cwd ?? ROOT,
+    env: { ...process.env, ...task.env },
+    stdio: 'inherit',
+    signal,
+    killSignal: 'SIGTERM',
+  })
+  const [code] = await once(child, 'close')
+  return code ?? 1
+}
+
+const bin = (name: string) => join(ROOT, 'node_modules', '.bin', name)
+
+/** What `npm run check` does: style, dead code and types. */
+export const CHECKS: Task[] = [
+  { name: 'Biome', program: bin('biome'), args: ['check', '--error-on-warnings', '.'] },
+  { name: 'TypeScript', program: bin('tsc'), args: ['-p', '.'] },
+]
+
+/** The tests of what is not TypeScript. Their build directory is outside the tree, like the other caches. */
+export const NATIVE_TESTS: Task[] = [
+  {
+    name: 'guest agent tests',
+    program: 'cargo',
+    args: ['test', '--quiet', '--locked', '--manifest-path', 'native/guest/Cargo.toml'],
+    env: { CARGO_TARGET_DIR: join(cacheDirectory(), 'guest-tests') },
+  },
+]
+
+/** Runs the tasks in order to the first that fails, naming each and saying how long it took. Gives the exit status. */
+export async function runTasks(tasks: Task[], signal: AbortSignal): Promise<number> {
+  for (const task of tasks) {
+    const started = performance.now()
+    const status = await run(task, signal)
+    const seconds = ((performance.now() - started) / 1000).toFixed(1)
+    console.log(
+      `${status === 0 ? '✔' : '✘'} ${task.name} ${status === 0 ? 'passed' : `failed (exit status ${status})`} in ${seconds} s`,
+    )
+    if (status !== 0) return status
+  }
+  return 0
+}
+
+/**
+ * Runs the tests of the patterns, two files at a time, in a scratch directory of their own. Fails too when the run leaves
+ * something behind on the machine. When all is well, the runner's own summary is the last thing printed.
+ */
+export async function runTests(patterns: string[], signal: AbortSignal): Promise<number> {
+  const scratch = await mkdtemp(join(tmpdir(), 'icebox-test-'))
+  try {
+    const before = await machineState(scratch)
+    const status = await run(
+      {
+        name: 'tests',
+        program: process.execPath,
+        args: [
+          '--test',
+          '--test-concurrency=2',
+          `--test-timeout=${FILE_DEADLINE_MS}`,
+          '--test-reporter=spec',
+          ...patterns,
+        ],
+        env: { TMPDIR: scratch },
+      },
+      signal,
+    )
+    const left = await leftBehind(before, scratch, signal)
+    if (left.length === 0) return status
+    console.log(`✘ the tests left ${left.length} things behind (or another Icebox started them meanwhile):`)
+    for (const line of left) console.log(`    ${line}`)
+    return status || 1
+  } finally {
+    // Never through a mount that was left in it.
+    const mounts = await readFile('/proc/self/mountinfo', 'utf8')
+    if (!mounts.includes(` ${scratch}/`)) await rm(scratch, { recursive: true, force: true })
+  }
+}
