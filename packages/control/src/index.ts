@@ -1,1 +1,12 @@
+export type { Log } from './context.ts'
 export type { Accepted, Control, Images, Sandboxes, Snapshots, Templates } from './control.ts'
+export { openControl } from './open.ts'
+export {
+  WIRE_STATE_OF_ARTIFACT,
+  WIRE_STATE_OF_SANDBOX,
+  wireError,
+  wireImage,
+  wireSandbox,
+  wireSnapshot,
+  wireTemplate,
+} from './wire.ts'

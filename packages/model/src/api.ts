@@ -28,12 +28,12 @@ const status = <S extends readonly [string, ...string[]]>(states: S) =>
     lastTransitionAt: z.iso.datetime().optional(),
   })
 
-/** Lower-case letters, digits, `-`, `_`, `.`; what users call things. */
+/** What users call things; also a valid resource name. */
 export const DisplayName = z
   .string()
   .regex(
-    /^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$/,
-    'must be 1–63 characters of a-z 0-9 . _ -, with a letter or digit at both ends',
+    /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/,
+    'must be 1–63 characters of a-z 0-9 -, with a letter or digit at both ends',
   )
 export const EnvVars = z.record(
   z.string().regex(/^[A-Za-z_][A-Za-z0-9_]*$/, 'must be a name of letters, digits and _'),

@@ -33,6 +33,9 @@ export interface SnapshotInfo {
   id: SnapshotId
   kind: SnapshotKind
   parent?: SnapshotId
+  imageDigest: string
+  size: Size
+  env: Record<string, string>
   sizeBytes: number
   createdAt: string
 }
@@ -66,12 +69,13 @@ export interface Node {
   ): Promise<Phases>
   /**
    * Takes a snapshot; the machine runs on afterwards (also after any failure), unless `hold`: then it stays frozen until
-   * `thaw` or `kill`. Resolves once the snapshot is durable and complete. `stoppedMs` in the phases is how long the guest did not run.
+   * `thaw` or `kill`. Resolves once the snapshot is durable and complete. The phase `stopped` is how long the guest did not run.
+   * `env` is kept with it for those who import it elsewhere.
    */
   save(
     execution: ExecutionId,
     snapshot: SnapshotId,
-    options: { kind: SnapshotKind; hold: boolean; parent?: SnapshotId },
+    options: { kind: SnapshotKind; hold: boolean; parent?: SnapshotId; env: Record<string, string> },
     signal: AbortSignal,
   ): Promise<{ snapshot: SnapshotInfo; phases: Phases }>
   thaw(execution: ExecutionId, signal: AbortSignal): Promise<void>
@@ -105,7 +109,7 @@ export interface Node {
     file: string,
     progress: Progress,
     signal: AbortSignal,
-  ): Promise<{ snapshot: SnapshotInfo; image: NodeImage; size: Size }>
+  ): Promise<{ snapshot: SnapshotInfo; image: NodeImage }>
 
   /** Lets go of everything without ending machines. */
   close(): Promise<void>

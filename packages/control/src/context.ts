@@ -1,0 +1,36 @@
+import type { Node } from '@icebox/model'
+import type { Operations } from './operations.ts'
+import type { Records } from './records.ts'
+
+/** One structured line per operation or transition. */
+export type Log = (level: 'info' | 'warn' | 'error', event: string, facts: Record<string, unknown>) => void
+
+/** What every service works with. */
+export interface Context {
+  readonly records: Records
+  readonly node: Node
+  readonly operations: Operations
+  readonly log: Log
+  /** Aborts when the control plane lets go: waiting ends, intents stay. */
+  readonly closing: AbortSignal
+}
+
+/** Milliseconds that no operation of the kind should need; past them it fails and is undone. */
+export const DEADLINES = {
+  /** Restore of a snapshot until its guest answers. */
+  restore: 120_000,
+  /** Save of a snapshot until it is durable. */
+  save: 600_000,
+  /** Boot of an image until its agent answers. */
+  boot: 120_000,
+  /** Ready command of a template until it succeeds. */
+  ready: 600_000,
+  kill: 60_000,
+  /** Pull of an image. */
+  pull: 1_800_000,
+  call: 30_000,
+} as const
+
+/** Ends after the time, or when the control plane lets go. */
+export const within = (context: Context, milliseconds: number): AbortSignal =>
+  AbortSignal.any([context.closing, AbortSignal.timeout(milliseconds)])

@@ -1,0 +1,50 @@
+import type { Image, NodeImage, Progress } from '@icebox/model'
+import { type Context, DEADLINES, within } from '../context.ts'
+
+const now = () => new Date().toISOString()
+
+/** The image's record: its name is the hex of its digest. */
+export const imageName = (digest: string): string => digest.slice(digest.indexOf(':') + 1)
+
+/** Writes down what the node has. */
+export async function recordImage(context: Context, image: NodeImage): Promise<Image> {
+  const name = imageName(image.digest)
+  const spec = { reference: image.reference, digest: image.digest }
+  const status = { state: 'ready' as const, config: image.config, sizeBytes: image.sizeBytes }
+  if ((await context.records.find('Image', name)) === undefined) {
+    return context.records.create('Image', name, { spec, status: { ...status, lastTransitionAt: now() } })
+  }
+  await context.records.setSpec('Image', name, (present) =>
+    present.spec.reference === spec.reference ? undefined : spec,
+  )
+  return context.records.setStatus('Image', name, (present) => (present.status.state === 'ready' ? undefined : status))
+}
+
+/** Asks the reference's source. Joins an equal pull under way. */
+export async function pullImage(
+  context: Context,
+  reference: string,
+  progress: Progress,
+  signal: AbortSignal,
+): Promise<Image> {
+  const image = await context.node.pullImage(
+    reference,
+    progress,
+    AbortSignal.any([signal, within(context, DEADLINES.pull)]),
+  )
+  const record = await recordImage(context, image)
+  context.log('info', 'image.pulled', { reference, digest: image.digest, sizeBytes: image.sizeBytes })
+  return record
+}
+
+/** The image as it is here, by digest, id or the reference it was last pulled by; pulled when it is not here. */
+export async function ensureImage(
+  context: Context,
+  reference: string,
+  progress: Progress,
+  signal: AbortSignal,
+): Promise<Image> {
+  const images = (await context.records.list('Image')).filter(({ status }) => status.state === 'ready')
+  const here = images.find(({ metadata, spec }) => [metadata.name, spec.digest, spec.reference].includes(reference))
+  return here ?? pullImage(context, reference, progress, signal)
+}

@@ -1,0 +1,34 @@
+import { IceboxError, type Image } from '@icebox/model'
+import { type Context, DEADLINES, within } from '../context.ts'
+import type { Images } from '../control.ts'
+import { resolveRef } from '../records.ts'
+import { newestFirst } from '../sandboxes/service.ts'
+import { pullImage } from './ensure.ts'
+import { dropHiddenTemplates, usersOfImage } from './use.ts'
+
+export function imageService(context: Context): Images {
+  const { records, node } = context
+  const resolve = (ref: string): Promise<Image> =>
+    resolveRef(records, 'Image', ref, ({ spec }) => [spec.reference, spec.digest])
+  return {
+    pull: (reference, progress, signal) => pullImage(context, reference, progress, signal),
+    get: resolve,
+    list: async () => (await records.list('Image')).sort(newestFirst),
+    async delete(ref) {
+      const image = await resolve(ref)
+      const { name } = image.metadata
+      const users = await usersOfImage(context, image)
+      if (users.length > 0) {
+        throw new IceboxError(
+          'InUse',
+          `image ${image.spec.reference} is needed by ${users.slice(0, 5).join(', ')}${users.length > 5 ? ` and ${users.length - 5} more` : ''}`,
+        )
+      }
+      await dropHiddenTemplates(context, image)
+      await records.remove('Image', name)
+      await node.removeImage(image.spec.digest, within(context, DEADLINES.call))
+      context.log('info', 'image.deleted', { image: name, reference: image.spec.reference })
+      return image
+    },
+  }
+}

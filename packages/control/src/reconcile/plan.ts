@@ -1,0 +1,86 @@
+import type { Sandbox } from '@icebox/model'
+
+/** What is really there, as far as one sandbox is concerned. */
+export interface Observed {
+  /** Runs that exist on the node, and whether they are frozen. */
+  machines: ReadonlyMap<string, { frozen: boolean }>
+  /** Complete snapshots on the node. */
+  snapshots: ReadonlySet<string>
+}
+
+export type SandboxAction =
+  /** End a run that nothing stands on any more. */
+  | { type: 'kill'; execution: string }
+  /** A save was interrupted: let the run go on. */
+  | { type: 'thaw'; execution: string }
+  /** The snapshot is durable: write that the sandbox is paused in it. */
+  | { type: 'commitPause'; snapshot: string }
+  /** Write that the sandbox runs as it did before the operation. */
+  | { type: 'revertToRunning' }
+  /** Begin the interrupted operation again, under a new execution id. */
+  | { type: 'redo'; verb: 'create' | 'resume' | 'rollback' }
+  | { type: 'finishDelete' }
+  /** The server paused it when it went down: bring it back. */
+  | { type: 'resume' }
+  | { type: 'fail'; reason: string; message: string }
+
+/** The reason in the status of a sandbox that was paused because the server went down. */
+export const PAUSED_BY_SHUTDOWN = 'Shutdown'
+
+/**
+ * What to do about a sandbox for which no operation is under way in this process: pure, so that every combination can be
+ * tried. Decides from the intent, whether its snapshot is complete, and the machines that exist.
+ */
+export function planSandbox(sandbox: Sandbox, observed: Observed, moment: 'start' | 'running'): SandboxAction[] {
+  const { status } = sandbox
+  const alive = (execution: string | undefined): execution is string =>
+    execution !== undefined && observed.machines.has(execution)
+  const kill = (execution: string | undefined): SandboxAction[] =>
+    alive(execution) ? [{ type: 'kill', execution }] : []
+  const thaw = (execution: string): SandboxAction[] =>
+    observed.machines.get(execution)?.frozen === true ? [{ type: 'thaw', execution }] : []
+  const operation = status.operation
+
+  switch (status.state) {
+    case 'creating':
+      // A guest that nobody saw acknowledge HELLO is never handed out.
+      return [...kill(operation?.execution), { type: 'redo', verb: 'create' }]
+    case 'running':
+      if (alive(status.execution)) return thaw(status.execution)
+      return [{ type: 'fail', reason: 'Lost', message: 'its machine is gone' }]
+    case 'pausing': {
+      const snapshot = operation?.snapshot
+      if (snapshot !== undefined && observed.snapshots.has(snapshot)) {
+        return [{ type: 'commitPause', snapshot }, ...kill(status.execution)]
+      }
+      if (alive(status.execution)) return [...thaw(status.execution), { type: 'revertToRunning' }]
+      return [{ type: 'fail', reason: 'Lost', message: 'its machine ended before its pause was durable' }]
+    }
+    case 'paused':
+      return [
+        ...kill(status.execution),
+        ...(moment === 'start' && status.reason === PAUSED_BY_SHUTDOWN ? ([{ type: 'resume' }] as const) : []),
+      ]
+    case 'resuming':
+      return [
+        ...kill(operation?.execution),
+        { type: 'redo', verb: operation?.verb === 'rollback' ? 'rollback' : 'resume' },
+      ]
+    case 'deleting':
+      return [...kill(status.execution), ...kill(operation?.execution), { type: 'finishDelete' }]
+    case 'failed':
+      return [...kill(status.execution), ...kill(operation?.execution)]
+    default:
+      return status.state satisfies never
+  }
+}
+
+/** Every run that a sandbox stands on or is about to: all others on the node are orphans. */
+export function claimedExecutions(sandboxes: readonly Sandbox[]): Set<string> {
+  const claimed = new Set<string>()
+  for (const { status } of sandboxes) {
+    if (status.execution !== undefined) claimed.add(status.execution)
+    if (status.operation?.execution !== undefined) claimed.add(status.operation.execution)
+  }
+  return claimed
+}

@@ -1,0 +1,239 @@
+import { asExecutionId, asSnapshotId, IceboxError, isError, type Sandbox } from '@icebox/model'
+import { type Context, DEADLINES, within } from '../context.ts'
+import type { Accepted } from '../control.ts'
+import { recordImage } from '../images/ensure.ts'
+import { settledStatus } from '../records.ts'
+import { removeForkSnapshot } from '../sandboxes/fork.ts'
+import {
+  beginPause,
+  beginResume,
+  beginRollback,
+  commitPause,
+  finishCreate,
+  finishDelete,
+} from '../sandboxes/lifecycle.ts'
+import { endRun } from '../sandboxes/run.ts'
+import { finishSnapshotDelete } from '../snapshots/service.ts'
+import { beginBuild } from '../templates/build.ts'
+import { finishTemplateDelete } from '../templates/service.ts'
+import { claimedExecutions, type Observed, planSandbox, type SandboxAction } from './plan.ts'
+
+/** How often what is not settled is looked at again, milliseconds. */
+const INTERVAL_MS = 5_000
+
+async function observe(context: Context): Promise<Observed> {
+  const machines = new Map(context.node.machines().map(({ execution, frozen }) => [execution as string, { frozen }]))
+  const snapshots = await context.node.listSnapshots(within(context, DEADLINES.call))
+  return { machines, snapshots: new Set(snapshots.map(({ id }) => id as string)) }
+}
+
+/**
+ * Closes the gaps between what is written and what is there. At the start, before anything else: adopts what runs, finishes
+ * or undoes what a crash interrupted, removes what nobody claims. Later: begins again what failed half-way. Operations
+ * under way in this process are left alone.
+ */
+export class Reconciler {
+  readonly #context: Context
+  #timer: NodeJS.Timeout | undefined
+
+  constructor(context: Context) {
+    this.#context = context
+    context.closing.addEventListener('abort', () => clearTimeout(this.#timer))
+  }
+
+  /** Returns once every sandbox's fate is decided and the quick part is done; restores go on in the background. */
+  async start(): Promise<void> {
+    const context = this.#context
+    await this.#images()
+    const observed = await observe(context)
+    const sandboxes = await context.records.list('Sandbox')
+    await this.#orphans(observed, sandboxes)
+    await Promise.all(sandboxes.map((sandbox) => this.#settle(sandbox, planSandbox(sandbox, observed, 'start'))))
+    await this.#artifacts()
+    this.#again()
+  }
+
+  #again(): void {
+    if (this.#context.closing.aborted) return
+    this.#timer = setTimeout(() => {
+      this.#pass()
+        .catch((error) => this.#context.log('error', 'reconcile.failed', { error: IceboxError.from(error).message }))
+        .finally(() => this.#again())
+    }, INTERVAL_MS)
+    this.#timer.unref()
+  }
+
+  async #pass(): Promise<void> {
+    const { records, operations } = this.#context
+    const idle = (await records.list('Sandbox')).filter(
+      ({ metadata, status }) =>
+        !operations.isBusy(metadata.name) && !['running', 'paused', 'failed'].includes(status.state),
+    )
+    if (idle.length === 0) return
+    const observed = await observe(this.#context)
+    for (const { metadata } of idle) {
+      const sandbox = await records.find('Sandbox', metadata.name)
+      if (sandbox === undefined || operations.isBusy(metadata.name)) continue
+      await this.#settle(sandbox, planSandbox(sandbox, observed, 'running'))
+    }
+  }
+
+  async #settle(sandbox: Sandbox, actions: SandboxAction[]): Promise<void> {
+    for (const action of actions) {
+      try {
+        await this.#perform(sandbox, action)
+      } catch (error) {
+        this.#context.log('error', 'reconcile.action.failed', {
+          sandbox: sandbox.metadata.name,
+          action: action.type,
+          error: IceboxError.from(error).message,
+        })
+      }
+    }
+  }
+
+  async #perform(sandbox: Sandbox, action: SandboxAction): Promise<void> {
+    const context = this.#context
+    const { name } = sandbox.metadata
+    context.log('info', 'reconcile', { sandbox: name, state: sandbox.status.state, ...action })
+    /** Holds the sandbox while the operation goes on in the background, like a caller of the API would. */
+    const hold = async (verb: string, begin: () => Promise<Accepted<Sandbox>>) => {
+      const { settled } = await context.operations.exclusive(name, verb, begin)
+      settled.catch(() => undefined)
+    }
+    switch (action.type) {
+      case 'kill':
+        await endRun(context, action.execution)
+        return
+      case 'thaw':
+        await context.node.thaw(asExecutionId(action.execution), within(context, DEADLINES.call))
+        return
+      case 'commitPause':
+        await commitPause(context, sandbox, action.snapshot)
+        return
+      case 'revertToRunning':
+        await context.records.setStatus('Sandbox', name, ({ status }) => ({
+          ...settledStatus(status),
+          state: 'running',
+        }))
+        return
+      case 'fail': {
+        const { reason, message } = action
+        await context.records.setStatus('Sandbox', name, ({ status }) => ({
+          ...settledStatus(status),
+          state: 'failed',
+          reason,
+          message,
+        }))
+        return
+      }
+      case 'finishDelete':
+        await hold('delete', async () => ({ resource: sandbox, settled: finishDelete(context, sandbox) }))
+        return
+      case 'resume':
+        await hold('resume', () => beginResume(context, name))
+        return
+      case 'redo':
+        await hold(action.verb, () => beginAgain(context, sandbox))
+        return
+      default:
+        return action satisfies never
+    }
+  }
+
+  /** What the node has and nobody claims. Machines are read before claims: a claim is written before its machine starts. */
+  async #orphans(observed: Observed, sandboxes: Sandbox[]): Promise<void> {
+    const context = this.#context
+    const claimed = claimedExecutions(sandboxes)
+    for (const execution of observed.machines.keys()) {
+      if (claimed.has(execution)) continue
+      context.log('warn', 'orphan.machine', { execution })
+      await endRun(context, execution)
+    }
+    const known = new Set((await context.records.list('Snapshot')).map(({ metadata }) => metadata.name))
+    for (const { status } of sandboxes) {
+      if (status.operation?.snapshot !== undefined) known.add(status.operation.snapshot)
+    }
+    for (const snapshot of observed.snapshots) {
+      if (known.has(snapshot)) continue
+      context.log('warn', 'orphan.snapshot', { snapshot })
+      await context.node.removeSnapshot(asSnapshotId(snapshot), within(context, DEADLINES.call))
+    }
+  }
+
+  async #images(): Promise<void> {
+    const { node, records } = this.#context
+    const here = await node.listImages(within(this.#context, DEADLINES.call))
+    for (const image of here) await recordImage(this.#context, image)
+    const digests = new Set(here.map(({ digest }) => digest))
+    for (const image of await records.list('Image')) {
+      if (digests.has(image.spec.digest) || image.status.state !== 'ready') continue
+      await records.setStatus('Image', image.metadata.name, ({ status }) => ({
+        ...status,
+        state: 'failed',
+        reason: 'Missing',
+        message: 'its files are gone from the data directory; pull it again',
+      }))
+    }
+  }
+
+  /** Snapshots and templates that a crash interrupted. */
+  async #artifacts(): Promise<void> {
+    const context = this.#context
+    const { records, operations } = context
+    const complete = new Map(
+      (await context.node.listSnapshots(within(context, DEADLINES.call))).map((info) => [info.id as string, info]),
+    )
+    for (const snapshot of await records.list('Snapshot')) {
+      const { name } = snapshot.metadata
+      const info = complete.get(name)
+      if (snapshot.status.state === 'creating') {
+        await records.setStatus('Snapshot', name, () =>
+          info === undefined
+            ? { state: 'failed', reason: 'Interrupted', message: 'the server ended before the snapshot was durable' }
+            : { state: 'ready', sizeBytes: info.sizeBytes },
+        )
+      } else if (snapshot.status.state === 'deleting') {
+        await finishSnapshotDelete(context, snapshot)
+      } else if (snapshot.status.state === 'ready' && info === undefined) {
+        await records.setStatus('Snapshot', name, ({ status }) => ({
+          ...status,
+          state: 'failed',
+          reason: 'Missing',
+          message: 'its files are gone from the data directory',
+        }))
+      }
+      if (snapshot.spec.purpose === 'fork') await removeForkSnapshot(context, name)
+    }
+    for (const template of await records.list('Template')) {
+      const { name } = template.metadata
+      if (template.status.state === 'deleting') await finishTemplateDelete(context, template)
+      if (template.status.state === 'creating') {
+        const { settled } = await operations.exclusive(name, 'build', () =>
+          beginBuild(context, name, template.spec, () => undefined),
+        )
+        settled.catch(() => undefined)
+      }
+    }
+  }
+
+  /** Pauses everything that runs, to be resumed at the next start. Failures leave it running. */
+  async pauseAll(reason: Parameters<typeof beginPause>[2]): Promise<{ name: string; error: IceboxError }[]> {
+    const context = this.#context
+    const failures: { name: string; error: IceboxError }[] = []
+    const running = (await context.records.list('Sandbox')).filter(({ status }) => status.state === 'running')
+    for (const { metadata } of running) {
+      try {
+        await (
+          await context.operations.exclusiveInTurn(metadata.name, 'pause', () =>
+            beginPause(context, metadata.name, reason),
+          )
+        ).settled
+      } catch (error) {
+        if (!isError(error, 'NotFound', 'InvalidState'))
+          failures.push({ name: metadata.name, error: IceboxError.from(error) })
+      }
+    }
+    return failures
+  }
+}

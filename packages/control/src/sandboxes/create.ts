@@ -1,0 +1,109 @@
+import {
+  type CreateSandbox,
+  IceboxError,
+  newExecutionId,
+  newOperationId,
+  newSandboxId,
+  type Sandbox,
+  type SandboxSpec,
+  type Size,
+} from '@icebox/model'
+import type { Context } from '../context.ts'
+import type { Accepted } from '../control.ts'
+import { resolveSnapshot } from '../snapshots/resolve.ts'
+import { bareTemplate } from '../templates/bare.ts'
+import { readyTemplate } from '../templates/resolve.ts'
+import { finishCreate } from './lifecycle.ts'
+import { sizeFromLimits } from './size.ts'
+
+const now = () => new Date().toISOString()
+
+/** What a new sandbox is made of, with everything resolved. */
+export interface Birth {
+  displayName?: string | undefined
+  source: SandboxSpec['source']
+  /** Id of the snapshot that is restored. */
+  snapshot: string
+  size: Size
+  env: Record<string, string>
+  entrypoint: string[]
+  metadata: Record<string, string>
+  timeoutSeconds?: number | null | undefined
+}
+
+/** Writes the intent of a new sandbox and begins to restore it. */
+export async function admit(context: Context, birth: Birth): Promise<Accepted<Sandbox>> {
+  const id = newSandboxId()
+  return context.operations.exclusive(id, 'create', async () => {
+    const resource = await context.records.create('Sandbox', id, {
+      spec: {
+        ...(birth.displayName === undefined ? {} : { displayName: birth.displayName }),
+        source: birth.source,
+        size: birth.size,
+        env: birth.env,
+        entrypoint: birth.entrypoint,
+        metadata: birth.metadata,
+        ...expiry(birth.timeoutSeconds),
+      },
+      status: {
+        state: 'creating',
+        lastTransitionAt: now(),
+        operation: {
+          id: newOperationId(),
+          verb: 'create',
+          startedAt: now(),
+          snapshot: birth.snapshot,
+          execution: newExecutionId(),
+        },
+      },
+    })
+    return { resource, settled: finishCreate(context, resource) }
+  })
+}
+
+export const expiry = (seconds: number | null | undefined): { expiresAt?: string } =>
+  seconds === undefined || seconds === null ? {} : { expiresAt: new Date(Date.now() + seconds * 1000).toISOString() }
+
+/** Resolves what a create asks for: the snapshot to restore, and what the sandbox inherits from it. */
+export async function birthOf(context: Context, body: CreateSandbox, signal: AbortSignal): Promise<Birth> {
+  const own = { displayName: body.name, metadata: body.metadata, timeoutSeconds: body.timeout }
+  if (body.template !== undefined) {
+    const template = await readyTemplate(context, body.template)
+    const snapshot = await context.records.get('Snapshot', template.status.snapshot ?? '')
+    return {
+      ...own,
+      source: { from: 'template', template: body.template },
+      snapshot: snapshot.metadata.name,
+      size: snapshot.spec.size,
+      env: { ...snapshot.spec.env, ...body.env },
+      entrypoint: body.entrypoint ?? [],
+    }
+  }
+  if (body.snapshotId !== undefined) {
+    const snapshot = await resolveSnapshot(context, body.snapshotId)
+    if (snapshot.status.state !== 'ready') {
+      throw new IceboxError('InvalidState', `snapshot ${snapshot.metadata.name} is ${snapshot.status.state}, not ready`)
+    }
+    return {
+      ...own,
+      source: { from: 'snapshot', snapshot: snapshot.metadata.name },
+      snapshot: snapshot.metadata.name,
+      size: snapshot.spec.size,
+      env: { ...snapshot.spec.env, ...body.env },
+      entrypoint: body.entrypoint ?? [],
+    }
+  }
+  if (body.image !== undefined) {
+    const template = await bareTemplate(context, body.image.uri, sizeFromLimits(body.resourceLimits ?? {}), signal)
+    const snapshot = await context.records.get('Snapshot', template.status.snapshot ?? '')
+    return {
+      ...own,
+      source: { from: 'image', image: body.image.uri },
+      snapshot: snapshot.metadata.name,
+      size: snapshot.spec.size,
+      env: { ...snapshot.spec.env, ...body.env },
+      entrypoint: body.entrypoint ?? [],
+    }
+  }
+  throw new IceboxError('InvalidArgument', 'give exactly one of template, image and snapshotId')
+}

@@ -1,0 +1,64 @@
+import { asExecutionId, canSnapshot, type ForkSandbox, IceboxError, newSnapshotId, type Sandbox } from '@icebox/model'
+import type { Context } from '../context.ts'
+import { dropSnapshot } from '../snapshots/remove.ts'
+import { saveOf } from '../snapshots/save.ts'
+import { admit, type Birth } from './create.ts'
+
+/**
+ * One snapshot of the running sandbox and `count` restores of it under new ids. The source keeps running. The snapshot
+ * goes once every child has settled; after a crash the reconciler finishes the children and removes it.
+ */
+export async function forkSandbox(
+  context: Context,
+  source: Sandbox,
+  body: ForkSandbox,
+): Promise<({ sandbox: Sandbox } | { error: IceboxError })[]> {
+  const { name } = source.metadata
+  const snapshot = newSnapshotId()
+  await context.operations.passing(name, 'fork', async () => {
+    const present = await context.records.get('Sandbox', name)
+    if (!canSnapshot(present.status.state) || present.status.execution === undefined) {
+      throw new IceboxError('InvalidState', `cannot fork ${name}: it is ${present.status.state}`)
+    }
+    const saved = await saveOf(context, present, asExecutionId(present.status.execution), {
+      id: snapshot,
+      kind: 'memory',
+      purpose: 'fork',
+    })
+    context.log('info', 'sandbox.forked', {
+      sandbox: name,
+      count: body.count,
+      snapshot,
+      stoppedMs: saved.status.stoppedMs,
+    })
+  })
+  try {
+    const birth: Birth = {
+      source: { from: 'fork', sandbox: name, snapshot },
+      snapshot,
+      size: source.spec.size,
+      env: { ...source.spec.env, ...body.env },
+      entrypoint: [],
+      metadata: body.metadata ?? source.spec.metadata,
+      timeoutSeconds: body.timeout,
+    }
+    return await Promise.all(
+      Array.from({ length: body.count }, async () => {
+        try {
+          const child = await admit(context, birth)
+          return { sandbox: await child.settled }
+        } catch (error) {
+          return { error: IceboxError.from(error) }
+        }
+      }),
+    )
+  } finally {
+    await removeForkSnapshot(context, snapshot)
+  }
+}
+
+/** Removes a fork's snapshot unless a child is still to be restored from it. */
+export async function removeForkSnapshot(context: Context, snapshot: string): Promise<void> {
+  const waiting = (await context.records.list('Sandbox')).some(({ status }) => status.operation?.snapshot === snapshot)
+  if (!waiting && !context.closing.aborted) await dropSnapshot(context, snapshot)
+}

@@ -1,0 +1,174 @@
+import { asExecutionId, asSnapshotId, canSnapshot, IceboxError, newSnapshotId, type Snapshot } from '@icebox/model'
+import { type Context, DEADLINES, within } from '../context.ts'
+import type { Accepted, Sandboxes, Snapshots } from '../control.ts'
+import { recordImage } from '../images/ensure.ts'
+import { newestFirst, resolveSandbox } from '../sandboxes/service.ts'
+import { dropSnapshot } from './remove.ts'
+import { resolveSnapshot } from './resolve.ts'
+import { saveBytes, specOf } from './save.ts'
+
+const now = () => new Date().toISOString()
+
+export function snapshotService(context: Context, sandboxes: Sandboxes): Snapshots {
+  const { records, operations, node } = context
+
+  const checkName = async (name: string | undefined) => {
+    if (name === undefined) return
+    if ((await records.list('Snapshot')).some(({ spec }) => spec.displayName === name)) {
+      throw new IceboxError('AlreadyExists', `a snapshot named ${name} exists already`)
+    }
+  }
+
+  return {
+    async create(sandboxRef, body) {
+      const sandbox = await resolveSandbox(context, sandboxRef)
+      const { name } = sandbox.metadata
+      await checkName(body.name)
+      const id = newSnapshotId()
+      const intent = Promise.withResolvers<Snapshot>()
+      const settled = operations.passing(name, 'snapshot', async () => {
+        const present = await records.get('Sandbox', name)
+        const { state, execution } = present.status
+        if (!canSnapshot(state) || execution === undefined)
+          throw new IceboxError('InvalidState', `cannot take a snapshot of ${name}: it is ${state}`)
+        const spec = specOf(present, execution, { kind: body.kind, purpose: 'user', displayName: body.name })
+        intent.resolve(
+          await records.create('Snapshot', id, { spec, status: { state: 'creating', lastTransitionAt: now() } }),
+        )
+        try {
+          const saved = await saveBytes(context, asExecutionId(execution), id, spec)
+          const ready = await records.setStatus('Snapshot', id, () => ({ state: 'ready', ...saved }))
+          await records.setStatus('Sandbox', name, ({ status }) => ({ ...status, lastSnapshot: id }))
+          return ready
+        } catch (error) {
+          const failure = IceboxError.from(error)
+          await records.setStatus('Snapshot', id, () => ({
+            state: 'failed',
+            reason: 'SaveFailed',
+            message: failure.message,
+          }))
+          throw failure
+        }
+      })
+      settled.catch(intent.reject)
+      const resource = await intent.promise
+      if (!body.stop) return { resource, settled }
+      return {
+        resource,
+        settled: settled.then(async (snapshot) => {
+          await (await sandboxes.delete(name, within(context, DEADLINES.kill))).settled
+          return snapshot
+        }),
+      }
+    },
+    get: (ref) => resolveSnapshot(context, ref),
+    async list({ sandbox, states, hidden }) {
+      const of =
+        sandbox === undefined
+          ? undefined
+          : await resolveSandbox(context, sandbox).then(
+              ({ metadata }) => metadata.name,
+              () => sandbox,
+            )
+      return (await records.list('Snapshot'))
+        .filter(({ spec }) => hidden === true || spec.purpose === 'user')
+        .filter(({ spec }) => of === undefined || spec.sandbox === of)
+        .filter(({ status }) => states === undefined || states.length === 0 || states.includes(status.state))
+        .sort(newestFirst)
+    },
+    async delete(ref) {
+      const { name } = (await resolveSnapshot(context, ref)).metadata
+      return operations.exclusive(name, 'delete', () => beginDelete(context, name))
+    },
+    async verify(ref, signal) {
+      const snapshot = await resolveSnapshot(context, ref)
+      return node.verifySnapshot(asSnapshotId(snapshot.metadata.name), AbortSignal.any([signal, context.closing]))
+    },
+    async exportTo(ref, file, progress, signal) {
+      const snapshot = await resolveSnapshot(context, ref)
+      if (snapshot.status.state !== 'ready')
+        throw new IceboxError(
+          'InvalidState',
+          `snapshot ${snapshot.metadata.name} is ${snapshot.status.state}, not ready`,
+        )
+      await node.exportSnapshot(
+        asSnapshotId(snapshot.metadata.name),
+        file,
+        progress,
+        AbortSignal.any([signal, context.closing]),
+      )
+    },
+    async importFrom(file, { name }, progress, signal) {
+      await checkName(name)
+      const id = newSnapshotId()
+      const { snapshot, image } = await node.importSnapshot(
+        id,
+        file,
+        progress,
+        AbortSignal.any([signal, context.closing]),
+      )
+      await recordImage(context, image)
+      return records.create('Snapshot', id, {
+        spec: {
+          kind: snapshot.kind,
+          ...(name === undefined ? {} : { displayName: name }),
+          sandbox: '',
+          execution: '',
+          imageName: image.digest.slice(image.digest.indexOf(':') + 1),
+          size: snapshot.size,
+          env: snapshot.env,
+          purpose: 'user',
+        },
+        status: { state: 'ready', lastTransitionAt: now(), sizeBytes: snapshot.sizeBytes },
+      })
+    },
+  }
+}
+
+/** Throws `InUse` when something stands on the snapshot; else writes the intent to delete it. */
+async function beginDelete(context: Context, name: string): Promise<Accepted<Snapshot>> {
+  const { records } = context
+  const snapshot = await records.get('Snapshot', name)
+  if (snapshot.status.state === 'creating') throw new IceboxError('Conflict', `snapshot ${name} is still being taken`)
+  const template = (await records.list('Template')).find(({ status }) => status.snapshot === name)
+  if (template !== undefined) {
+    throw new IceboxError('InUse', `snapshot ${name} belongs to template ${template.metadata.name}`, {
+      remedy: `Delete the template instead: \`icebox template delete ${template.metadata.name}\`.`,
+    })
+  }
+  const sandbox = (await records.list('Sandbox')).find(
+    ({ status }) => status.operation?.snapshot === name || status.pausedIn === name,
+  )
+  if (sandbox !== undefined) {
+    throw new IceboxError(
+      'InUse',
+      `snapshot ${name} holds sandbox ${sandbox.metadata.name}, which is ${sandbox.status.state}`,
+    )
+  }
+  const resource = await records.setStatus('Snapshot', name, ({ status }) => ({ ...status, state: 'deleting' }))
+  return { resource, settled: finishSnapshotDelete(context, resource) }
+}
+
+/** Its children in the tree get its parent; a sandbox whose newest snapshot it was, likewise. */
+export async function finishSnapshotDelete(context: Context, snapshot: Snapshot): Promise<Snapshot> {
+  const { records } = context
+  const { name } = snapshot.metadata
+  const { parent } = snapshot.spec
+  for (const child of await records.list('Snapshot')) {
+    if (child.spec.parent !== name) continue
+    await records.setSpec('Snapshot', child.metadata.name, ({ spec: { parent: _gone, ...spec } }) => ({
+      ...spec,
+      ...(parent === undefined ? {} : { parent }),
+    }))
+  }
+  for (const sandbox of await records.list('Sandbox')) {
+    if (sandbox.status.lastSnapshot !== name) continue
+    await records.setStatus('Sandbox', sandbox.metadata.name, ({ status: { lastSnapshot: _gone, ...status } }) => ({
+      ...status,
+      ...(parent === undefined ? {} : { lastSnapshot: parent }),
+    }))
+  }
+  await dropSnapshot(context, name)
+  context.log('info', 'snapshot.deleted', { snapshot: name })
+  return snapshot
+}

@@ -1,0 +1,185 @@
+import {
+  asExecutionId,
+  type ExecEvent,
+  type ExecutionId,
+  IceboxError,
+  type Image,
+  newExecutionId,
+  newSnapshotId,
+  type Progress,
+  type Template,
+  type TemplateSpec,
+} from '@icebox/model'
+import { type Context, DEADLINES, within } from '../context.ts'
+import type { Accepted } from '../control.ts'
+import { ensureImage } from '../images/ensure.ts'
+import { endRun } from '../sandboxes/run.ts'
+import { saveBytes } from '../snapshots/save.ts'
+
+/** Tag of the exec that runs a template's start command; it goes on in every sandbox made from it. */
+export const START_TAG = 'start'
+/** Bytes of a failed command's output that the error shows. */
+const SHOWN_OUTPUT = 4096
+const now = () => new Date().toISOString()
+
+/** Writes the intent to build a template (or to build a failed or interrupted one again) and begins. */
+export async function beginBuild(
+  context: Context,
+  name: string,
+  spec: TemplateSpec,
+  progress: Progress,
+): Promise<Accepted<Template>> {
+  const buildExecution = newExecutionId()
+  const present = await context.records.find('Template', name)
+  if (present !== undefined && present.status.state !== 'failed' && present.status.state !== 'creating') {
+    throw new IceboxError('AlreadyExists', `a template named ${name} exists already`, {
+      remedy: `Delete it first (\`icebox template delete ${name}\`), or choose another name.`,
+    })
+  }
+  const status = { state: 'creating' as const, buildExecution }
+  let resource: Template
+  if (present === undefined) {
+    resource = await context.records.create('Template', name, { spec, status: { ...status, lastTransitionAt: now() } })
+  } else {
+    if (present.status.buildExecution !== undefined) await endRun(context, present.status.buildExecution)
+    await context.records.setSpec('Template', name, () => spec)
+    resource = await context.records.setStatus('Template', name, () => status)
+  }
+  return { resource, settled: finishBuild(context, resource, buildExecution, progress) }
+}
+
+async function finishBuild(
+  context: Context,
+  template: Template,
+  execution: ExecutionId,
+  progress: Progress,
+): Promise<Template> {
+  const { name } = template.metadata
+  try {
+    const image = await ensureImage(context, template.spec.image, progress, within(context, DEADLINES.pull))
+    const env = { ...image.status.config.env, ...template.spec.env }
+    const started = performance.now()
+    progress({ phase: 'boot' })
+    await context.node.boot(
+      execution,
+      { imageDigest: image.spec.digest, size: template.spec.size },
+      // A build has no identity of its own: every sandbox made from it gets one at its restore.
+      {
+        sandbox: name,
+        hostname: 'icebox',
+        machineId: '0'.repeat(32),
+        env,
+        defaults: { user: image.status.config.user, workingDir: image.status.config.workingDir },
+      },
+      within(context, DEADLINES.boot),
+    )
+    try {
+      await startCommand(context, execution, template.spec, progress)
+      await untilReady(context, execution, template.spec, progress)
+      const bootMs = performance.now() - started
+      progress({ phase: 'snapshot' })
+      const snapshot = await saveTemplate(context, template, execution, image, env)
+      const ready = await context.records.setStatus('Template', name, () => ({
+        state: 'ready',
+        imageName: image.metadata.name,
+        snapshot,
+        bootMs,
+      }))
+      context.log('info', 'template.built', { template: name, snapshot, bootMs })
+      return ready
+    } finally {
+      await endRun(context, execution)
+    }
+  } catch (error) {
+    const failure = IceboxError.from(error)
+    if (!context.closing.aborted) {
+      await context.records.setStatus('Template', name, () => ({
+        state: 'failed',
+        reason: 'BuildFailed',
+        message: failure.message,
+      }))
+      context.log('error', 'template.build.failed', { template: name, error: failure.message })
+    }
+    throw failure
+  }
+}
+
+async function saveTemplate(
+  context: Context,
+  template: Template,
+  execution: ExecutionId,
+  image: Image,
+  env: Record<string, string>,
+): Promise<string> {
+  const id = newSnapshotId()
+  const spec = {
+    kind: 'memory' as const,
+    sandbox: '',
+    execution,
+    template: template.metadata.name,
+    imageName: image.metadata.name,
+    size: template.spec.size,
+    env,
+    purpose: 'template' as const,
+  }
+  const saved = await saveBytes(context, execution, id, spec)
+  await context.records.create('Snapshot', id, { spec, status: { state: 'ready', lastTransitionAt: now(), ...saved } })
+  return id
+}
+
+async function startCommand(
+  context: Context,
+  execution: ExecutionId,
+  spec: TemplateSpec,
+  progress: Progress,
+): Promise<void> {
+  if (spec.startCommand === undefined) return
+  progress({ phase: 'start' })
+  const guest = context.node.guest(asExecutionId(execution))
+  const session = await guest.exec({ argv: spec.startCommand, tag: START_TAG }, within(context, DEADLINES.call))
+  session.detach()
+}
+
+/** Runs the ready command until it exits 0. A start command that has failed by then ends the build. */
+async function untilReady(
+  context: Context,
+  execution: ExecutionId,
+  spec: TemplateSpec,
+  progress: Progress,
+): Promise<void> {
+  if (spec.readyCommand === undefined) return
+  progress({ phase: 'ready' })
+  const guest = context.node.guest(asExecutionId(execution))
+  const signal = within(context, DEADLINES.ready)
+  for (let pause = 50; ; pause = Math.min(pause * 2, 1000)) {
+    const attempt = await guest.exec({ argv: spec.readyCommand, timeoutMs: 60_000 }, signal)
+    const { exitCode, output } = await outcome(attempt.events)
+    if (exitCode === 0) return
+    const start = (await guest.listExecs(signal)).find((exec) => exec.tag === START_TAG)
+    if (start?.exit !== undefined && start.exit.exitCode !== 0) {
+      const session = await guest.attach(start.id, {}, signal)
+      const shown = await outcome(session.events)
+      throw new IceboxError(
+        'InvalidArgument',
+        `the start command ended with ${shown.exitCode ?? start.exit.signal} before the template was ready: ${shown.output.trim()}`,
+      )
+    }
+    if (signal.aborted) {
+      throw new IceboxError(
+        'DeadlineExceeded',
+        `the ready command did not succeed within ${DEADLINES.ready / 1000} s; last: exit ${exitCode}, ${output.trim()}`,
+      )
+    }
+    await new Promise((resolve) => setTimeout(resolve, pause))
+  }
+}
+
+async function outcome(events: AsyncIterable<ExecEvent>): Promise<{ exitCode: number | undefined; output: string }> {
+  let output = ''
+  const decoder = new TextDecoder()
+  for await (const event of events) {
+    if (event.type === 'output') output = (output + decoder.decode(event.data, { stream: true })).slice(-SHOWN_OUTPUT)
+    if (event.type === 'exit') return { exitCode: event.exit.exitCode, output }
+  }
+  return { exitCode: undefined, output }
+}

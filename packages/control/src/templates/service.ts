@@ -1,0 +1,56 @@
+import { DEFAULT_SIZE, type Template } from '@icebox/model'
+import type { Context } from '../context.ts'
+import type { Accepted, Templates } from '../control.ts'
+import { endRun } from '../sandboxes/run.ts'
+import { newestFirst } from '../sandboxes/service.ts'
+import { checkSize } from '../sandboxes/size.ts'
+import { dropSnapshot } from '../snapshots/remove.ts'
+import { beginBuild } from './build.ts'
+import { visibleTemplate } from './resolve.ts'
+
+export function templateService(context: Context): Templates {
+  const { records, operations } = context
+  return {
+    build(body, progress) {
+      const spec = {
+        image: body.image,
+        size: checkSize({ ...DEFAULT_SIZE, ...definedOf(body.size) }),
+        env: body.env,
+        hidden: false,
+        ...(body.startCommand === undefined ? {} : { startCommand: body.startCommand }),
+        ...(body.readyCommand === undefined ? {} : { readyCommand: body.readyCommand }),
+      }
+      return operations.exclusive(body.name, `build ${JSON.stringify(spec)}`, () =>
+        beginBuild(context, body.name, spec, progress),
+      )
+    },
+    get: (ref) => visibleTemplate(context, ref),
+    list: async () => (await records.list('Template')).filter(({ spec }) => !spec.hidden).sort(newestFirst),
+    async delete(ref) {
+      const { name } = (await visibleTemplate(context, ref)).metadata
+      return operations.exclusiveInTurn(name, 'delete', () => beginDelete(context, name))
+    },
+  }
+}
+
+function definedOf<T extends object>(object: T): { [K in keyof T]?: Exclude<T[K], undefined> } {
+  return Object.fromEntries(Object.entries(object).filter(([, value]) => value !== undefined)) as {
+    [K in keyof T]?: Exclude<T[K], undefined>
+  }
+}
+
+async function beginDelete(context: Context, name: string): Promise<Accepted<Template>> {
+  const resource = await context.records.setStatus('Template', name, ({ status }) => ({ ...status, state: 'deleting' }))
+  return { resource, settled: finishTemplateDelete(context, resource) }
+}
+
+/** Sandboxes made from it go on: a restored snapshot is complete in itself. */
+export async function finishTemplateDelete(context: Context, template: Template): Promise<Template> {
+  const { name } = template.metadata
+  const { buildExecution, snapshot } = template.status
+  if (buildExecution !== undefined) await endRun(context, buildExecution)
+  if (snapshot !== undefined) await dropSnapshot(context, snapshot)
+  await context.records.remove('Template', name)
+  context.log('info', 'template.deleted', { template: name })
+  return template
+}
