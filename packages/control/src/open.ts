@@ -35,14 +35,16 @@ export async function openControl({
   const sandboxes = sandboxService(context, expiry)
 
   const exits: Promise<void>[] = []
+  let starting = true
   node.onExit(({ execution, reason, message }) => {
     const marked = markFailed(context, execution, reason, message).catch((error) =>
       log('error', 'machine.exit.unrecorded', { execution, error: IceboxError.from(error).message }),
     )
-    exits.push(marked)
+    if (starting) exits.push(marked)
   })
   // What was found dead at the start is told with its reason before the reconciler looks for what is missing.
-  await Promise.all(exits.splice(0))
+  await Promise.all(exits)
+  starting = false
   await reconciler.start()
   expiry.changed()
 

@@ -4,14 +4,7 @@ import type { Accepted } from '../control.ts'
 import { recordImage } from '../images/ensure.ts'
 import { settledStatus } from '../records.ts'
 import { removeForkSnapshot } from '../sandboxes/fork.ts'
-import {
-  beginPause,
-  beginResume,
-  beginRollback,
-  commitPause,
-  finishCreate,
-  finishDelete,
-} from '../sandboxes/lifecycle.ts'
+import { beginPause, beginResume, commitPause, finishDelete } from '../sandboxes/lifecycle.ts'
 import { endRun } from '../sandboxes/run.ts'
 import { finishSnapshotDelete } from '../snapshots/service.ts'
 import { beginBuild } from '../templates/build.ts'
