@@ -1,0 +1,27 @@
+export type {
+  ExecEvent,
+  ExecExit,
+  ExecInfo,
+  FileEvent,
+  FileInfo,
+  ForkResult,
+  SandboxStats,
+  SnapshotFault,
+  WireImage,
+  WireSandbox,
+  WireSnapshot,
+  WireTemplate,
+} from '@icebox/model'
+export type { CallOptions } from './deadline.ts'
+export { IceboxError, isIceboxError } from './error.ts'
+export type { Exec, ExecOptions, ExecResult } from './exec.ts'
+export type { FileContent, FileOptions, Files } from './files.ts'
+export { Icebox, type ServerInfo } from './icebox.ts'
+export type { Images } from './images.ts'
+export type { ProgressOptions, Step } from './progress.ts'
+export { type CreateOptions, ForkError, type ForkOptions, Sandbox, type SnapshotOptions } from './sandbox.ts'
+export type { ListOptions, Sandboxes } from './sandboxes.ts'
+export { type ConnectionOptions, connectionSettings } from './settings.ts'
+export type { SnapshotListOptions, Snapshots } from './snapshots.ts'
+export type { ExecStdin } from './stdin.ts'
+export type { BuildOptions, Templates } from './templates.ts'

@@ -1,0 +1,56 @@
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+
+export interface ConnectionOptions {
+  /** Base address of the server, such as `http://127.0.0.1:7070`. */
+  url?: string | undefined
+  apiKey?: string | undefined
+  /** The server's data directory, where it runs on this machine: its `server.json` tells the url and its `key` the API key. */
+  dataDirectory?: string | undefined
+}
+
+export const DEFAULT_URL = 'http://127.0.0.1:7070'
+export const DEFAULT_DATA_DIRECTORY = '/var/lib/icebox'
+
+/** The file's text, or undefined when it cannot be read: the server then says that a key is missing, or nobody answers. */
+function readIfThere(file: string): string | undefined {
+  try {
+    return readFileSync(file, 'utf8')
+  } catch {
+    return undefined
+  }
+}
+
+function urlOf(dataDirectory: string): string | undefined {
+  const text = readIfThere(join(dataDirectory, 'server.json'))
+  if (text === undefined) return undefined
+  try {
+    const parsed: unknown = JSON.parse(text)
+    return typeof parsed === 'object' && parsed !== null && 'url' in parsed && typeof parsed.url === 'string'
+      ? parsed.url
+      : undefined
+  } catch {
+    return undefined
+  }
+}
+
+/**
+ * Where the server is and with which key to speak to it. What the caller gave wins over the environment (`ICEBOX_URL`,
+ * `ICEBOX_API_KEY`, `ICEBOX_DATA`), that over the files of the data directory, those over the defaults.
+ */
+export function connectionSettings(
+  options: ConnectionOptions = {},
+  environment: Record<string, string | undefined> = process.env,
+): { url: string; apiKey: string | undefined } {
+  const given = options.dataDirectory
+  const dataDirectory = given ?? (environment.ICEBOX_DATA || DEFAULT_DATA_DIRECTORY)
+  return {
+    url:
+      options.url ??
+      (given === undefined ? undefined : urlOf(given)) ??
+      (environment.ICEBOX_URL || undefined) ??
+      urlOf(dataDirectory) ??
+      DEFAULT_URL,
+    apiKey: options.apiKey ?? (environment.ICEBOX_API_KEY || readIfThere(join(dataDirectory, 'key'))?.trim()),
+  }
+}
