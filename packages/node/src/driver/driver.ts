@@ -19,12 +19,23 @@ export interface Probe {
   reason: string
 }
 
+/** What must be equal, or at least present, for a restore: compared by the manifest gate. */
+export interface DriverFacts {
+  name: string
+  version: string
+  /** Of the program that runs machines. */
+  digest: string
+  flags: string[]
+  cpuFeatures: string[]
+}
+
 /** What a save wrote: file names within the directory, for the manifest. */
 export interface Saved {
   /** Files in the directory that a restore needs. */
   files: string[]
-  /** What must be equal for a restore, compared by the manifest gate. */
-  driver: { name: string; version: string; digest: string; flags: string[]; cpuFeatures: string[] }
+  driver: DriverFacts
+  /** sha256 of the agent inside, `sha256:<hex>`. */
+  agentDigest: string
 }
 
 /** What runs sandboxes on a node. Callers ask capabilities, never names. */
@@ -32,6 +43,8 @@ export interface Driver {
   readonly name: 'gvisor' | 'qemu'
   readonly capabilities: Capabilities
   probe(signal: AbortSignal): Promise<Probe>
+  /** What snapshots made here say of this driver. */
+  facts(signal: AbortSignal): Promise<DriverFacts>
   /** A machine whose agent answers the link but has not had HELLO. */
   boot(execution: ExecutionId, spec: MachineSpec, signal: AbortSignal): Promise<Machine>
   /** The same from what `save` wrote: `memory` goes on where it was, `filesystem` boots with the saved files. */
