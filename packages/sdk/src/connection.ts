@@ -20,7 +20,8 @@ export interface Call extends CallOptions {
 const RETRY_AFTER_MS = [50, 200]
 const BROKEN = new Set(['ECONNREFUSED', 'ECONNRESET', 'EPIPE', 'ETIMEDOUT'])
 const NOBODY_THERE = new Set(['ECONNREFUSED', 'ENOTFOUND', 'EAI_AGAIN', 'EHOSTUNREACH', 'ENETUNREACH'])
-const PAGE_SIZE = 100
+/** The most that the server gives at once. */
+const PAGE_SIZE = 1000
 
 /** Asks the server to hold a lifecycle call back until the resource has settled, the longest that it accepts. */
 export const UNTIL_SETTLED = { prefer: 'wait=3600' }
@@ -177,7 +178,7 @@ export class Connection {
       headers['content-type'] = 'application/json'
     } else if (call.body !== undefined) {
       if (call.body instanceof Uint8Array) body = call.body
-      headers['content-type'] = 'application/octet-stream'
+      headers['content-type'] ??= 'application/octet-stream'
     }
     if (source === undefined && method !== 'GET')
       headers['content-length'] = body === undefined ? 0 : Buffer.byteLength(body)

@@ -1,9 +1,9 @@
 import { Readable } from 'node:stream'
 import type { FileEvent, FileInfo } from '@icebox/model'
-import { hasPath, isArrayOf, isObject } from './answers.ts'
+import { hasPath, isArrayOf, isObject, isWireError } from './answers.ts'
 import { type Connection, NDJSON, route } from './connection.ts'
 import type { CallOptions } from './deadline.ts'
-import { notUnderstood } from './error.ts'
+import { IceboxError, notUnderstood } from './error.ts'
 import { bytes, objects } from './streams.ts'
 
 export interface FileOptions extends CallOptions {
@@ -131,6 +131,7 @@ export class Files {
 
 async function* events(lines: AsyncGenerator<Record<string, unknown>>): AsyncGenerator<FileEvent> {
   for await (const line of lines) {
+    if (isWireError(line.error)) throw new IceboxError(undefined, line.error)
     if (line.type === 'overflow') yield { type: 'overflow' }
     else if (isChange(line)) yield line
   }

@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs'
+import { homedir } from 'node:os'
 import { join } from 'node:path'
 
 export interface ConnectionOptions {
@@ -10,7 +11,13 @@ export interface ConnectionOptions {
 }
 
 export const DEFAULT_URL = 'http://127.0.0.1:7070'
-export const DEFAULT_DATA_DIRECTORY = '/var/lib/icebox'
+
+/** ICEBOX_DATA, else `/var/lib/icebox` for root and `$XDG_DATA_HOME/icebox` for others: where a server of this user keeps its data. */
+function defaultDataDirectory(environment: Record<string, string | undefined>): string {
+  if (environment.ICEBOX_DATA) return environment.ICEBOX_DATA
+  if (process.geteuid?.() === 0) return '/var/lib/icebox'
+  return join(environment.XDG_DATA_HOME || join(homedir(), '.local', 'share'), 'icebox')
+}
 
 /** The file's text, or undefined when it cannot be read: the server then says that a key is missing, or nobody answers. */
 function readIfThere(file: string): string | undefined {
@@ -43,7 +50,7 @@ export function connectionSettings(
   environment: Record<string, string | undefined> = process.env,
 ): { url: string; apiKey: string | undefined } {
   const given = options.dataDirectory
-  const dataDirectory = given ?? (environment.ICEBOX_DATA || DEFAULT_DATA_DIRECTORY)
+  const dataDirectory = given ?? defaultDataDirectory(environment)
   return {
     url:
       options.url ??

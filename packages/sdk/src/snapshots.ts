@@ -59,6 +59,7 @@ export class Snapshots {
     const { name, ...call } = options
     const body = content instanceof Readable ? content : Readable.from(content, { objectMode: false })
     const path = route('snapshots', 'import')
-    return this.#connection.json('POST', path, hasId<WireSnapshot>, { ...call, query: { name }, body })
+    const headers = { 'content-type': 'application/x-tar' }
+    return this.#connection.json('POST', path, hasId<WireSnapshot>, { ...call, query: { name }, headers, body })
   }
 }
