@@ -1,0 +1,70 @@
+import {
+  BuildTemplate,
+  CreateSandbox,
+  CreateSnapshot,
+  ExecExit,
+  ExecInfo,
+  ExecRequest,
+  FileInfo,
+  ForkResult,
+  ForkSandbox,
+  Pagination,
+  ProgressLine,
+  PullImage,
+  RenewSandbox,
+  RollbackSandbox,
+  SandboxStats,
+  Size,
+  WireError,
+  WireImage,
+  WireSandbox,
+  WireSnapshot,
+  WireTemplate,
+} from '@icebox/model'
+import { z } from 'zod'
+
+/** Schemas with a name of their own in the OpenAPI document. */
+const NAMED = {
+  Error: WireError,
+  Sandbox: WireSandbox,
+  Snapshot: WireSnapshot,
+  Template: WireTemplate,
+  Image: WireImage,
+  Size,
+  Pagination,
+  CreateSandbox,
+  ForkSandbox,
+  ForkResult,
+  CreateSnapshot,
+  RollbackSandbox,
+  RenewSandbox,
+  BuildTemplate,
+  PullImage,
+  Progress: ProgressLine,
+  SandboxStats,
+  ExecRequest,
+  ExecInfo,
+  ExecExit,
+  FileInfo,
+}
+for (const [id, schema] of Object.entries(NAMED)) z.globalRegistry.add(schema, { id })
+
+/** A body or answer of raw bytes. Bodies are streamed by their handlers: nothing is parsed, whatever the Content-Type. */
+export const Bytes = z.unknown().meta({ type: 'string', format: 'binary' })
+export const Nothing = z.undefined()
+
+const refused = {
+  description: 'What went wrong and what to do',
+  content: { 'application/json': { schema: WireError } },
+}
+/** What every route may answer besides its own answers. */
+export const FAILURES = { '4xx': refused, '5xx': refused }
+
+/** An answer of bytes or lines of JSON. */
+export const streamed = (contentType: string, schema: z.ZodType, description: string) => ({
+  description,
+  content: { [contentType]: { schema } },
+})
+
+/** `id` is an id, a name, or a unique prefix of an id. */
+export const Ref = z.object({ id: z.string().min(1) })

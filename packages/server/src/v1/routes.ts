@@ -1,0 +1,24 @@
+import type { App, Context } from '../context.ts'
+import { execRoutes } from './execs.ts'
+import { fileRoutes } from './files.ts'
+import { imageRoutes } from './images.ts'
+import { portRoutes } from './ports.ts'
+import { sandboxRoutes } from './sandboxes.ts'
+import { serverRoutes } from './server.ts'
+import { snapshotRoutes } from './snapshots.ts'
+import { templateRoutes } from './templates.ts'
+
+/** Every route of the API. */
+export async function routes(app: App, context: Context): Promise<void> {
+  for (const group of [
+    serverRoutes,
+    sandboxRoutes,
+    execRoutes,
+    fileRoutes,
+    portRoutes,
+    snapshotRoutes,
+    templateRoutes,
+    imageRoutes,
+  ])
+    await app.register((scope: App) => group(scope, context))
+}

@@ -1,0 +1,278 @@
+import { type Accepted, WIRE_STATE_OF_SANDBOX, wireError, wireSandbox } from '@icebox/control'
+import {
+  CreateSandbox,
+  ForkResult,
+  ForkSandbox,
+  MetadataMap,
+  page,
+  RenewSandbox,
+  RollbackSandbox,
+  SANDBOX_STATES,
+  type Sandbox,
+  SandboxStats,
+  WIRE_SANDBOX_STATES,
+  WireSandbox,
+} from '@icebox/model'
+import type { FastifyReply } from 'fastify'
+import { z } from 'zod'
+import type { App, Context } from '../context.ts'
+import { DEADLINE, within } from '../deadline.ts'
+import { PageQuery, paginate } from '../page.ts'
+import { flag, repeated } from '../parameters.ts'
+import { PreferHeader, settle } from '../prefer.ts'
+import { Bytes, FAILURES, Nothing, Ref, streamed } from '../schemas.ts'
+import { sendText } from '../text.ts'
+import { refuseUnsupported } from './unsupported.ts'
+
+const MetadataPatch = z.record(MetadataMap.keyType, MetadataMap.valueType.nullable())
+
+/** Sandboxes and their lifecycle. */
+export async function sandboxRoutes(app: App, context: Context): Promise<void> {
+  const tags = ['Sandboxes']
+
+  /** Accepts an operation and waits for it as long as preferred. */
+  async function lifecycle(
+    reply: FastifyReply,
+    accept: (signal: AbortSignal) => Promise<Accepted<Sandbox>>,
+  ): Promise<WireSandbox> {
+    const accepted = await within(DEADLINE.accept, accept)
+    const { name } = accepted.resource.metadata
+    reply.request.resource = name
+    const settled = await settle(reply, accepted, context.closing)
+    if (settled !== undefined) return wireSandbox(settled)
+    if (!reply.hasHeader('preference-applied')) return wireSandbox(accepted.resource)
+    return wireSandbox(await within(DEADLINE.read, (signal) => context.control.sandboxes.get(name, signal), reply))
+  }
+
+  app.post(
+    '/v1/sandboxes',
+    {
+      preValidation: async (request) => refuseUnsupported(request.body),
+      schema: {
+        operationId: 'createSandbox',
+        summary: 'Create a sandbox from a template, an image or a snapshot',
+        tags,
+        headers: PreferHeader,
+        body: CreateSandbox,
+        response: { 202: WireSandbox, ...FAILURES },
+      },
+    },
+    async (request, reply) => {
+      const sandbox = await lifecycle(reply, (signal) => context.control.sandboxes.create(request.body, signal))
+      return reply.code(202).header('location', `/v1/sandboxes/${sandbox.id}`).send(sandbox)
+    },
+  )
+
+  app.get(
+    '/v1/sandboxes',
+    {
+      schema: {
+        operationId: 'listSandboxes',
+        summary: 'List sandboxes, newest first',
+        tags,
+        querystring: z.object({
+          state: repeated(z.enum(WIRE_SANDBOX_STATES)).exactOptional().describe('Any of these states.'),
+          metadata: z
+            .string()
+            .exactOptional()
+            .describe('URL-encoded `key=value` pairs joined by `&`; a sandbox must have all of them.'),
+          ...PageQuery,
+        }),
+        response: { 200: page(WireSandbox), ...FAILURES },
+      },
+    },
+    async (request, reply) => {
+      const { state, metadata, ...paging } = request.query
+      const filter = {
+        ...(state === undefined
+          ? {}
+          : { states: SANDBOX_STATES.filter((own) => state.includes(WIRE_STATE_OF_SANDBOX[own])) }),
+        ...(metadata === undefined ? {} : { metadata: Object.fromEntries(new URLSearchParams(metadata)) }),
+      }
+      const sandboxes = await within(DEADLINE.read, (signal) => context.control.sandboxes.list(filter, signal), reply)
+      return paginate(sandboxes, paging, wireSandbox)
+    },
+  )
+
+  app.get(
+    '/v1/sandboxes/:id',
+    {
+      schema: {
+        operationId: 'getSandbox',
+        summary: 'Show a sandbox',
+        tags,
+        params: Ref,
+        response: { 200: WireSandbox, ...FAILURES },
+      },
+    },
+    async ({ params }, reply) =>
+      wireSandbox(await within(DEADLINE.read, (signal) => context.control.sandboxes.get(params.id, signal), reply)),
+  )
+
+  app.delete(
+    '/v1/sandboxes/:id',
+    {
+      schema: {
+        operationId: 'deleteSandbox',
+        summary: 'Delete a sandbox',
+        tags,
+        params: Ref,
+        headers: PreferHeader,
+        response: { 204: Nothing, ...FAILURES },
+      },
+    },
+    async ({ params }, reply) => {
+      const accepted = await within(DEADLINE.accept, (signal) => context.control.sandboxes.delete(params.id, signal))
+      await settle(reply, accepted, context.closing)
+      return reply.code(204).send()
+    },
+  )
+
+  app.patch(
+    '/v1/sandboxes/:id/metadata',
+    {
+      schema: {
+        operationId: 'patchSandboxMetadata',
+        summary: 'Change metadata by a JSON merge patch: null deletes a key',
+        tags,
+        params: Ref,
+        body: MetadataPatch,
+        response: { 200: WireSandbox, ...FAILURES },
+      },
+    },
+    async ({ params, body }) =>
+      wireSandbox(
+        await within(DEADLINE.read, (signal) => context.control.sandboxes.patchMetadata(params.id, body, signal)),
+      ),
+  )
+
+  app.post(
+    '/v1/sandboxes/:id/pause',
+    {
+      schema: {
+        operationId: 'pauseSandbox',
+        summary: 'Snapshot a sandbox and free its machine',
+        tags,
+        params: Ref,
+        headers: PreferHeader,
+        response: { 202: WireSandbox, ...FAILURES },
+      },
+    },
+    async ({ params }, reply) =>
+      reply.code(202).send(await lifecycle(reply, (signal) => context.control.sandboxes.pause(params.id, signal))),
+  )
+
+  app.post(
+    '/v1/sandboxes/:id/resume',
+    {
+      schema: {
+        operationId: 'resumeSandbox',
+        summary: 'Restore a paused sandbox under the same id',
+        tags,
+        params: Ref,
+        headers: PreferHeader,
+        response: { 202: WireSandbox, ...FAILURES },
+      },
+    },
+    async ({ params }, reply) =>
+      reply.code(202).send(await lifecycle(reply, (signal) => context.control.sandboxes.resume(params.id, signal))),
+  )
+
+  app.post(
+    '/v1/sandboxes/:id/rollback',
+    {
+      schema: {
+        operationId: 'rollbackSandbox',
+        summary: 'Restore a sandbox from an earlier snapshot of its own line',
+        tags,
+        params: Ref,
+        headers: PreferHeader,
+        body: RollbackSandbox,
+        response: { 202: WireSandbox, ...FAILURES },
+      },
+    },
+    async ({ params, body }, reply) =>
+      reply
+        .code(202)
+        .send(
+          await lifecycle(reply, (signal) => context.control.sandboxes.rollback(params.id, body.snapshotId, signal)),
+        ),
+  )
+
+  app.post(
+    '/v1/sandboxes/:id/renew-expiration',
+    {
+      schema: {
+        operationId: 'renewSandboxExpiration',
+        summary: 'Set when a sandbox is deleted by itself',
+        tags,
+        params: Ref,
+        body: RenewSandbox,
+        response: { 200: z.object({ expiresAt: WireSandbox.shape.expiresAt }), ...FAILURES },
+      },
+    },
+    async ({ params, body }) => {
+      const sandbox = await within(DEADLINE.read, (signal) => context.control.sandboxes.renew(params.id, body, signal))
+      return { expiresAt: sandbox.spec.expiresAt }
+    },
+  )
+
+  app.post(
+    '/v1/sandboxes/:id/fork',
+    {
+      schema: {
+        operationId: 'forkSandbox',
+        summary: 'One snapshot of a running sandbox and `count` restores of it; answers when all have settled',
+        tags,
+        params: Ref,
+        body: ForkSandbox.prefault({}),
+        response: { 201: z.array(ForkResult), ...FAILURES },
+      },
+    },
+    async ({ params, body }, reply) => {
+      const children = await within(DEADLINE.work, (signal) => context.control.sandboxes.fork(params.id, body, signal))
+      return reply
+        .code(201)
+        .send(
+          children.map((child) =>
+            'error' in child ? { error: wireError(child.error) } : { sandbox: wireSandbox(child.sandbox) },
+          ),
+        )
+    },
+  )
+
+  app.get(
+    '/v1/sandboxes/:id/stats',
+    {
+      schema: {
+        operationId: 'getSandboxStats',
+        summary: 'What a sandbox uses',
+        tags,
+        params: Ref,
+        response: { 200: SandboxStats, ...FAILURES },
+      },
+    },
+    async ({ params }, reply) =>
+      within(DEADLINE.read, (signal) => context.control.sandboxes.stats(params.id, signal), reply),
+  )
+
+  app.get(
+    '/v1/sandboxes/:id/logs',
+    {
+      schema: {
+        operationId: 'getSandboxLogs',
+        summary: 'Output of the start command or entrypoint',
+        tags,
+        params: Ref,
+        querystring: z.object({ follow: flag.default(false).describe('Go on with what comes.') }),
+        response: { 200: streamed('text/plain', Bytes, 'Text as the process wrote it'), ...FAILURES },
+      },
+    },
+    async ({ params, query }, reply) => {
+      const { started: logs, signal } = await context.streams.open(reply, DEADLINE.read, (opened) =>
+        context.control.sandboxes.logs(params.id, query, opened),
+      )
+      await sendText(reply, logs, signal)
+    },
+  )
+}

@@ -1,0 +1,69 @@
+import { z } from 'zod'
+import { type App, type Context, ServerInfo, SHUTDOWN_MODES } from '../context.ts'
+import { FAILURES } from '../schemas.ts'
+
+/** The server itself. */
+export async function serverRoutes(app: App, context: Context): Promise<void> {
+  app.get(
+    '/health',
+    {
+      config: { public: true, frequent: true },
+      schema: {
+        operationId: 'getHealth',
+        summary: 'Whether the server answers. Needs no key.',
+        tags: ['Server'],
+        security: [],
+        response: { 200: z.object({ status: z.literal('ok'), version: z.string() }), ...FAILURES },
+      },
+    },
+    async () => ({ status: 'ok' as const, version: context.info.version }),
+  )
+
+  app.get(
+    '/v1/info',
+    {
+      schema: {
+        operationId: 'getInfo',
+        summary: 'Which server this is',
+        tags: ['Server'],
+        response: { 200: ServerInfo, ...FAILURES },
+      },
+    },
+    async () => context.info,
+  )
+
+  app.get(
+    '/v1/openapi.json',
+    {
+      schema: {
+        operationId: 'getOpenApi',
+        summary: 'This API as an OpenAPI 3.1 document',
+        tags: ['Server'],
+        response: { 200: z.looseObject({ openapi: z.string() }), ...FAILURES },
+      },
+    },
+    async () => {
+      // Loaded when asked for: it is not needed to serve.
+      const { openApiDocument } = await import('../openapi.ts')
+      return openApiDocument()
+    },
+  )
+
+  app.post(
+    '/v1/shutdown',
+    {
+      schema: {
+        operationId: 'shutdown',
+        summary: 'Pauses (or keeps, or kills) all sandboxes and ends the server',
+        tags: ['Server'],
+        body: z.object({ mode: z.enum(SHUTDOWN_MODES).default('pause') }).prefault({}),
+        response: { 202: z.object({ mode: z.enum(SHUTDOWN_MODES) }), ...FAILURES },
+      },
+    },
+    async (request, reply) => {
+      const { mode } = request.body
+      reply.raw.once('close', () => context.onShutdown(mode))
+      return reply.code(202).send({ mode })
+    },
+  )
+}
