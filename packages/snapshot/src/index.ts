@@ -5,5 +5,5 @@ export {
   readKey,
   runDirectoryOf,
 } from './data-directory.ts'
-export { mkfifo, tryLock } from './linux/libc.ts'
+export { getXattrs, mkfifo, mknod, setXattr, tryLock } from './linux/libc.ts'
 export { createNetworkNamespace, unmount } from './linux/namespace.ts'
