@@ -1,3 +1,5 @@
+export type { ExtraFile } from './archive/export.ts'
+export type { Incoming } from './archive/import.ts'
 export {
   type DataDirectory,
   defaultDataDirectory,
@@ -5,5 +7,17 @@ export {
   readKey,
   runDirectoryOf,
 } from './data-directory.ts'
+export { gate } from './gate.ts'
 export { getXattrs, mkfifo, mknod, setXattr, tryLock } from './linux/libc.ts'
 export { createNetworkNamespace, unmount } from './linux/namespace.ts'
+export type { DriverFacts, Manifest } from './manifest.ts'
+export {
+  type Damaged,
+  type Draft,
+  type ManifestInput,
+  type OpenSnapshot,
+  openSnapshots,
+  type Snapshots,
+} from './snapshots.ts'
+export { requireSpace } from './space.ts'
+export { type SnapshotTree, tree } from './tree.ts'

@@ -1,0 +1,111 @@
+import { chmod, mkdir, mkdtemp, readdir, rename, rm } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import { IceboxError, type SnapshotId } from '@icebox/model'
+import { throwIfAborted } from './abortable.ts'
+import { type BlobFacts, encodeBlobs, observe } from './blob-facts.ts'
+import { sync, writeSynced } from './durable.ts'
+import { decodeManifest, encodeManifest, type Manifest, type ManifestContent } from './manifest.ts'
+import { BLOBS, FILES, MANIFEST } from './stored.ts'
+
+/** Temporary directories that a crash leaves behind; `recover` removes them. */
+export const DRAFT_PREFIX = 'snapshot-'
+
+/** A snapshot being written, in a temporary directory. */
+export class DraftDirectory {
+  readonly id: SnapshotId
+  /** Where the blobs go. */
+  readonly files: string
+  readonly #path: string
+  readonly #target: string
+
+  private constructor(id: SnapshotId, path: string, target: string) {
+    this.id = id
+    this.#path = path
+    this.files = join(path, FILES)
+    this.#target = target
+  }
+
+  static async make(id: SnapshotId, tmp: string, target: string): Promise<DraftDirectory> {
+    const path = await mkdtemp(join(tmp, `${DRAFT_PREFIX}${id}-`))
+    const draft = new DraftDirectory(id, path, target)
+    await mkdir(draft.files, { mode: 0o700 })
+    return draft
+  }
+
+  /** Bytes on the disk so far. */
+  async allocatedBytes(): Promise<number> {
+    const names = await readdir(this.files).catch(() => [])
+    const sizes = await Promise.all(names.map(async (name) => (await observe(join(this.files, name)))?.allocatedBytes))
+    return sizes.reduce<number>((sum, bytes) => sum + (bytes ?? 0), 0)
+  }
+
+  /**
+   * Makes a snapshot of the named files, durable when this resolves; files not named are removed. The order makes that a
+   * crash, or a loss of power, at any moment leaves it complete or absent: files, their directory, manifest, draft directory,
+   * rename, both parents. On failure, and when the signal aborts before the rename, the draft is gone.
+   */
+  async seal(
+    content: Omit<ManifestContent, 'version' | 'id' | 'blobs'>,
+    files: string[],
+    digests: ReadonlyMap<string, string>,
+    signal: AbortSignal,
+  ): Promise<Manifest> {
+    let renamed = false
+    try {
+      for (const name of await readdir(this.files))
+        if (!files.includes(name)) await rm(join(this.files, name), { recursive: true })
+      const names = [...files].sort()
+      await Promise.all(names.map((name) => this.#settle(name)))
+      const [facts] = await Promise.all([
+        Promise.all(names.map(async (name) => ({ name, ...(await this.#observe(name)) }))),
+        sync(this.files),
+      ])
+      const blobs: Record<string, BlobFacts> = {}
+      for (const { name, ...fact } of facts) {
+        const digest = digests.get(name)
+        blobs[name] = digest ? { ...fact, digest } : fact
+      }
+      const text = encodeManifest({
+        ...content,
+        version: 1,
+        id: this.id,
+        blobs: facts.map(({ name, bytes }) => ({ name, bytes })),
+      })
+      const manifest = decodeManifest(text)
+      await Promise.all([
+        writeSynced(join(this.#path, MANIFEST), text),
+        writeSynced(join(this.#path, BLOBS), encodeBlobs({ version: 1, manifest: manifest.checksum, blobs })),
+      ])
+      await sync(this.#path)
+      throwIfAborted(signal)
+      await rename(this.#path, this.#target)
+      renamed = true
+      await Promise.all([sync(dirname(this.#target)), sync(dirname(this.#path))])
+      return manifest
+    } catch (thrown) {
+      await rm(renamed ? this.#target : this.#path, { recursive: true, force: true })
+      if (thrown instanceof Error && 'code' in thrown && (thrown.code === 'ENOTEMPTY' || thrown.code === 'EEXIST'))
+        throw new IceboxError('AlreadyExists', `snapshot ${this.id} exists already`, { cause: thrown })
+      throw IceboxError.from(thrown)
+    }
+  }
+
+  /** Nothing of it stays. */
+  async discard(): Promise<void> {
+    await rm(this.#path, { recursive: true, force: true })
+  }
+
+  async #settle(name: string): Promise<void> {
+    const path = join(this.files, name)
+    await this.#observe(name)
+    // Before the times are noted, since it changes them.
+    await chmod(path, 0o400)
+    await sync(path)
+  }
+
+  async #observe(name: string): Promise<BlobFacts> {
+    const facts = await observe(join(this.files, name))
+    if (!facts) throw new IceboxError('Internal', `the save left no file ${name}`)
+    return facts
+  }
+}

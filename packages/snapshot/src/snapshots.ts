@@ -1,0 +1,301 @@
+import { mkdtemp, readdir, rename, rm } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import { IceboxError, isId, type Progress, type SnapshotFault, type SnapshotId } from '@icebox/model'
+import { abortable, throwIfAborted } from './abortable.ts'
+import { type ExtraFile, exportSnapshot } from './archive/export.ts'
+import { type Incoming, receive } from './archive/import.ts'
+import { Digester } from './digester.ts'
+import { DRAFT_PREFIX, DraftDirectory } from './draft.ts'
+import { sync } from './durable.ts'
+import { addDigests, checkBeforeRestore, verify } from './integrity.ts'
+import type { Manifest, ManifestContent } from './manifest.ts'
+import { requireSpace } from './space.ts'
+import { FILES, readManifest, readStored, type Stored } from './stored.ts'
+
+/** What the one who saves says; the engine adds the rest. */
+export type ManifestInput = Omit<
+  ManifestContent,
+  'version' | 'id' | 'blobs' | 'needs' | 'parent' | 'importedFrom' | 'createdAt'
+> & {
+  /** The files in the draft's directory that a restore needs. */
+  files: string[]
+  parent?: SnapshotId
+}
+
+/** A snapshot being saved. */
+export interface Draft {
+  /** Empty, on the file system of the snapshots. */
+  readonly directory: string
+  /**
+   * Makes it a snapshot: complete and durable once this resolves, absent when it throws, and one of the two after a crash.
+   * Throws AlreadyExists, NoSpace, DeadlineExceeded (aborted in time).
+   */
+  commit(input: ManifestInput, signal: AbortSignal): Promise<Manifest>
+  /** Nothing of it stays. Does nothing after `commit`. */
+  discard(): Promise<void>
+}
+
+export interface OpenSnapshot {
+  readonly manifest: Manifest
+  /** Holds the files of the save and nothing else. Only to read. */
+  readonly directory: string
+  /** Sum of the lengths. */
+  readonly bytes: number
+  /** What they take on the disk: less than `bytes` when there are holes. */
+  readonly allocatedBytes: number
+}
+
+export interface Damaged {
+  id: SnapshotId
+  problem: string
+}
+
+const sum = (numbers: number[]): number => numbers.reduce((total, each) => total + each, 0)
+
+function describe({ directory, manifest, blobs }: Stored): OpenSnapshot {
+  return {
+    manifest,
+    directory: join(directory, FILES),
+    bytes: sum(manifest.blobs.map((blob) => blob.bytes)),
+    allocatedBytes: sum(manifest.blobs.map((blob) => blobs[blob.name]?.allocatedBytes ?? 0)),
+  }
+}
+
+const REMOVED_PREFIX = 'removed-'
+
+/** The snapshots in one directory. Made by `openSnapshots`, one for each directory. */
+export class Snapshots {
+  readonly #root: string
+  readonly #tmp: string
+  readonly #digester = new Digester()
+  readonly #drafts = new Map<DraftDirectory, number>()
+  readonly #opening = new Map<SnapshotId, Promise<OpenSnapshot>>()
+  readonly #digesting = new Map<SnapshotId, Promise<ReadonlyMap<string, string>>>()
+  readonly #closing = new AbortController()
+
+  constructor(config: { directory: string; tmp: string }) {
+    this.#root = config.directory
+    this.#tmp = config.tmp
+  }
+
+  /**
+   * A place to save into. Throws NoSpace unless `expectedBytes` fit beside what other drafts have yet to write,
+   * AlreadyExists.
+   */
+  async begin(id: SnapshotId, expectedBytes: number, signal: AbortSignal): Promise<Draft> {
+    const draft = await this.#draft(id, expectedBytes, signal)
+    return {
+      directory: draft.files,
+      commit: (input, aborted) => this.#commit(draft, input, aborted),
+      discard: () => this.#discard(draft),
+    }
+  }
+
+  /**
+   * A snapshot to restore from, checked: manifest, presence, lengths and inode times, and digests where those differ.
+   * Throws NotFound, SnapshotCorrupt, SnapshotIncompatible (written by a newer Icebox). Whether it can run here: see `gate`.
+   */
+  async open(id: SnapshotId, signal: AbortSignal): Promise<OpenSnapshot> {
+    // Those who come while it is being checked share the answer: 20 forks of a copied snapshot read it once.
+    let opening = this.#opening.get(id)
+    if (!opening) {
+      opening = this.#check(id).finally(() => this.#opening.delete(id))
+      this.#opening.set(id, opening)
+    }
+    return abortable(opening, signal)
+  }
+
+  /** All snapshots, without looking at their bytes. Those whose records cannot be read are told apart. */
+  async list(signal: AbortSignal): Promise<{ snapshots: OpenSnapshot[]; damaged: Damaged[] }> {
+    const snapshots: OpenSnapshot[] = []
+    const damaged: Damaged[] = []
+    for (const id of await this.#ids()) {
+      throwIfAborted(signal)
+      try {
+        snapshots.push(describe(await readStored(this.#path(id), id)))
+      } catch (thrown) {
+        if (await this.#has(id)) damaged.push({ id, problem: IceboxError.from(thrown).message })
+      }
+    }
+    return { snapshots, damaged }
+  }
+
+  /**
+   * Removes a snapshot, whole or not at all; one that is not there is removed already. Throws InUse when another one needs
+   * a blob of it. Machines that were restored from it keep the files they have open.
+   */
+  async remove(id: SnapshotId, signal: AbortSignal): Promise<void> {
+    throwIfAborted(signal)
+    for (const other of await this.#ids()) {
+      const manifest = other === id ? undefined : await readManifest(this.#path(other), other).catch(() => undefined)
+      const need = manifest?.needs.find((each) => each.snapshot === id)
+      if (need)
+        throw new IceboxError(
+          'InUse',
+          `snapshot ${id} cannot be removed: snapshot ${other} needs its blob ${need.blob}`,
+        )
+    }
+    const trash = await mkdtemp(join(this.#tmp, `${REMOVED_PREFIX}${id}-`))
+    try {
+      await rename(this.#path(id), trash)
+      await sync(this.#root)
+    } catch (thrown) {
+      if (!(thrown instanceof Error && 'code' in thrown && thrown.code === 'ENOENT')) throw thrown
+    } finally {
+      await rm(trash, { recursive: true, force: true })
+    }
+  }
+
+  /** The digests of its blobs, by name; waits until they are computed. Throws NotFound, SnapshotCorrupt. */
+  async digest(id: SnapshotId, signal: AbortSignal): Promise<ReadonlyMap<string, string>> {
+    return abortable(this.#digest(id), signal)
+  }
+
+  /** Rereads every byte from the disk. Empty: all is well. Throws NotFound. */
+  async verify(id: SnapshotId, signal: AbortSignal): Promise<SnapshotFault[]> {
+    await this.#mustHave(id)
+    // Without a digest there is nothing to compare with. What hinders it is found again below.
+    await this.digest(id, signal).catch(() => throwIfAborted(signal))
+    return verify(this.#path(id), id, signal)
+  }
+
+  /**
+   * Writes one tar file with the snapshot and further files, complete and durable once this resolves.
+   * Throws NotFound, SnapshotCorrupt, AlreadyExists (the file), NoSpace, NotImplemented (it needs blobs of others).
+   */
+  async exportTo(
+    id: SnapshotId,
+    file: string,
+    extras: ExtraFile[],
+    progress: Progress,
+    signal: AbortSignal,
+  ): Promise<void> {
+    await this.open(id, signal)
+    await this.digest(id, signal)
+    const stored = await readStored(this.#path(id), id)
+    await requireSpace(dirname(file), describe(stored).bytes, 'the export')
+    await exportSnapshot(stored, file, extras, progress, signal)
+  }
+
+  /**
+   * Reads what `exportTo` wrote into a draft, and checks all of it. Nothing is accepted before `commit`, which gives it the
+   * new id. Throws InvalidArgument (not an export, or one with anything unexpected in it), SnapshotCorrupt (damaged),
+   * SnapshotIncompatible (of a newer Icebox), NoSpace, AlreadyExists.
+   */
+  async importFrom(file: string, newId: SnapshotId, progress: Progress, signal: AbortSignal): Promise<Incoming> {
+    const begin = (bytes: number) => this.#draft(newId, bytes, signal)
+    return receive(file, this.#tmp, begin, (draft) => this.#discard(draft), progress, signal)
+  }
+
+  /** Throws NoSpace, with the numbers, unless `bytes` more fit beside what drafts have yet to write. */
+  async spaceFor(bytes: number, what = 'the snapshot'): Promise<void> {
+    const missing = [...this.#drafts].map(async ([draft, expected]) =>
+      Math.max(0, expected - (await draft.allocatedBytes())),
+    )
+    await requireSpace(this.#root, bytes, what, sum(await Promise.all(missing)))
+  }
+
+  /** After a crash: removes what was half written or half removed, and computes digests that are missing. Called once, first. */
+  async recover(signal: AbortSignal): Promise<void> {
+    for (const name of await readdir(this.#tmp))
+      if (name.startsWith(DRAFT_PREFIX) || name.startsWith(REMOVED_PREFIX))
+        await rm(join(this.#tmp, name), { recursive: true, force: true })
+    for (const { manifest } of (await this.list(signal)).snapshots) this.#digestLater(manifest.id)
+  }
+
+  /** Waits for digests under way: with them the data directory may be copied elsewhere. When the signal aborts it leaves them. */
+  async close(signal: AbortSignal): Promise<void> {
+    await abortable(Promise.allSettled(this.#digesting.values()), signal).catch(() => {})
+    this.#closing.abort()
+    await this.#digester.close()
+  }
+
+  #path(id: SnapshotId): string {
+    return join(this.#root, id)
+  }
+
+  async #ids(): Promise<SnapshotId[]> {
+    return (await readdir(this.#root)).filter((name): name is SnapshotId => isId(name)).sort()
+  }
+
+  async #has(id: SnapshotId): Promise<boolean> {
+    return (await this.#ids()).includes(id)
+  }
+
+  async #mustHave(id: SnapshotId): Promise<void> {
+    if (!(await this.#has(id)))
+      throw new IceboxError('NotFound', `there is no snapshot ${id}`, { details: { snapshot: id } })
+  }
+
+  async #draft(id: SnapshotId, expectedBytes: number, signal: AbortSignal): Promise<DraftDirectory> {
+    throwIfAborted(signal)
+    if (await this.#has(id)) throw new IceboxError('AlreadyExists', `snapshot ${id} exists already`)
+    await this.spaceFor(expectedBytes)
+    const draft = await DraftDirectory.make(id, this.#tmp, this.#path(id))
+    this.#drafts.set(draft, expectedBytes)
+    return draft
+  }
+
+  async #discard(draft: DraftDirectory): Promise<void> {
+    this.#drafts.delete(draft)
+    await draft.discard()
+  }
+
+  async #commit(draft: DraftDirectory, input: ManifestInput, signal: AbortSignal): Promise<Manifest> {
+    const { files, parent, ...given } = input
+    try {
+      const content = {
+        ...given,
+        needs: [],
+        ...(parent && { parent: await this.#parent(parent) }),
+        createdAt: new Date().toISOString(),
+      }
+      const manifest = await draft.seal(content, files, new Map(), signal)
+      this.#digestLater(manifest.id)
+      return manifest
+    } catch (thrown) {
+      await draft.discard()
+      throw IceboxError.from(thrown)
+    } finally {
+      this.#drafts.delete(draft)
+    }
+  }
+
+  async #parent(id: SnapshotId): Promise<{ id: SnapshotId; manifest?: string }> {
+    const manifest = await readManifest(this.#path(id), id).catch(() => undefined)
+    return manifest ? { id, manifest: manifest.checksum } : { id }
+  }
+
+  async #check(id: SnapshotId): Promise<OpenSnapshot> {
+    await this.#mustHave(id)
+    const stored = await readStored(this.#path(id), id)
+    for (const need of stored.manifest.needs)
+      if (!(await this.#has(need.snapshot)))
+        throw new IceboxError(
+          'SnapshotCorrupt',
+          `snapshot ${id} needs a blob of snapshot ${need.snapshot}, which is gone`,
+        )
+    await checkBeforeRestore(stored, this.#closing.signal)
+    return describe(stored)
+  }
+
+  #digest(id: SnapshotId): Promise<ReadonlyMap<string, string>> {
+    const running = this.#digesting.get(id)
+    if (running) return running
+    const compute = async () => {
+      await this.#mustHave(id)
+      return addDigests(await readStored(this.#path(id), id), this.#digester)
+    }
+    const digesting = compute().finally(() => this.#digesting.delete(id))
+    this.#digesting.set(id, digesting)
+    return digesting
+  }
+
+  /** What goes wrong here is said by whoever needs the digests. */
+  #digestLater(id: SnapshotId): void {
+    this.#digest(id).catch(() => {})
+  }
+}
+
+/** `directory` holds the snapshots, `tmp` what is on its way; both on one file system. */
+export const openSnapshots = (config: { directory: string; tmp: string }): Snapshots => new Snapshots(config)
