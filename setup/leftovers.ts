@@ -2,9 +2,6 @@ import { readdir, readFile } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 
-/** How long things that are on their way out may still be seen. */
-const SETTLE_MS = 15_000
-
 const lines = async (path: string) => (await readFile(path, 'utf8').catch(() => '')).split('\n').filter(Boolean)
 const names = async (path: string) => await readdir(path).catch(() => [])
 
@@ -47,9 +44,14 @@ async function cgroupsNamedIcebox(): Promise<string[]> {
   return found
 }
 
-/** What is there now and was not before, once it has had the time to go away. */
-export async function leftBehind(before: Set<string>, scratch: string, signal: AbortSignal): Promise<string[]> {
-  const until = performance.now() + SETTLE_MS
+/** What is there now and was not before, once it has had `settleMs` milliseconds to go away. */
+export async function leftBehind(
+  before: Set<string>,
+  scratch: string,
+  settleMs: number,
+  signal: AbortSignal,
+): Promise<string[]> {
+  const until = performance.now() + settleMs
   for (;;) {
     const left = [...(await machineState(scratch))].filter((line) => !before.has(line))
     if (left.length === 0 || performance.now() > until) return left

@@ -8,6 +8,8 @@ import { leftBehind, machineState } from './leftovers.ts'
 
 const ROOT = join(import.meta.dirname, '..')
 const FILE_DEADLINE_MS = 900_000
+/** How long what is on its way out after the last test may still be seen. */
+const SETTLE_MS = 15_000
 
 export interface Task {
   name: string
@@ -85,7 +87,7 @@ export async function runTests(patterns: string[], signal: AbortSignal): Promise
       },
       signal,
     )
-    const left = await leftBehind(before, scratch, signal)
+    const left = await leftBehind(before, scratch, SETTLE_MS, signal)
     if (left.length === 0) return status
     console.log(`✘ the tests left ${left.length} things behind (or another Icebox started them meanwhile):`)
     for (const line of left) console.log(`    ${line}`)
