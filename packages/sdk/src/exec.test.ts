@@ -188,6 +188,14 @@ test('leaving the loop and detach let go of the stream and do not end the proces
   assert.equal(asked.length, 2)
 })
 
+test('detaching before the server has answered ends the wait', async (t) => {
+  const { sandbox } = await peer(t, () => {})
+  const exec = sandbox.exec(['x'])
+  exec.detach()
+  await assert.rejects(exec.started, { code: 'GuestFailed' })
+  await assert.rejects(async () => await exec, { code: 'GuestFailed' })
+})
+
 test('an aborted exec rejects with the reason of its signal', async (t) => {
   const { sandbox } = await peer(t, (_, response) => {
     begin(response).write(started)

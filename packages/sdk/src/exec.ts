@@ -45,8 +45,7 @@ export class Exec implements PromiseLike<ExecResult>, AsyncIterable<ExecEvent> {
   #info: ExecInfo | undefined
   #exit: ExecExit | undefined
   readonly #over: Promise<void>
-  #response: IncomingMessage | undefined
-  #detached = false
+  readonly #detaching = new AbortController()
   #consumer: 'none' | 'events' | 'result' = 'none'
   #result: Promise<ExecResult> | undefined
   #silentTries = 0
@@ -60,7 +59,8 @@ export class Exec implements PromiseLike<ExecResult>, AsyncIterable<ExecEvent> {
   ) {
     this.#connection = connection
     this.#sandbox = sandbox
-    this.#call = call
+    const { signal } = this.#detaching
+    this.#call = { ...call, signal: call.signal === undefined ? signal : AbortSignal.any([call.signal, signal]) }
     this.#next = 'id' in source ? { stdout: source.stdout, stderr: source.stderr } : { stdout: 0, stderr: 0 }
     const { promise, resolve, reject } = Promise.withResolvers<ExecInfo>()
     this.started = promise
@@ -73,16 +73,17 @@ export class Exec implements PromiseLike<ExecResult>, AsyncIterable<ExecEvent> {
         ? () => this.#attach(source.id)
         : () =>
             connection.stream('POST', route('sandboxes', sandbox, 'execs'), {
-              ...call,
+              ...this.#call,
               json: source.request,
               headers: { accept: NDJSON },
             })
     this.#over = this.#run(open).then(
       () => this.#queue.end(),
       (thrown: unknown) => {
-        reject(thrown)
-        this.#queue.fail(thrown)
-        throw thrown
+        const error = signal.aborted ? detachedFrom() : thrown
+        reject(error)
+        this.#queue.fail(error)
+        throw error
       },
     )
     this.#over.catch(() => {})
@@ -118,9 +119,8 @@ export class Exec implements PromiseLike<ExecResult>, AsyncIterable<ExecEvent> {
 
   /** Stops listening. The process goes on and can be attached to again by its id. */
   detach(): void {
-    this.#detached = true
-    this.#response?.destroy()
     this.#queue.end()
+    this.#detaching.abort()
   }
 
   async #post(what: string, json: object, call: CallOptions): Promise<void> {
@@ -139,7 +139,7 @@ export class Exec implements PromiseLike<ExecResult>, AsyncIterable<ExecEvent> {
         else if (event.type === 'gap') truncated = true
       }
     }
-    if (this.#exit === undefined) throw guestFailed('nobody listened to the process any more: it was detached from')
+    if (this.#exit === undefined) throw detachedFrom()
     const text = (pieces: Uint8Array[]) => Buffer.concat(pieces).toString('utf8')
     return { ...this.#exit, stdout: text(output.stdout), stderr: text(output.stderr), truncated }
   }
@@ -155,7 +155,6 @@ export class Exec implements PromiseLike<ExecResult>, AsyncIterable<ExecEvent> {
 
   /** Reads one stream to its end. True when there is no more to come, false when it was cut. */
   #read(response: IncomingMessage): Promise<boolean> {
-    this.#response = response
     return new Promise((resolve, reject) => {
       const decoder = new LineDecoder()
       response.setEncoding('utf8')
@@ -172,13 +171,12 @@ export class Exec implements PromiseLike<ExecResult>, AsyncIterable<ExecEvent> {
         this.#queue.onRoom = () => response.resume()
       })
       const over = () => {
-        if (this.#call.signal?.aborted === true) reject(this.#call.signal.reason)
-        else resolve(this.#exit !== undefined || this.#detached)
+        if (this.#exit === undefined && this.#call.signal?.aborted === true) reject(this.#call.signal.reason)
+        else resolve(this.#exit !== undefined)
       }
       response.on('error', over)
       response.on('end', over)
       response.on('close', over)
-      if (this.#detached) response.destroy()
     })
   }
 
@@ -226,6 +224,7 @@ export class Exec implements PromiseLike<ExecResult>, AsyncIterable<ExecEvent> {
         throw guestFailed(`the connection to the server broke and process ${id} could not be attached to again`)
       this.#silentTries += 1
       await sleep(pause)
+      this.#call.signal?.throwIfAborted()
       try {
         return await this.#attach(id)
       } catch (thrown) {
@@ -235,4 +234,5 @@ export class Exec implements PromiseLike<ExecResult>, AsyncIterable<ExecEvent> {
   }
 }
 
+const detachedFrom = () => guestFailed('the process was detached from before its exit was seen')
 const isStream = (name: unknown): name is 'stdout' | 'stderr' => name === 'stdout' || name === 'stderr'
