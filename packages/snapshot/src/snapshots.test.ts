@@ -10,6 +10,7 @@ import {
   rename,
   rm,
   stat,
+  truncate,
   utimes,
   writeFile,
 } from 'node:fs/promises'
@@ -43,21 +44,26 @@ interface Place {
   root: string
   directory: string
   tmp: string
+  opened: Snapshots[]
 }
 
 async function place(t: TestContext): Promise<Place> {
   const root = await mkdtemp(join(tmpdir(), 'icebox-snapshots-'))
-  t.after(() => rm(root, { recursive: true, force: true }))
+  const opened: Snapshots[] = []
+  t.after(async () => {
+    for (const snapshots of opened) await snapshots.close(AbortSignal.abort())
+    await rm(root, { recursive: true, force: true })
+  })
   const directory = join(root, 'snapshots')
   const tmp = join(root, 'tmp')
   await mkdir(directory)
   await mkdir(tmp)
-  return { root, directory, tmp }
+  return { root, directory, tmp, opened }
 }
 
-function engine(t: TestContext, { directory, tmp }: { directory: string; tmp: string }): Snapshots {
+function engine({ directory, tmp, opened }: Place): Snapshots {
   const snapshots = openSnapshots({ directory, tmp })
-  t.after(() => snapshots.close(AbortSignal.abort()))
+  opened.push(snapshots)
   return snapshots
 }
 
@@ -88,9 +94,9 @@ async function flip(path: string, at = 100): Promise<void> {
 
 test('a saved snapshot opens with what was saved, also for the next server', async (t) => {
   const at = await place(t)
-  const first = engine(t, at)
+  const first = engine(at)
   const id = await save(first, t.signal, { template: 'python', expiresAt: '2030-01-01T00:00:00.000Z' })
-  for (const snapshots of [first, engine(t, at)]) {
+  for (const snapshots of [first, engine(at)]) {
     const opened = await snapshots.open(id, t.signal)
     assert.equal(opened.manifest.id, id)
     assert.equal(opened.manifest.kind, 'memory')
@@ -112,7 +118,7 @@ test('a saved snapshot opens with what was saved, also for the next server', asy
 
 test('files that a restore does not need are not kept; a missing one is refused', async (t) => {
   const at = await place(t)
-  const snapshots = engine(t, at)
+  const snapshots = engine(at)
   const id = await save(snapshots, t.signal, { content: { a: 'a', log: 'noise' }, files: ['a'] })
   assert.deepEqual(await readdir((await snapshots.open(id, t.signal)).directory), ['a'])
   await assert.rejects(save(snapshots, t.signal, { files: ['nothing'] }), code('Internal', /nothing/))
@@ -122,7 +128,7 @@ test('files that a restore does not need are not kept; a missing one is refused'
 })
 
 test('says NotFound for what is not there', async (t) => {
-  const snapshots = engine(t, await place(t))
+  const snapshots = engine(await place(t))
   const id = newSnapshotId()
   await assert.rejects(snapshots.open(id, t.signal), code('NotFound'))
   await assert.rejects(snapshots.verify(id, t.signal), code('NotFound'))
@@ -132,7 +138,7 @@ test('says NotFound for what is not there', async (t) => {
 
 test('an id is taken once', async (t) => {
   const at = await place(t)
-  const snapshots = engine(t, at)
+  const snapshots = engine(at)
   const id = newSnapshotId()
   const drafts = [await snapshots.begin(id, 0, t.signal), await snapshots.begin(id, 0, t.signal)]
   const results = await Promise.allSettled(drafts.map((draft) => draft.commit({ ...INPUT, files: [] }, t.signal)))
@@ -145,7 +151,7 @@ test('an id is taken once', async (t) => {
 
 test('a discarded or aborted draft leaves nothing', async (t) => {
   const at = await place(t)
-  const snapshots = engine(t, at)
+  const snapshots = engine(at)
   const draft = await snapshots.begin(newSnapshotId(), 0, t.signal)
   await writeFile(join(draft.directory, 'a'), 'a')
   await draft.discard()
@@ -158,7 +164,7 @@ test('a discarded or aborted draft leaves nothing', async (t) => {
 
 test('a flipped bit in any file is found, by verify and before a restore', async (t) => {
   const at = await place(t)
-  const snapshots = engine(t, at)
+  const snapshots = engine(at)
   for (const file of ['manifest.json', 'blobs.json', 'files/checkpoint.img', 'files/pages.img'])
     for (const where of [0, 100, -1]) {
       const id = await save(snapshots, t.signal)
@@ -175,7 +181,7 @@ test('a flipped bit in any file is found, by verify and before a restore', async
 
 test('verify finds a bit that flipped without changing any time', async (t) => {
   const at = await place(t)
-  const snapshots = engine(t, at)
+  const snapshots = engine(at)
   const id = await save(snapshots, t.signal)
   await snapshots.digest(id, t.signal)
   const path = join(at.directory, id, 'files', 'pages.img')
@@ -197,7 +203,7 @@ test('verify finds a bit that flipped without changing any time', async (t) => {
 
 test('truncated, lengthened, missing and replaced files are refused before a restore', async (t) => {
   const at = await place(t)
-  const snapshots = engine(t, at)
+  const snapshots = engine(at)
   const damages: [string, (files: string, id: string) => Promise<void>, RegExp][] = [
     ['truncated', (files) => truncate(join(files, 'pages.img'), 7), /has 7 bytes, and 300000/],
     ['longer', (files) => writeFile(join(files, 'pages.img'), 'x', { flag: 'a' }), /has 300001 bytes/],
@@ -231,17 +237,17 @@ test('truncated, lengthened, missing and replaced files are refused before a res
 
 test('a copied data directory is read once and then trusted; a moved one need not be read', async (t) => {
   const at = await place(t)
-  const snapshots = engine(t, at)
+  const snapshots = engine(at)
   const id = await save(snapshots, t.signal)
   await snapshots.close(t.signal)
 
   const moved = join(at.root, 'moved')
   await rename(at.directory, moved)
-  await engine(t, { ...at, directory: moved }).open(id, t.signal)
+  await engine({ ...at, directory: moved }).open(id, t.signal)
 
   const copy = join(at.root, 'copy')
   await cp(moved, copy, { recursive: true })
-  const there = engine(t, { ...at, directory: copy })
+  const there = engine({ ...at, directory: copy })
   const before = await readFile(join(copy, id, 'blobs.json'), 'utf8')
   await Promise.all(Array.from({ length: 5 }, () => there.open(id, t.signal)))
   const after = await readFile(join(copy, id, 'blobs.json'), 'utf8')
@@ -252,7 +258,7 @@ test('a copied data directory is read once and then trusted; a moved one need no
 
 test('without a digest, a blob that was copied or changed is refused, since nothing vouches for it', async (t) => {
   const at = await place(t)
-  const snapshots = engine(t, at)
+  const snapshots = engine(at)
   const id = await save(snapshots, t.signal)
   // As after a crash before the digests were computed.
   await snapshots.digest(id, t.signal)
@@ -274,12 +280,12 @@ test('without a digest, a blob that was copied or changed is refused, since noth
 
 test('recover removes what a crash left half done and computes missing digests', async (t) => {
   const at = await place(t)
-  const snapshots = engine(t, at)
+  const snapshots = engine(at)
   const draft = await snapshots.begin(newSnapshotId(), 0, t.signal)
   await writeFile(join(draft.directory, 'a'), 'a')
   const id = await save(snapshots, t.signal)
   await snapshots.remove(await save(snapshots, t.signal), t.signal)
-  const next = engine(t, at)
+  const next = engine(at)
   await next.recover(t.signal)
   assert.deepEqual(await readdir(at.tmp), [])
   assert.equal((await next.digest(id, t.signal)).size, 2)
@@ -287,7 +293,7 @@ test('recover removes what a crash left half done and computes missing digests',
 
 test('lists what is there, damaged ones apart', async (t) => {
   const at = await place(t)
-  const snapshots = engine(t, at)
+  const snapshots = engine(at)
   const good = await save(snapshots, t.signal)
   const bad = await save(snapshots, t.signal)
   await flip(join(at.directory, bad, 'manifest.json'))
@@ -306,7 +312,7 @@ test('lists what is there, damaged ones apart', async (t) => {
 
 test('holes are counted apart', async (t) => {
   const at = await place(t)
-  const snapshots = engine(t, at)
+  const snapshots = engine(at)
   const id = newSnapshotId()
   const draft = await snapshots.begin(id, 0, t.signal)
   const handle = await open(join(draft.directory, 'pages.img'), 'w')
@@ -319,7 +325,7 @@ test('holes are counted apart', async (t) => {
 })
 
 test('parents make a tree; a removed parent makes its children roots', async (t) => {
-  const snapshots = engine(t, await place(t))
+  const snapshots = engine(await place(t))
   const a = await save(snapshots, t.signal)
   const b = await save(snapshots, t.signal, { parent: a })
   const c = await save(snapshots, t.signal, { parent: b })
@@ -339,7 +345,7 @@ test('parents make a tree; a removed parent makes its children roots', async (t)
 
 test('removing twice, at once and while it is read succeeds', async (t) => {
   const at = await place(t)
-  const snapshots = engine(t, at)
+  const snapshots = engine(at)
   const id = await save(snapshots, t.signal)
   const { directory } = await snapshots.open(id, t.signal)
   const handle = await open(join(directory, 'pages.img'))
@@ -353,7 +359,7 @@ test('removing twice, at once and while it is read succeeds', async (t) => {
 
 test('a snapshot that another one needs is not removed', async (t) => {
   const at = await place(t)
-  const snapshots = engine(t, at)
+  const snapshots = engine(at)
   const base = await save(snapshots, t.signal)
   const child = await save(snapshots, t.signal, { parent: base })
   // As a driver with layers will write it.
@@ -374,7 +380,7 @@ test('a snapshot that another one needs is not removed', async (t) => {
 })
 
 test('what does not fit is refused before it starts, with the numbers, counting saves under way', async (t) => {
-  const snapshots = engine(t, await place(t))
+  const snapshots = engine(await place(t))
   const free = await freeBytes(snapshots)
   await assert.rejects(
     snapshots.begin(newSnapshotId(), free * 2, t.signal),

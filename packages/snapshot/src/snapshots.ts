@@ -99,7 +99,7 @@ export class Snapshots {
     // Those who come while it is being checked share the answer: 20 forks of a copied snapshot read it once.
     let opening = this.#opening.get(id)
     if (!opening) {
-      opening = this.#check(id).finally(() => this.#opening.delete(id))
+      opening = this.#with(id, () => this.#check(id)).finally(() => this.#opening.delete(id))
       this.#opening.set(id, opening)
     }
     return abortable(opening, signal)
@@ -153,10 +153,9 @@ export class Snapshots {
 
   /** Rereads every byte from the disk. Empty: all is well. Throws NotFound. */
   async verify(id: SnapshotId, signal: AbortSignal): Promise<SnapshotFault[]> {
-    await this.#mustHave(id)
     // Without a digest there is nothing to compare with. What hinders it is found again below.
     await this.digest(id, signal).catch(() => throwIfAborted(signal))
-    return verify(this.#path(id), id, signal)
+    return this.#with(id, () => verify(this.#path(id), id, signal))
   }
 
   /**
@@ -203,11 +202,15 @@ export class Snapshots {
     for (const { manifest } of (await this.list(signal)).snapshots) this.#digestLater(manifest.id)
   }
 
-  /** Waits for digests under way: with them the data directory may be copied elsewhere. When the signal aborts it leaves them. */
+  /**
+   * Waits for digests under way: with them the data directory may be copied elsewhere. When the signal aborts it leaves
+   * them to the next `recover`. Afterwards nothing touches the directories.
+   */
   async close(signal: AbortSignal): Promise<void> {
     await abortable(Promise.allSettled(this.#digesting.values()), signal).catch(() => {})
     this.#closing.abort()
     await this.#digester.close()
+    await Promise.allSettled([...this.#digesting.values(), ...this.#opening.values()])
   }
 
   #path(id: SnapshotId): string {
@@ -266,8 +269,18 @@ export class Snapshots {
     return manifest ? { id, manifest: manifest.checksum } : { id }
   }
 
-  async #check(id: SnapshotId): Promise<OpenSnapshot> {
+  /** What fails because the snapshot is not there, or was removed meanwhile, says NotFound. */
+  async #with<T>(id: SnapshotId, work: () => Promise<T>): Promise<T> {
     await this.#mustHave(id)
+    try {
+      return await work()
+    } catch (thrown) {
+      await this.#mustHave(id)
+      throw IceboxError.from(thrown)
+    }
+  }
+
+  async #check(id: SnapshotId): Promise<OpenSnapshot> {
     const stored = await readStored(this.#path(id), id)
     for (const need of stored.manifest.needs)
       if (!(await this.#has(need.snapshot)))
@@ -282,11 +295,8 @@ export class Snapshots {
   #digest(id: SnapshotId): Promise<ReadonlyMap<string, string>> {
     const running = this.#digesting.get(id)
     if (running) return running
-    const compute = async () => {
-      await this.#mustHave(id)
-      return addDigests(await readStored(this.#path(id), id), this.#digester)
-    }
-    const digesting = compute().finally(() => this.#digesting.delete(id))
+    const compute = async () => addDigests(await readStored(this.#path(id), id), this.#digester)
+    const digesting = this.#with(id, compute).finally(() => this.#digesting.delete(id))
     this.#digesting.set(id, digesting)
     return digesting
   }
