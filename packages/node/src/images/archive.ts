@@ -1,0 +1,172 @@
+import { createReadStream, createWriteStream } from 'node:fs'
+import { type FileHandle, open } from 'node:fs/promises'
+import { join, posix } from 'node:path'
+import { pipeline } from 'node:stream/promises'
+import { IceboxError } from '@icebox/model'
+import { z } from 'zod'
+import { compressionOf, decompressor, MAGIC_BYTES } from './compression.ts'
+import { sha256Of } from './digest.ts'
+import type { Entry } from './entry.ts'
+import { parse, parseConfig } from './manifest.ts'
+import { parseReference } from './reference.ts'
+import { type ImageSource, localPart } from './source.ts'
+import { freeBytes } from './space.ts'
+import { TarReader } from './tar.ts'
+
+const BLOCK = 512
+const MAX_DOCUMENT_BYTES = 8_388_608
+
+const Manifests = z
+  .array(
+    z.object({
+      Config: z.string(),
+      RepoTags: z
+        .array(z.string())
+        .nullish()
+        .transform((tags) => tags ?? []),
+      Layers: z.array(z.string()),
+    }),
+  )
+  .min(1)
+
+interface Member {
+  offset: number
+  size: number
+}
+
+/**
+ * Opens an image of what `docker save` wrote; `name` as `registry/repository:tag` when it holds several. Its digest is the image
+ * id, as `docker images` shows it. A compressed archive is decompressed into the directory first.
+ * Throws `NotFound`, `ImageInvalid`, `PlatformUnsupported`, `NoSpace`.
+ */
+export async function openDockerArchive(
+  file: string,
+  name: string | undefined,
+  directory: string,
+  signal: AbortSignal,
+): Promise<ImageSource> {
+  const plain = await decompressed(file, directory, signal)
+  const handle = await open(plain)
+  try {
+    const members = await list(handle, signal)
+    const manifest = choose(
+      parse(Manifests, await document(handle, member(members, 'manifest.json', file)), `manifest.json of ${file}`),
+      name,
+      file,
+    )
+    const bytes = await document(handle, member(members, manifest.Config, file))
+    const { config, diffIds } = parseConfig(bytes, `the config of ${file}`)
+    if (diffIds.length !== manifest.Layers.length)
+      throw new IceboxError(
+        'ImageInvalid',
+        `${file} has ${manifest.Layers.length} layers but its config ${diffIds.length}`,
+      )
+    const parts = manifest.Layers.map((layer, i) => {
+      const { offset, size } = member(members, layer, file)
+      const diffId = diffIds[i]
+      return localPart(size, { do: 'layer', file: plain, offset, length: size, ...(diffId ? { diffId } : {}) })
+    })
+    return { digest: sha256Of(bytes), config, parts }
+  } finally {
+    await handle.close()
+  }
+}
+
+async function decompressed(file: string, directory: string, signal: AbortSignal): Promise<string> {
+  const handle = await open(file).catch((cause: unknown) => {
+    throw new IceboxError('NotFound', `${file} cannot be opened`, { cause })
+  })
+  const start = Buffer.alloc(MAGIC_BYTES)
+  try {
+    await handle.read(start, 0, MAGIC_BYTES, 0)
+  } finally {
+    await handle.close()
+  }
+  const decompress = decompressor(compressionOf(start))
+  if (decompress === undefined) return file
+  const plain = join(directory, 'archive.tar')
+  let left = freeBytes(directory)
+  async function* bounded(chunks: AsyncIterable<Buffer>) {
+    for await (const chunk of chunks) {
+      left -= chunk.length
+      if (left < 0) throw new IceboxError('NoSpace', `${file} does not fit decompressed into ${directory}`)
+      yield chunk
+    }
+  }
+  try {
+    await pipeline(createReadStream(file), decompress, bounded, createWriteStream(plain), { signal })
+  } catch (thrown) {
+    signal.throwIfAborted()
+    if (thrown instanceof IceboxError) throw thrown
+    if (thrown instanceof Error && 'code' in thrown && String(thrown.code).startsWith('Z'))
+      throw new IceboxError('ImageInvalid', `${file} cannot be decompressed: ${thrown.message}`, { cause: thrown })
+    throw thrown
+  }
+  return plain
+}
+
+/** Where each file of a tar lies, without reading the files. Links lead to what they name: older archives share layers so. */
+async function list(handle: FileHandle, signal: AbortSignal): Promise<Map<string, Member>> {
+  const members = new Map<string, Member>()
+  const links = new Map<string, string>()
+  let at = 0
+  const sink = {
+    add(entry: Entry) {
+      const path = posix.normalize(entry.path)
+      if (entry.kind === 'file') members.set(path, { offset: at, size: entry.size })
+      else if (entry.kind === 'symlink') links.set(path, posix.join(posix.dirname(path), entry.target))
+      else if (entry.kind === 'hardlink') links.set(path, posix.normalize(entry.target))
+    },
+    write() {},
+    end() {},
+  }
+  const reader = new TarReader(sink)
+  const { size } = await handle.stat()
+  const block = Buffer.alloc(BLOCK)
+  while (!reader.ended && at < size) {
+    signal.throwIfAborted()
+    const { bytesRead } = await handle.read(block, 0, BLOCK, at)
+    at += bytesRead
+    reader.write(block.subarray(0, bytesRead))
+    at += reader.skip()
+  }
+  if (at > size) throw new IceboxError('ImageInvalid', 'the docker archive is truncated')
+  reader.finish(true)
+  for (const [path, target] of links) {
+    const found = members.get(target)
+    if (found !== undefined) members.set(path, found)
+  }
+  return members
+}
+
+function member(members: Map<string, Member>, path: string, file: string): Member {
+  const found = members.get(posix.normalize(path))
+  if (found === undefined) throw new IceboxError('ImageInvalid', `${file} has no ${path}, which a docker archive needs`)
+  return found
+}
+
+async function document(handle: FileHandle, { offset, size }: Member): Promise<Buffer> {
+  if (size > MAX_DOCUMENT_BYTES)
+    throw new IceboxError('ImageInvalid', 'the manifest of the docker archive is too large')
+  const bytes = Buffer.alloc(size)
+  await handle.read(bytes, 0, size, offset)
+  return bytes
+}
+
+function choose(manifests: z.infer<typeof Manifests>, name: string | undefined, file: string) {
+  const tags = manifests.flatMap(({ RepoTags }) => RepoTags)
+  const fitting =
+    name === undefined
+      ? manifests
+      : manifests.filter(({ RepoTags }) => RepoTags.some((tag) => parseReference(tag).canonical === name))
+  const [only] = fitting
+  if (only !== undefined && fitting.length === 1) return only
+  const there = tags.join(', ') || 'no names'
+  throw new IceboxError(
+    'NotFound',
+    name === undefined
+      ? `${file} holds several images: name one of ${there}`
+      : `${file} has no ${name}; it has ${there}`,
+    { remedy: 'Use docker-archive:FILE:NAME with a name that is there.' },
+  )
+}

@@ -1,0 +1,162 @@
+import { chmod, copyFile, mkdir, readdir, rename, stat, writeFile } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import { IceboxError, type Progress } from '@icebox/model'
+import { syncFile } from './durable.ts'
+import { runProgram } from './program.ts'
+import { Scratch } from './scratch.ts'
+import { requireSpace } from './space.ts'
+
+const DEADLINE_MS = 1_800_000
+const QUERY_DEADLINE_MS = 30_000
+/** What the smallest bootstrap takes while it is made: the tree, the packages and the tar. */
+const NEEDED_BYTES = 600_000_000
+const ARCHITECTURE = 'amd64'
+const PUBLIC_MIRROR = 'http://deb.debian.org/debian'
+const PUBLIC_SECURITY = 'http://deb.debian.org/debian-security'
+/** Suites that have no separate updates and security archives. */
+const ROLLING = ['sid', 'unstable']
+/** Keys that the host's apt trusts, and Debian's own. */
+const KEY_PLACES = ['/etc/apt', '/etc/apt/trusted.gpg.d', '/etc/apt/keyrings', '/usr/share/keyrings']
+
+/**
+ * Makes a minimal Debian by mmdebstrap as a tar, which stays in the cache by suite and packages. Gives its path.
+ * It uses the mirrors, proxies, credentials and keys of the host's apt, because nothing else may be reachable from here.
+ * Throws `Unavailable`, `NoSpace`.
+ */
+export async function bootstrapTar(
+  suite: string,
+  packages: string[],
+  cacheDirectory: string,
+  progress: Progress,
+  signal: AbortSignal,
+): Promise<string> {
+  const cached = join(cacheDirectory, 'bootstrap', `${[suite, ARCHITECTURE, ...packages].join('+')}.tar`)
+  if ((await stat(cached).catch(() => undefined)) !== undefined) return cached
+  const scratch = await Scratch.create(join(cacheDirectory, 'tmp'))
+  try {
+    requireSpace(scratch.path, NEEDED_BYTES, `building debian:${suite}`)
+    // apt downloads as a user of its own, who must be able to get here.
+    await chmod(scratch.path, 0o755)
+    const made = join(scratch.path, 'bootstrap.tar')
+    await mmdebstrap(suite, packages, made, scratch.path, progress, signal)
+    await syncFile(made)
+    await mkdir(dirname(cached), { recursive: true })
+    await rename(made, cached)
+  } finally {
+    await scratch.remove()
+  }
+  return cached
+}
+
+async function mmdebstrap(
+  suite: string,
+  packages: string[],
+  output: string,
+  scratch: string,
+  progress: Progress,
+  signal: AbortSignal,
+): Promise<void> {
+  const keyring = await gatherKeys(join(scratch, 'keyring'))
+  const hostOptions = join(scratch, 'apt.conf')
+  await writeFile(hostOptions, await aptOptions(signal))
+  // There while packages are installed, and gone from the image.
+  const inside = '"$1"/etc/apt/apt.conf.d/99host'
+  const errors: string[] = []
+  const onLine = (line: string) => {
+    const step = /^I: ([a-z][^/]*?)\.{3}$/.exec(line)?.[1]
+    if (step !== undefined) progress({ phase: `debian: ${step}` })
+    else if (/^(E|W|Err:.*|dpkg: error.*): /.test(line)) errors.push(line)
+  }
+  try {
+    await runProgram(
+      'unshare',
+      [
+        // However it ends, no mount and no process of the bootstrap stays.
+        ...['--mount', '--pid', '--fork', '--kill-child=KILL', '--mount-proc'],
+        ...['mmdebstrap', '--mode=root', '--variant=minbase', '--format=tar', `--architectures=${ARCHITECTURE}`],
+        ...[`--include=${['bash', 'ca-certificates', ...packages].join(',')}`, `--keyring=${keyring}`],
+        ...['doc', 'info', 'locale', 'lintian'].map((part) => `--dpkgopt=path-exclude=/usr/share/${part}/*`),
+        '--dpkgopt=path-include=/usr/share/doc/*/copyright',
+        ...[`--setup-hook=cp '${hostOptions.replaceAll("'", "'\\''")}' ${inside}`, `--customize-hook=rm -f ${inside}`],
+        ...[suite, output, ...(await sources(suite, signal))],
+      ],
+      {
+        packageName: 'util-linux mmdebstrap debian-archive-keyring',
+        doing: `building debian:${suite}`,
+        deadlineMs: DEADLINE_MS,
+        env: { TMPDIR: scratch, LC_ALL: 'C.UTF-8', DEBIAN_FRONTEND: 'noninteractive' },
+        onLine,
+      },
+      signal,
+    )
+  } catch (thrown) {
+    if (!(thrown instanceof IceboxError) || thrown.code !== 'Internal') throw thrown
+    throw new IceboxError(
+      'Unavailable',
+      `debian:${suite} could not be built: ${errors.slice(-5).join('; ') || thrown.message}`,
+      {
+        cause: thrown,
+        remedy:
+          'Check that the packages named exist, that mmdebstrap and debian-archive-keyring are installed, and that `apt-get update` works on this machine.',
+      },
+    )
+  }
+}
+
+/** One-line sources for the suite at the mirrors that the host uses for Debian, or at the public ones. */
+async function sources(suite: string, signal: AbortSignal): Promise<string[]> {
+  const format = '$(REPO_URI) $(RELEASE) $(COMPONENT) $(ORIGIN)'
+  const said = await output('apt-get', ['indextargets', '--format', format, 'Created-By: Packages'], signal)
+  const known = said.split('\n').map((line) => line.split(' '))
+  // The origin is known only to a host that has fetched its package lists.
+  const debian = known.filter(
+    ([uri, , component, origin]) =>
+      component === 'main' &&
+      (origin === 'Debian' || (origin === '$(ORIGIN)' && /\/debian(-security)?\/?$/.test(uri ?? ''))),
+  )
+  const mirrorOf = (fits: (release: string) => boolean) => debian.find(([, release = '']) => fits(release))?.[0]
+  const mirror =
+    mirrorOf((release) => release === suite) ?? mirrorOf((release) => !release.includes('-')) ?? PUBLIC_MIRROR
+  const security = mirrorOf((release) => release.endsWith('-security')) ?? PUBLIC_SECURITY
+  if (ROLLING.includes(suite)) return [`deb ${mirror} ${suite} main`]
+  return [
+    `deb ${mirror} ${suite} main`,
+    `deb ${mirror} ${suite}-updates main`,
+    `deb ${security} ${suite}-security main`,
+  ]
+}
+
+/** How the host's apt gets at the network, as a configuration file for another apt. */
+async function aptOptions(signal: AbortSignal): Promise<string> {
+  const said = await output('apt-config', ['dump', '--format', '%F "%v";%n', 'Acquire'], signal)
+  const options = said.split('\n').filter((line) => /^Acquire::(https?|Retries|Force|Check-)[^ ]* "(?!")/i.test(line))
+  options.push('Dir::Etc::netrc "/etc/apt/auth.conf";', 'Dir::Etc::netrcparts "/etc/apt/auth.conf.d";')
+  return `${options.join('\n')}\n`
+}
+
+async function gatherKeys(directory: string): Promise<string> {
+  await mkdir(directory, { mode: 0o755 })
+  for (const place of KEY_PLACES)
+    for (const name of await readdir(place).catch(() => []))
+      if (/\.(gpg|asc)$/.test(name) && (!place.startsWith('/usr/') || name === 'debian-archive-keyring.gpg')) {
+        await copyFile(join(place, name), join(directory, name))
+        await chmod(join(directory, name), 0o644)
+      }
+  return directory
+}
+
+/** What a query of the host prints; nothing when it is not a Debian. */
+async function output(program: string, args: string[], signal: AbortSignal): Promise<string> {
+  try {
+    const options = {
+      packageName: 'apt',
+      doing: 'asking apt',
+      deadlineMs: QUERY_DEADLINE_MS,
+      env: { LC_ALL: 'C.UTF-8' },
+    }
+    return await runProgram(program, args, options, signal)
+  } catch {
+    signal.throwIfAborted()
+    return ''
+  }
+}

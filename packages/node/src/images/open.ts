@@ -1,0 +1,52 @@
+import { stat } from 'node:fs/promises'
+import { IceboxError, type Progress } from '@icebox/model'
+import { openDockerArchive } from './archive.ts'
+import { bootstrapTar } from './bootstrap.ts'
+import { openLayout } from './layout.ts'
+import { PLAIN_CONFIG } from './manifest.ts'
+import type { Reference } from './reference.ts'
+import { openRegistry } from './registry.ts'
+import { type ImageSource, localPart } from './source.ts'
+
+/** Finds what the reference names and reads all but the layers. `directory` takes what has to be on disk before. */
+export async function openSource(
+  reference: Reference,
+  places: { cacheDirectory: string; directory: string },
+  progress: Progress,
+  signal: AbortSignal,
+): Promise<ImageSource> {
+  progress({ phase: 'resolve' })
+  switch (reference.kind) {
+    case 'registry':
+      return openRegistry(reference, signal)
+    case 'oci':
+      return openLayout(reference.directory, reference.tag, signal)
+    case 'docker-archive':
+      return openDockerArchive(reference.file, reference.name, places.directory, signal)
+    case 'tar':
+      return openTar(reference.file)
+    case 'directory': {
+      const found = await find(reference.path)
+      if (!found.isDirectory()) throw new IceboxError('InvalidArgument', `${reference.path} is not a directory`)
+      return { config: PLAIN_CONFIG, parts: [localPart(0, { do: 'directory', path: reference.path })] }
+    }
+    case 'debian': {
+      const { suite, packages } = reference
+      const tar = await bootstrapTar(suite, packages, places.cacheDirectory, progress, signal)
+      return { ...(await openTar(tar)), config: { ...PLAIN_CONFIG, cmd: ['/bin/bash'] } }
+    }
+  }
+}
+
+async function openTar(file: string): Promise<ImageSource> {
+  const found = await find(file)
+  if (!found.isFile()) throw new IceboxError('InvalidArgument', `${file} is not a file`)
+  const origin = [file, found.dev, found.ino, found.size, found.mtimeMs].join(' ')
+  return { origin, config: PLAIN_CONFIG, parts: [localPart(found.size, { do: 'archive', file, length: found.size })] }
+}
+
+async function find(path: string) {
+  return stat(path).catch((cause: unknown) => {
+    throw new IceboxError('NotFound', `${path} cannot be read`, { cause, details: { path } })
+  })
+}

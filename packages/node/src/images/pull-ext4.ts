@@ -1,0 +1,43 @@
+import { resolve } from 'node:path'
+import type { ImageConfig, Progress } from '@icebox/model'
+import { assemble } from './assemble.ts'
+import { writeExt4 } from './ext4-output.ts'
+import { openSource } from './open.ts'
+import { parseReference } from './reference.ts'
+import { Scratch } from './scratch.ts'
+
+/** What stands beside an ext4 file in `<file>.json`. */
+export interface PulledExt4 {
+  reference: string
+  /** What the reference meant when it was pulled. */
+  digest: string
+  config: ImageConfig
+  sizeBytes: number
+}
+
+/**
+ * Pulls an image straight into an ext4 file, without a store: `snapshot pull`. The file is sparse, passes e2fsck, and the
+ * digest it was made of is recorded beside it as `<output>.json`. `workDirectory` holds the unpacked image meanwhile.
+ * Nothing half-written stays; what a killed pull left is removed by the next one there.
+ * Throws `InvalidArgument`, `NotFound`, `ImageInvalid`, `PlatformUnsupported`, `RegistryUnreachable`, `NoSpace`, `Unavailable`.
+ */
+export async function pullToExt4(
+  reference: string,
+  output: string,
+  options: { sizeBytes?: number; cacheDirectory: string; workDirectory: string },
+  progress: Progress,
+  signal: AbortSignal,
+): Promise<PulledExt4> {
+  const parsed = parseReference(reference)
+  const { cacheDirectory } = options
+  const scratch = await Scratch.create(options.workDirectory)
+  try {
+    const source = await openSource(parsed, { cacheDirectory, directory: scratch.path }, progress, signal)
+    const image = await assemble(source, scratch.path, progress, signal)
+    const record = { reference: parsed.canonical, digest: image.digest, config: image.config }
+    const { sizeBytes } = options
+    return { ...record, sizeBytes: await writeExt4(image, resolve(output), { sizeBytes, record }, progress, signal) }
+  } finally {
+    await scratch.remove()
+  }
+}

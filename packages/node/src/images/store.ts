@@ -1,0 +1,270 @@
+import { constants } from 'node:fs'
+import { copyFile, mkdir, readdir, rename, rm, stat } from 'node:fs/promises'
+import { dirname, join, resolve as resolvePath } from 'node:path'
+import { IceboxError, type NodeImage, type Progress } from '@icebox/model'
+import { assemble } from './assemble.ts'
+import { hexOf } from './digest.ts'
+import { renameDurably, syncFile, writeDurably } from './durable.ts'
+import { checkErofs } from './erofs.ts'
+import { writeExt4 } from './ext4-output.ts'
+import { makeErofs } from './filesystem.ts'
+import { openSource } from './open.ts'
+import {
+  EROFS_NAME,
+  type ImageRecord,
+  isMadeOf,
+  type Pull,
+  pulledAt,
+  pullOf,
+  RECORD_NAME,
+  readRecord,
+  readRecords,
+  toNodeImage,
+  withPull,
+} from './record.ts'
+import { parseReference, type Reference } from './reference.ts'
+import { Scratch } from './scratch.ts'
+import { SharedWork, Turns } from './shared.ts'
+import { type ImageSource, localPart } from './source.ts'
+import { requireSpace } from './space.ts'
+
+/** Images unpacked at the same time: more only compete for the same disk. */
+const PARALLEL_PULLS = 2
+const WRITE_DEADLINE_MS = 60_000
+
+/** The images of one node, each kept as an EROFS file under its digest. One process uses a store at a time. */
+export interface ImageStore {
+  /**
+   * Asks where the reference comes from what it means now, and makes that present. Joins an equal pull under way.
+   * Throws `InvalidArgument`, `NotFound`, `ImageInvalid`, `PlatformUnsupported`, `RegistryUnreachable`, `NoSpace`, `Unavailable`.
+   */
+  pull(reference: string, progress: Progress, signal: AbortSignal): Promise<NodeImage>
+  /** What is here already: by digest, its hex, or a reference as last pulled. Asks nobody. Throws `InvalidArgument`. */
+  resolve(reference: string): Promise<NodeImage | undefined>
+  /** Newest pull first. */
+  list(signal: AbortSignal): Promise<NodeImage[]>
+  /** Where the file of a present image is. */
+  path(digest: string, type: 'erofs'): string
+  /**
+   * Makes an ext4 file of a present image; without a size, of one that leaves it some room. Gives the size of the file and the
+   * digest of the image. Throws `NotFound`, `InvalidArgument` (too small), `NoSpace`, `ImageInvalid`.
+   */
+  ext4(
+    digest: string,
+    output: string,
+    options: { sizeBytes?: number },
+    progress: Progress,
+    signal: AbortSignal,
+  ): Promise<{ sizeBytes: number; digest: string }>
+  /**
+   * Takes in a copy of an EROFS file that another node made of the image. That its content is what the digest stands for
+   * cannot be told from the file: whoever trusts the file must have checked it. Throws `ImageInvalid`, `NoSpace`.
+   */
+  importErofs(file: string, image: NodeImage, signal: AbortSignal): Promise<NodeImage>
+  /** Removing what is not there succeeds. */
+  remove(digest: string, signal: AbortSignal): Promise<void>
+  /** Removes what a crash left half-written. Call before anything else. */
+  recover(signal: AbortSignal): Promise<void>
+}
+
+export function openImageStore(config: { directory: string; cacheDirectory: string }): ImageStore {
+  return new DirectoryImageStore(resolvePath(config.directory), resolvePath(config.cacheDirectory))
+}
+
+class DirectoryImageStore implements ImageStore {
+  readonly #directory: string
+  readonly #cacheDirectory: string
+  readonly #temporary: string
+  readonly #pulls = new SharedWork<ImageRecord>()
+  readonly #perDigest = new Map<string, Turns>()
+  readonly #turns = new Turns(PARALLEL_PULLS)
+  /** Records are read, changed and written by one at a time. */
+  readonly #writing = new Turns(1)
+
+  constructor(directory: string, cacheDirectory: string) {
+    this.#directory = directory
+    this.#cacheDirectory = cacheDirectory
+    this.#temporary = join(directory, 'tmp')
+  }
+
+  async pull(reference: string, progress: Progress, signal: AbortSignal): Promise<NodeImage> {
+    const parsed = parseReference(reference)
+    const work = (tell: Progress, until: AbortSignal) => this.#pull(parsed, tell, until)
+    return toNodeImage(await this.#pulls.run(parsed.canonical, work, progress, signal))
+  }
+
+  async resolve(reference: string): Promise<NodeImage | undefined> {
+    const hex = /^(?:sha(?:256|512):)?([0-9a-f]{64}|[0-9a-f]{128})$/.exec(reference)?.[1]
+    if (hex !== undefined) {
+      const record = await readRecord(this.#directory, hex)
+      return record && toNodeImage(record)
+    }
+    const { canonical } = parseReference(reference)
+    const records = await readRecords(this.#directory, AbortSignal.timeout(60_000))
+    const [newest] = records
+      .flatMap((record) => ({ record, at: pulledAt(record, canonical) ?? '' }))
+      .filter(({ at }) => at !== '')
+      .sort((a, b) => (a.at < b.at ? 1 : -1))
+    return newest && { ...toNodeImage(newest.record), reference: canonical }
+  }
+
+  async list(signal: AbortSignal): Promise<NodeImage[]> {
+    return (await readRecords(this.#directory, signal)).map(toNodeImage)
+  }
+
+  path(digest: string, _type: 'erofs'): string {
+    return join(this.#directory, hexOf(digest), EROFS_NAME)
+  }
+
+  async ext4(
+    digest: string,
+    output: string,
+    options: { sizeBytes?: number },
+    progress: Progress,
+    signal: AbortSignal,
+  ): Promise<{ sizeBytes: number; digest: string }> {
+    const record = await readRecord(this.#directory, hexOf(digest))
+    if (record === undefined)
+      throw new IceboxError('NotFound', `the image ${digest} is not on this node`, { details: { digest } })
+    return this.#inScratch(async (directory) => {
+      const { config } = record
+      const file = this.path(digest, 'erofs')
+      const source: ImageSource = { digest, config, parts: [localPart(record.sizeBytes, { do: 'erofs', file })] }
+      const image = await this.#turns.take(() => assemble(source, directory, progress, signal), signal)
+      return { digest, sizeBytes: await writeExt4(image, resolvePath(output), options, progress, signal) }
+    })
+  }
+
+  async importErofs(file: string, image: NodeImage, signal: AbortSignal): Promise<NodeImage> {
+    const record: ImageRecord = {
+      version: 1,
+      digest: image.digest,
+      references: [pullOf(image.reference)],
+      config: image.config,
+      sizeBytes: image.sizeBytes,
+    }
+    const make = () =>
+      this.#inScratch(async (directory) => {
+        const copy = join(directory, EROFS_NAME)
+        requireSpace(directory, (await stat(file)).size, 'the image')
+        await copyFile(file, copy, constants.COPYFILE_FICLONE)
+        signal.throwIfAborted()
+        checkErofs(copy)
+        await syncFile(copy)
+        return this.#install(copy, { ...record, sizeBytes: (await stat(copy)).size })
+      })
+    const present = await readRecord(this.#directory, hexOf(image.digest))
+    return toNodeImage(present ?? (await make()))
+  }
+
+  async remove(digest: string, signal: AbortSignal): Promise<void> {
+    const hex = hexOf(digest)
+    signal.throwIfAborted()
+    await this.#inScratch(async (directory) => {
+      // Gone under its name at once, so that nobody sees a part of it.
+      await rename(join(this.#directory, hex), join(directory, hex)).catch((thrown: unknown) => {
+        if (!(thrown instanceof Error && 'code' in thrown && thrown.code === 'ENOENT')) throw thrown
+      })
+      await syncFile(this.#directory)
+    })
+  }
+
+  async recover(signal: AbortSignal): Promise<void> {
+    await rm(this.#temporary, { recursive: true, force: true })
+    await mkdir(this.#temporary, { recursive: true })
+    for (const name of await readdir(this.#directory)) {
+      signal.throwIfAborted()
+      const hex = /^[0-9a-f]+$/.test(name)
+      if (hex && (await readRecord(this.#directory, name).catch(() => undefined)) === undefined)
+        await rm(join(this.#directory, name), { recursive: true, force: true })
+    }
+  }
+
+  async #pull(reference: Reference, progress: Progress, signal: AbortSignal): Promise<ImageRecord> {
+    return this.#inScratch(async (directory) => {
+      const places = { cacheDirectory: this.#cacheDirectory, directory }
+      const source = await openSource(reference, places, progress, signal)
+      const work = async () =>
+        (await this.#present(source, signal)) ?? this.#make(source, reference, directory, progress, signal)
+      // Of two pulls that mean the same image, one makes it and the other finds it.
+      const made =
+        source.digest === undefined ? await work() : await this.#digestTurns(source.digest).take(work, signal)
+      return this.#remember(made, pullOf(reference.canonical, source.origin))
+    })
+  }
+
+  #digestTurns(digest: string): Turns {
+    const turns = this.#perDigest.get(digest) ?? new Turns(1)
+    this.#perDigest.set(digest, turns)
+    return turns
+  }
+
+  async #present({ digest, origin }: ImageSource, signal: AbortSignal): Promise<ImageRecord | undefined> {
+    if (digest !== undefined) return readRecord(this.#directory, hexOf(digest))
+    if (origin === undefined) return undefined
+    return (await readRecords(this.#directory, signal)).find((record) => isMadeOf(record, origin))
+  }
+
+  async #make(
+    source: ImageSource,
+    reference: Reference,
+    directory: string,
+    progress: Progress,
+    signal: AbortSignal,
+  ): Promise<ImageRecord> {
+    const file = join(directory, EROFS_NAME)
+    const work = async () => {
+      const { tree, unpacked, digest, config } = await assemble(source, directory, progress, signal)
+      progress({ phase: 'erofs' })
+      return { digest, config, sizeBytes: await makeErofs(tree, unpacked, digest, file, signal) }
+    }
+    const made = await this.#turns.take(work, signal)
+    signal.throwIfAborted()
+    return this.#install(file, { version: 1, ...made, references: [pullOf(reference.canonical, source.origin)] })
+  }
+
+  /** Puts a durable EROFS file of the scratch directory under its final name, with its record. */
+  async #install(file: string, record: ImageRecord): Promise<ImageRecord> {
+    const whole = join(dirname(file), 'image')
+    await mkdir(whole)
+    await rename(file, join(whole, EROFS_NAME))
+    await writeDurably(join(whole, RECORD_NAME), serialise(record))
+    await syncFile(whole)
+    try {
+      await renameDurably(whole, join(this.#directory, hexOf(record.digest)))
+    } catch (thrown) {
+      // A tree whose digest is known only now may have been here already, or been made by another pull meanwhile.
+      const present = await readRecord(this.#directory, hexOf(record.digest))
+      if (present === undefined) throw thrown
+      return present
+    }
+    return record
+  }
+
+  /** Notes that a reference means this image now. */
+  async #remember({ digest }: ImageRecord, pull: Pull): Promise<ImageRecord> {
+    const write = () =>
+      this.#inScratch(async (directory) => {
+        const record = await readRecord(this.#directory, hexOf(digest))
+        if (record === undefined)
+          throw new IceboxError('NotFound', `the image ${digest} was removed while it was being pulled`)
+        const changed = withPull(record, pull)
+        const file = join(directory, RECORD_NAME)
+        await writeDurably(file, serialise(changed))
+        await renameDurably(file, join(this.#directory, hexOf(digest), RECORD_NAME))
+        return changed
+      })
+    return this.#writing.take(write, AbortSignal.timeout(WRITE_DEADLINE_MS))
+  }
+
+  async #inScratch<T>(work: (directory: string) => Promise<T>): Promise<T> {
+    const scratch = await Scratch.create(this.#temporary)
+    try {
+      return await work(scratch.path)
+    } finally {
+      await scratch.remove()
+    }
+  }
+}
+
+const serialise = (record: ImageRecord): string => `${JSON.stringify(record, null, 2)}\n`
