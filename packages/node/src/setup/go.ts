@@ -1,10 +1,10 @@
-import { chmod, glob, readdir, rename, rm } from 'node:fs/promises'
+import { chmod, glob, readdir, rename } from 'node:fs/promises'
 import { homedir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { z } from 'zod'
 import { cacheDirectory } from '../cache.ts'
 import { command, firstLine } from './command.ts'
-import { withLock } from './lock.ts'
+import { makeOnce } from './made.ts'
 import { aptInstall, locate } from './packages.ts'
 
 /**
@@ -52,22 +52,13 @@ export async function presentGo(signal: AbortSignal): Promise<string | undefined
 export async function ensureGo(say: (line: string) => void, signal: AbortSignal): Promise<string> {
   const present = await presentGo(signal)
   if (present) return present
-  const target = dirname(dirname(cachedGo()))
-  return await withLock(
-    `${target}.lock`,
-    async () => {
-      if (await presentGo(signal)) return cachedGo()
-      if (!(await locate('go'))) await aptInstall(['golang-go'], say, signal)
-      await fetchToolchain(target, say, signal)
-      return cachedGo()
-    },
-    signal,
-  )
+  if (!(await locate('go'))) await aptInstall(['golang-go'], say, signal)
+  await makeOnce(dirname(dirname(cachedGo())), (scratch) => fetchToolchain(scratch, say, signal), signal)
+  return cachedGo()
 }
 
-async function fetchToolchain(target: string, say: (line: string) => void, signal: AbortSignal): Promise<void> {
-  const scratch = `${target}.tmp`
-  await rm(scratch, { recursive: true, force: true })
+/** Downloads into the directory and gives where in it the toolchain is. */
+async function fetchToolchain(scratch: string, say: (line: string) => void, signal: AbortSignal): Promise<string> {
   say(`go mod download golang.org/toolchain: Go ${GO_TOOLCHAIN.version}`)
   const said = await command(
     'go',
@@ -90,9 +81,7 @@ async function fetchToolchain(target: string, say: (line: string) => void, signa
   for (const directory of ['bin', 'pkg/tool/linux_amd64'])
     for (const file of await readdir(join(download.Dir, directory)))
       await chmod(join(download.Dir, directory, file), 0o755)
-  await rm(target, { recursive: true, force: true })
-  await rename(download.Dir, target)
-  await rm(scratch, { recursive: true, force: true })
-  if (!(await firstLine(join(target, 'bin', 'go'), ['version'], signal)))
-    throw new Error(`the downloaded ${target}/bin/go does not run`)
+  if (!(await firstLine(join(download.Dir, 'bin', 'go'), ['version'], signal)))
+    throw new Error(`the downloaded Go ${GO_TOOLCHAIN.version} does not run`)
+  return download.Dir
 }

@@ -1,11 +1,11 @@
 import { createHash } from 'node:crypto'
-import { mkdir, readFile, rename, rm } from 'node:fs/promises'
+import { chmod, readFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { cacheDirectory } from '../cache.ts'
 import { command, firstLine } from './command.ts'
 import { ensureGo, GO_TOOLCHAIN, goEnvironment } from './go.ts'
-import { withLock } from './lock.ts'
+import { makeOnce } from './made.ts'
 import { locate } from './packages.ts'
 import type { Step } from './step.ts'
 
@@ -57,14 +57,9 @@ export async function ensureRunsc(signal: AbortSignal, say: (line: string) => vo
   const { path, version } = await runscBuild()
   if (await locate(path)) return path
   const go = await ensureGo(say, signal)
-  const target = dirname(path)
-  return await withLock(
-    `${target}.lock`,
-    async () => {
-      if (await locate(path)) return path
-      const scratch = `${target}.tmp`
-      await rm(scratch, { recursive: true, force: true })
-      await mkdir(scratch, { recursive: true })
+  await makeOnce(
+    dirname(path),
+    async (scratch) => {
       const built = join(scratch, 'runsc')
       await command(
         go,
@@ -74,12 +69,12 @@ export async function ensureRunsc(signal: AbortSignal, say: (line: string) => vo
       )
       const said = await firstLine(built, ['--version'], signal)
       if (said !== `runsc version ${version}`) throw new Error(`the runsc just built says "${said}", not ${version}`)
-      await rm(target, { recursive: true, force: true })
-      await rename(scratch, target)
-      return path
+      await chmod(scratch, 0o755)
+      return scratch
     },
     signal,
   )
+  return path
 }
 
 export const runscStep: Step = {
