@@ -69,6 +69,7 @@ export class Snapshots {
   readonly #tmp: string
   readonly #digester = new Digester()
   readonly #drafts = new Map<DraftDirectory, number>()
+  #admission: Promise<unknown> = Promise.resolve()
   readonly #opening = new Map<SnapshotId, Promise<OpenSnapshot>>()
   readonly #digesting = new Map<SnapshotId, Promise<ReadonlyMap<string, string>>>()
   readonly #closing = new AbortController()
@@ -233,10 +234,15 @@ export class Snapshots {
   async #draft(id: SnapshotId, expectedBytes: number, signal: AbortSignal): Promise<DraftDirectory> {
     throwIfAborted(signal)
     if (await this.#has(id)) throw new IceboxError('AlreadyExists', `snapshot ${id} exists already`)
-    await this.spaceFor(expectedBytes)
-    const draft = await DraftDirectory.make(id, this.#tmp, this.#path(id))
-    this.#drafts.set(draft, expectedBytes)
-    return draft
+    // One after another, so that two cannot both take the same free space.
+    const admitted = this.#admission.then(async () => {
+      await this.spaceFor(expectedBytes)
+      const draft = await DraftDirectory.make(id, this.#tmp, this.#path(id))
+      this.#drafts.set(draft, expectedBytes)
+      return draft
+    })
+    this.#admission = admitted.catch(() => {})
+    return admitted
   }
 
   async #discard(draft: DraftDirectory): Promise<void> {
