@@ -4,8 +4,11 @@ export { type CgroupMounts, cgroupMounts } from './cgroup/mounts.ts'
 export { type PulledExt4, pullToExt4 } from './images/pull-ext4.ts'
 export { defaultFileName } from './images/reference.ts'
 export { type ImageStore, openImageStore } from './images/store.ts'
+export { BASE_IMAGE, baseImageStep } from './setup/base-image.ts'
+export { firstLine } from './setup/command.ts'
+export { GO_TOOLCHAIN, presentGo } from './setup/go.ts'
+export { ensureGuest, type GuestBuild, guestBuild } from './setup/guest.ts'
 export {
-  aptInstall,
   locate,
   packagesStep,
   type Requirement,
@@ -14,6 +17,7 @@ export {
 } from './setup/packages.ts'
 export { type Output, stepReport } from './setup/report.ts'
 export { ensureRunsc, type RunscBuild, runscBuild } from './setup/runsc.ts'
-export { runtimeSteps } from './setup/runtime.ts'
-export { RUST_MINIMUM, rustStep } from './setup/rust.ts'
+export { ensureRuntime, runtimeSteps } from './setup/runtime.ts'
+export { RUST_MINIMUM, rustStep, usableRust } from './setup/rust.ts'
 export { type Report, runSteps, type Step, type StepEvent } from './setup/step.ts'
+export { versionIn } from './setup/version.ts'

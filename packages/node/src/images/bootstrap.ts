@@ -18,6 +18,10 @@ const ROLLING = ['sid', 'unstable']
 /** Keys that the host's apt trusts, and Debian's own. */
 const KEY_PLACES = ['/etc/apt', '/etc/apt/trusted.gpg.d', '/etc/apt/keyrings', '/usr/share/keyrings']
 
+/** Where `bootstrapTar` keeps its tar. */
+export const bootstrapFile = (suite: string, packages: string[], cacheDirectory: string): string =>
+  join(cacheDirectory, 'bootstrap', `${[suite, ARCHITECTURE, ...packages].join('+')}.tar`)
+
 /**
  * Makes a minimal Debian by mmdebstrap as a tar, which stays in the cache by suite and packages. Gives its path.
  * It uses the mirrors, proxies, credentials and keys of the host's apt, because nothing else may be reachable from here.
@@ -30,7 +34,7 @@ export async function bootstrapTar(
   progress: Progress,
   signal: AbortSignal,
 ): Promise<string> {
-  const cached = join(cacheDirectory, 'bootstrap', `${[suite, ARCHITECTURE, ...packages].join('+')}.tar`)
+  const cached = bootstrapFile(suite, packages, cacheDirectory)
   if ((await stat(cached).catch(() => undefined)) !== undefined) return cached
   const scratch = await Scratch.create(join(cacheDirectory, 'tmp'))
   try {

@@ -35,7 +35,7 @@ export const RUNTIME_REQUIREMENTS: readonly Requirement[] = [
     why: 'checks the certificates of registries',
   },
   { needs: 'cc', package: 'gcc', why: 'links the guest agent', version: ['--version'] },
-  { needs: '/usr/include/stdio.h', package: 'libc6-dev', why: 'links the guest agent statically' },
+  { needs: '/usr/lib/x86_64-linux-gnu/libc.a', package: 'libc6-dev', why: 'links the guest agent statically' },
 ]
 
 /** What only the tests need: other people's tools to compare with. */

@@ -1,7 +1,9 @@
 import { ensureGo, GO_TOOLCHAIN, presentGo } from './go.ts'
+import { ensureGuest, guestBuild, guestStep } from './guest.ts'
 import { locate, packagesStep, RUNTIME_REQUIREMENTS } from './packages.ts'
-import { runscBuild, runscStep } from './runsc.ts'
-import type { Step } from './step.ts'
+import { ensureRunsc, runscBuild, runscStep } from './runsc.ts'
+import { rustStep } from './rust.ts'
+import { type Report, runSteps, type Step } from './step.ts'
 
 const goStep: Step = {
   name: 'Go',
@@ -17,9 +19,31 @@ const goStep: Step = {
   },
 }
 
+/** Rust, unless the guest agent is there already. */
+const rustForGuestStep: Step = {
+  ...rustStep,
+  async isDone(signal) {
+    if (await locate((await guestBuild()).path)) return 'not needed, the guest agent is built'
+    return await rustStep.isDone(signal)
+  },
+}
+
 /** All that running sandboxes on this machine needs, in order. Quick when it is there. */
 export const runtimeSteps = (): Step[] => [
   packagesStep('packages', 'what images and sandboxes are made with', RUNTIME_REQUIREMENTS),
   goStep,
   runscStep,
+  rustForGuestStep,
+  guestStep,
 ]
+
+/**
+ * Makes sure that sandboxes can run here and gives the programs that run them. What is missing is installed and built, with a
+ * report; when nothing is, nothing is reported. Throws `Unavailable` with what to do.
+ */
+export async function ensureRuntime(report: Report, signal: AbortSignal): Promise<{ runsc: string; guest: string }> {
+  const missing: Step[] = []
+  for (const step of runtimeSteps()) if ((await step.isDone(signal)) === undefined) missing.push(step)
+  await runSteps(missing, report, signal)
+  return { runsc: await ensureRunsc(signal), guest: await ensureGuest(signal) }
+}
