@@ -71,7 +71,7 @@ export class Operations {
     const mine = this.#afterPassing(id).then(work)
     const tail = mine.catch(() => undefined)
     this.#passing.set(id, tail)
-    tail.then(() => {
+    void tail.then(() => {
       if (this.#passing.get(id) === tail) this.#passing.delete(id)
     })
     return mine

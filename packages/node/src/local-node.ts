@@ -1,0 +1,365 @@
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import {
+  type ExecutionId,
+  type Guest,
+  type Hello,
+  IceboxError,
+  ImageConfig,
+  type MachineExit,
+  type MachineSpec,
+  type Node,
+  type NodeImage,
+  type Phases,
+  type Progress,
+  type SnapshotFault,
+  type SnapshotId,
+  type SnapshotInfo,
+  type SnapshotKind,
+} from '@icebox/model'
+import { gate, type OpenSnapshot, type Snapshots } from '@icebox/snapshot'
+import { z } from 'zod'
+import { Admission } from './admission.ts'
+import type { Driver, Machine } from './driver/driver.ts'
+import type { ImageStore } from './images/store.ts'
+import { PhaseClock } from './phases.ts'
+
+/** Bytes beyond memory and disk that a save writes: device state, manifest, directories. */
+const SAVE_OVERHEAD = 16 * 2 ** 20
+/** Milliseconds a machine has to go on after a save, whatever became of the caller. */
+const RECOVERY_DEADLINE = 30_000
+/** Machine specs that slots are kept for: those used last. Each slot costs the memory of an idle sentry. */
+const SPECS_WITH_SLOTS = 2
+/** Names of the further files in an export. */
+const IMAGE_FILE = 'image.erofs'
+const IMAGE_FACTS = 'image.json'
+
+const ImageFacts = z.object({
+  digest: z.string(),
+  reference: z.string(),
+  config: ImageConfig,
+  sizeBytes: z.int().min(0),
+})
+
+export interface LocalNodeParts {
+  driver: Driver
+  images: ImageStore
+  snapshots: Snapshots
+  /** For what is made on the way, on the file system of the data directory. */
+  tmp: string
+  /** Containers kept created ahead for each of the last used specs; 0: none. */
+  slots: number
+  agentVersion: string
+  /** Told what went wrong in the background. */
+  onTrouble: (what: string, error: IceboxError) => void
+}
+
+/**
+ * The machine this process runs on, as a node. Adopts what outlived the last server before it returns; runs that were lost
+ * meanwhile are told to the first exit listener.
+ */
+export async function openLocalNode(parts: LocalNodeParts, signal: AbortSignal): Promise<Node> {
+  await Promise.all([parts.images.recover(signal), parts.snapshots.recover(signal)])
+  const { machines, lost } = await parts.driver.adopt(signal)
+  const node = new LocalNode(parts, lost)
+  for (const machine of machines) await node.adopt(machine, signal)
+  return node
+}
+
+class LocalNode implements Node {
+  readonly driver: Node['driver']
+  readonly #parts: LocalNodeParts
+  readonly #admission = new Admission()
+  readonly #machines = new Map<ExecutionId, Machine>()
+  readonly #listeners: ((exit: MachineExit) => void)[] = []
+  readonly #closing = new AbortController()
+  /** Specs with slots, the one used last at the end. */
+  readonly #shelved = new Map<string, MachineSpec>()
+  #untold: MachineExit[]
+
+  constructor(parts: LocalNodeParts, lost: MachineExit[]) {
+    this.#parts = parts
+    this.#untold = lost
+    this.driver = { name: parts.driver.name, memorySnapshots: parts.driver.capabilities.memorySnapshots }
+  }
+
+  /** Takes over a machine that outlived the last server. One that is frozen stays so: whether it goes on is not decided here. */
+  async adopt(machine: Machine, signal: AbortSignal): Promise<void> {
+    this.#keep(machine)
+    // The last server may have ended between quiesce and freeze.
+    if (!machine.frozen) await machine.link.release(signal)
+  }
+
+  #keep(machine: Machine): void {
+    this.#machines.set(machine.execution, machine)
+    void machine.exited.then((exit) => {
+      this.#machines.delete(machine.execution)
+      if (exit.reason === 'killed') return
+      if (this.#listeners.length === 0) this.#untold.push(exit)
+      for (const listener of this.#listeners) listener(exit)
+    })
+  }
+
+  #machine(execution: ExecutionId): Machine {
+    const machine = this.#machines.get(execution)
+    if (machine === undefined) throw new IceboxError('NotFound', `no machine runs as ${execution}`)
+    return machine
+  }
+
+  pullImage(reference: string, progress: Progress, signal: AbortSignal): Promise<NodeImage> {
+    return this.#parts.images.pull(reference, progress, signal)
+  }
+
+  listImages(signal: AbortSignal): Promise<NodeImage[]> {
+    return this.#parts.images.list(signal)
+  }
+
+  async removeImage(digest: string, signal: AbortSignal): Promise<void> {
+    for (const [key, spec] of this.#shelved) {
+      if (spec.imageDigest !== digest) continue
+      this.#shelved.delete(key)
+      await this.#parts.driver.prepare(spec, 0, signal)
+    }
+    await this.#parts.images.remove(digest, signal)
+  }
+
+  async boot(execution: ExecutionId, spec: MachineSpec, hello: Hello, signal: AbortSignal): Promise<Phases> {
+    const clock = new PhaseClock()
+    await this.#admission.memory(0, 'a boot', async () => {
+      const machine = await this.#parts.driver.boot(execution, spec, signal)
+      clock.mark('boot')
+      await this.#greet(machine, hello, signal)
+      clock.mark('hello')
+    })
+    this.#keepSlots(spec)
+    return clock.phases
+  }
+
+  async restore(
+    execution: ExecutionId,
+    id: SnapshotId,
+    spec: MachineSpec,
+    hello: Hello,
+    signal: AbortSignal,
+  ): Promise<Phases> {
+    const { driver, snapshots } = this.#parts
+    const clock = new PhaseClock()
+    const { manifest, directory, allocatedBytes } = await snapshots.open(id, signal)
+    gate(manifest, await driver.facts(signal))
+    if (manifest.imageDigest !== spec.imageDigest) {
+      throw new IceboxError(
+        'SnapshotIncompatible',
+        `snapshot ${id} stands on image ${manifest.imageDigest}, not ${spec.imageDigest}`,
+      )
+    }
+    clock.mark('check')
+    await this.#admission.memory(manifest.kind === 'memory' ? allocatedBytes : 0, `restoring ${id}`, async () => {
+      const machine = await driver.restore(execution, { directory, kind: manifest.kind }, spec, signal)
+      clock.mark('restore')
+      await this.#greet(machine, hello, signal)
+      clock.mark('hello')
+    })
+    this.#keepSlots(spec)
+    return clock.phases
+  }
+
+  /** A guest that does not acknowledge is destroyed, not handed out. */
+  async #greet(machine: Machine, hello: Hello, signal: AbortSignal): Promise<void> {
+    try {
+      await machine.link.hello(hello, signal)
+    } catch (error) {
+      await machine.kill(AbortSignal.timeout(RECOVERY_DEADLINE))
+      throw error
+    }
+    this.#keep(machine)
+  }
+
+  async save(
+    execution: ExecutionId,
+    id: SnapshotId,
+    options: { kind: SnapshotKind; hold: boolean; parent?: SnapshotId; env: Record<string, string> },
+    signal: AbortSignal,
+  ): Promise<{ snapshot: SnapshotInfo; phases: Phases }> {
+    const machine = this.#machine(execution)
+    const { kind, hold, parent, env } = options
+    const usage = await machine.usage(signal)
+    const expected = (kind === 'memory' ? usage.memoryBytes : 0) + usage.diskBytes + SAVE_OVERHEAD
+    const draft = await this.#parts.snapshots.begin(id, expected, signal)
+    const clock = new PhaseClock()
+    const started = performance.now()
+    let goesOn = false
+    try {
+      await machine.link.quiesce(signal)
+      clock.mark('quiesce')
+      await machine.freeze(signal)
+      clock.mark('freeze')
+      const saved = await machine.save(draft.directory, kind, signal)
+      clock.mark('save')
+      if (!hold) {
+        await this.#goOn(machine)
+        goesOn = true
+        clock.mark('thaw')
+      }
+      clock.phases.stopped = performance.now() - started
+      const manifest = await draft.commit(
+        {
+          kind,
+          files: saved.files,
+          driver: saved.driver,
+          agent: { version: this.#parts.agentVersion, digest: saved.agentDigest },
+          size: machine.spec.size,
+          imageDigest: machine.spec.imageDigest,
+          labels: {},
+          env,
+          ...(parent === undefined ? {} : { parent }),
+        },
+        signal,
+      )
+      clock.mark('durable')
+      return { snapshot: infoOf(await this.#parts.snapshots.open(manifest.id, signal)), phases: clock.phases }
+    } catch (error) {
+      await draft.discard()
+      if (!goesOn) {
+        await this.#goOn(machine).catch((trouble) =>
+          this.#parts.onTrouble(`machine ${execution} did not go on after a failed save`, IceboxError.from(trouble)),
+        )
+      }
+      throw error
+    }
+  }
+
+  async #goOn(machine: Machine): Promise<void> {
+    const signal = AbortSignal.timeout(RECOVERY_DEADLINE)
+    await machine.thaw(signal)
+    await machine.link.release(signal)
+  }
+
+  thaw(execution: ExecutionId): Promise<void> {
+    return this.#goOn(this.#machine(execution))
+  }
+
+  async kill(execution: ExecutionId, signal: AbortSignal): Promise<void> {
+    await this.#machines.get(execution)?.kill(signal)
+  }
+
+  machines(): { execution: ExecutionId; frozen: boolean }[] {
+    return [...this.#machines.values()].map(({ execution, frozen }) => ({ execution, frozen }))
+  }
+
+  guest(execution: ExecutionId): Guest {
+    return this.#machine(execution).link
+  }
+
+  usage(execution: ExecutionId, signal: AbortSignal) {
+    return this.#machine(execution).usage(signal)
+  }
+
+  async prepareSlots(spec: MachineSpec, count: number, signal: AbortSignal): Promise<void> {
+    await this.#parts.driver.prepare(spec, count, signal)
+  }
+
+  /** Slots for what was used last: whoever made one sandbox of a kind will want another. */
+  #keepSlots(spec: MachineSpec): void {
+    const { driver, slots, onTrouble } = this.#parts
+    if (slots === 0) return
+    const key = JSON.stringify([spec.imageDigest, spec.size.cpu, spec.size.memoryMiB, spec.size.diskMiB])
+    const isNew = !this.#shelved.delete(key)
+    this.#shelved.set(key, spec)
+    if (!isNew) return
+    const want = (wanted: MachineSpec, count: number) =>
+      driver.prepare(wanted, count, this.#closing.signal).catch((error) => {
+        if (!this.#closing.signal.aborted) onTrouble('slots could not be made', IceboxError.from(error))
+      })
+    void want(spec, slots)
+    for (const [oldest, old] of this.#shelved) {
+      if (this.#shelved.size <= SPECS_WITH_SLOTS) break
+      this.#shelved.delete(oldest)
+      void want(old, 0)
+    }
+  }
+
+  onExit(listener: (exit: MachineExit) => void): void {
+    this.#listeners.push(listener)
+    for (const exit of this.#untold.splice(0)) listener(exit)
+  }
+
+  async listSnapshots(signal: AbortSignal): Promise<SnapshotInfo[]> {
+    const { snapshots } = await this.#parts.snapshots.list(signal)
+    return snapshots.map(infoOf)
+  }
+
+  removeSnapshot(id: SnapshotId, signal: AbortSignal): Promise<void> {
+    return this.#parts.snapshots.remove(id, signal)
+  }
+
+  verifySnapshot(id: SnapshotId, signal: AbortSignal): Promise<SnapshotFault[]> {
+    return this.#parts.snapshots.verify(id, signal)
+  }
+
+  async exportSnapshot(id: SnapshotId, file: string, progress: Progress, signal: AbortSignal): Promise<void> {
+    const { images, snapshots, tmp } = this.#parts
+    const { manifest } = await snapshots.open(id, signal)
+    const image = (await images.list(signal)).find(({ digest }) => digest === manifest.imageDigest)
+    if (image === undefined)
+      throw new IceboxError('NotFound', `the image ${manifest.imageDigest} of snapshot ${id} is not here`)
+    const work = await mkdtemp(join(tmp, 'export-'))
+    try {
+      const facts = join(work, IMAGE_FACTS)
+      await writeFile(facts, JSON.stringify(ImageFacts.parse(image)))
+      const extras = [
+        { name: IMAGE_FACTS, path: facts },
+        { name: IMAGE_FILE, path: images.path(image.digest, 'erofs') },
+      ]
+      await snapshots.exportTo(id, file, extras, progress, signal)
+    } finally {
+      await rm(work, { recursive: true, force: true })
+    }
+  }
+
+  async importSnapshot(
+    id: SnapshotId,
+    file: string,
+    progress: Progress,
+    signal: AbortSignal,
+  ): Promise<{ snapshot: SnapshotInfo; image: NodeImage }> {
+    const { images, snapshots } = this.#parts
+    const incoming = await snapshots.importFrom(file, id, progress, signal)
+    try {
+      const facts = incoming.extras.get(IMAGE_FACTS)
+      const erofs = incoming.extras.get(IMAGE_FILE)
+      if (facts === undefined || erofs === undefined) {
+        throw new IceboxError('InvalidArgument', `${file} holds a snapshot without its image`)
+      }
+      const parsed = ImageFacts.safeParse(JSON.parse(await readFile(facts, 'utf8')))
+      if (!parsed.success || parsed.data.digest !== incoming.manifest.imageDigest) {
+        throw new IceboxError('SnapshotCorrupt', `${file} holds another image than its snapshot stands on`)
+      }
+      const image = await images.importErofs(erofs, parsed.data, signal)
+      const manifest = await incoming.commit(signal)
+      return { snapshot: infoOf(await snapshots.open(manifest.id, signal)), image }
+    } catch (error) {
+      await incoming.discard()
+      throw error
+    }
+  }
+
+  async close(): Promise<void> {
+    this.#closing.abort()
+    await this.#parts.driver.close()
+    await this.#parts.snapshots.close(AbortSignal.timeout(RECOVERY_DEADLINE))
+  }
+}
+
+function infoOf({ manifest, allocatedBytes }: OpenSnapshot): SnapshotInfo {
+  const { id, kind, parent, imageDigest, size, createdAt, env } = manifest
+  return {
+    id,
+    kind,
+    ...(parent === undefined ? {} : { parent: parent.id }),
+    imageDigest,
+    size,
+    env: env ?? {},
+    sizeBytes: allocatedBytes,
+    createdAt,
+  }
+}
