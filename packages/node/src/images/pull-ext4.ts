@@ -1,5 +1,5 @@
 import { resolve } from 'node:path'
-import type { ImageConfig, Progress } from '@icebox/model'
+import { IceboxError, type ImageConfig, type Progress } from '@icebox/model'
 import { assemble } from './assemble.ts'
 import { writeExt4 } from './ext4-output.ts'
 import { openSource } from './open.ts'
@@ -37,6 +37,8 @@ export async function pullToExt4(
     const record = { reference: parsed.canonical, digest: image.digest, config: image.config }
     const { sizeBytes } = options
     return { ...record, sizeBytes: await writeExt4(image, resolve(output), { sizeBytes, record }, progress, signal) }
+  } catch (thrown) {
+    throw IceboxError.from(thrown)
   } finally {
     await scratch.remove()
   }

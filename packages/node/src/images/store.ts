@@ -90,7 +90,11 @@ class DirectoryImageStore implements ImageStore {
   async pull(reference: string, progress: Progress, signal: AbortSignal): Promise<NodeImage> {
     const parsed = parseReference(reference)
     const work = (tell: Progress, until: AbortSignal) => this.#pull(parsed, tell, until)
-    return toNodeImage(await this.#pulls.run(parsed.canonical, work, progress, signal))
+    try {
+      return toNodeImage(await this.#pulls.run(parsed.canonical, work, progress, signal))
+    } catch (thrown) {
+      throw IceboxError.from(thrown)
+    }
   }
 
   async resolve(reference: string): Promise<NodeImage | undefined> {
@@ -261,6 +265,8 @@ class DirectoryImageStore implements ImageStore {
     const scratch = await Scratch.create(this.#temporary)
     try {
       return await work(scratch.path)
+    } catch (thrown) {
+      throw IceboxError.from(thrown)
     } finally {
       await scratch.remove()
     }
