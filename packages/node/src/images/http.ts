@@ -10,6 +10,8 @@ const MAX_REDIRECTS = 5
 const MAX_ATTEMPTS = 6
 const FIRST_PAUSE_MS = 250
 const MAX_PAUSE_MS = 10_000
+/** Failures to connect that may pass. A name that does not exist or a certificate that is wrong stays so. */
+const PASSING_ERRORS = ['ECONNRESET', 'ECONNABORTED', 'EPIPE', 'ETIMEDOUT', 'EAI_AGAIN', 'ENETUNREACH', 'EHOSTUNREACH']
 
 export interface Answer {
   status: number
@@ -100,7 +102,8 @@ async function once(url: URL, { method = 'GET', headers, body }: Request, signal
   const send = url.protocol === 'https:' ? httpsRequest : httpRequest
   const sent = send(url, { method, headers: { 'user-agent': 'icebox', ...headers }, agent: agentFor(url), signal })
   sent.setTimeout(SILENCE_MS, () => sent.destroy(new Error(`it said nothing for ${SILENCE_MS / 1000} s`)))
-  sent.once('error', (error) => reject(error))
+  // For good: an abort can fail the request once more after its answer has begun.
+  sent.on('error', (error) => reject(error))
   sent.once('response', (message) =>
     resolve({ status: message.statusCode ?? 0, headers: message.headers, body: message }),
   )
@@ -109,9 +112,9 @@ async function once(url: URL, { method = 'GET', headers, body }: Request, signal
     return await promise
   } catch (thrown) {
     signal.throwIfAborted()
-    throw new Transient(
-      unreachable(url, thrown instanceof Error ? thrown.message || thrown.name : String(thrown), thrown),
-    )
+    const error = thrown instanceof Error ? thrown : new Error(String(thrown))
+    const failure = unreachable(url, error.message, error)
+    throw 'code' in error && !PASSING_ERRORS.includes(String(error.code)) ? failure : new Transient(failure)
   }
 }
 
@@ -140,9 +143,7 @@ const DISK_ERRORS = ['ENOSPC', 'EDQUOT', 'EIO', 'EFBIG', 'EROFS']
 export function broken(thrown: unknown, what: string, signal: AbortSignal): unknown {
   if (signal.aborted) return signal.reason
   if (thrown instanceof IceboxError || !(thrown instanceof Error)) return thrown
-  // Errors of the disk have a system call; those of a connection that was cut do not have these.
-  if ('syscall' in thrown && (thrown.syscall === 'write' || thrown.syscall === 'open') && 'path' in thrown)
-    return thrown
+  if ('code' in thrown && DISK_ERRORS.includes(String(thrown.code))) return thrown
   return new Transient(
     new IceboxError('RegistryUnreachable', `${what} broke off: ${thrown.message}`, { cause: thrown }),
   )
