@@ -1,6 +1,14 @@
 import { join } from 'node:path'
 import { isError } from '@icebox/model'
-import { packagesStep, runSteps, runtimeSteps, rustStep, stepReport, TEST_REQUIREMENTS } from '@icebox/node'
+import {
+  baseImageStep,
+  packagesStep,
+  runSteps,
+  runtimeSteps,
+  rustStep,
+  stepReport,
+  TEST_REQUIREMENTS,
+} from '@icebox/node'
 import { CHECKS, NATIVE_TESTS, run, runTasks, runTests } from './tests.ts'
 
 const ROOT = join(import.meta.dirname, '..')
@@ -25,17 +33,17 @@ const program = (file: string, args: string[]) =>
 
 const commands: Record<string, (args: string[]) => Promise<number>> = {
   async quickstart(args) {
-    await setUp(...runtimeSteps())
+    await setUp(...runtimeSteps(), baseImageStep)
     return await program('packages/cli/src/quickstart.ts', args)
   },
   async test(files) {
-    await setUp(...runtimeSteps(), rustStep, testPackages)
+    await setUp(...runtimeSteps(), rustStep, testPackages, baseImageStep)
     if (files.length > 0) return await runTests(files, signal)
     return (await runTasks([...CHECKS, ...NATIVE_TESTS], signal)) || (await runTests(ALL_TESTS, signal))
   },
   check: () => runTasks(CHECKS, signal),
   async bench(args) {
-    await setUp(...runtimeSteps())
+    await setUp(...runtimeSteps(), baseImageStep)
     return await program('packages/cli/src/main.ts', ['bench', ...args])
   },
 }

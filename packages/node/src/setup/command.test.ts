@@ -68,6 +68,7 @@ test('an abort ends a command with its children, and is what it fails with', asy
 
 test('the first line of a program, or nothing when it cannot be had', async () => {
   assert.equal(await firstLine('printf', ['\\n version 1 \\nmore'], signal), 'version 1')
+  assert.equal(await firstLine('sh', ['-c', 'echo tool 1.5; exit 1'], signal), 'tool 1.5')
   assert.equal(await firstLine('false', [], signal), undefined)
   assert.equal(await firstLine('/nonexistent/program', [], signal), undefined)
 })

@@ -67,14 +67,13 @@ export async function command(
   }
 }
 
-/** The first line that `program args` prints, or undefined when it cannot be run or fails. */
+/** The first line that `program args` prints, however it exits; undefined when it cannot be run or prints nothing. */
 export async function firstLine(program: string, args: string[], signal: AbortSignal): Promise<string | undefined> {
+  const said: string[] = []
   try {
-    const said: string[] = []
     await command(program, args, { deadlineMs: 10_000, onLine: (line) => said.push(line) }, signal)
-    return said.find((line) => line.trim() !== '')?.trim()
   } catch {
     signal.throwIfAborted()
-    return undefined
   }
+  return said.find((line) => line.trim() !== '')?.trim()
 }

@@ -3,7 +3,7 @@ import { homedir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { z } from 'zod'
 import { cacheDirectory } from '../cache.ts'
-import { command, firstLine } from './command.ts'
+import { command } from './command.ts'
 import { makeOnce } from './made.ts'
 import { aptInstall, locate } from './packages.ts'
 
@@ -81,7 +81,7 @@ async function fetchToolchain(scratch: string, say: (line: string) => void, sign
   for (const directory of ['bin', 'pkg/tool/linux_amd64'])
     for (const file of await readdir(join(download.Dir, directory)))
       await chmod(join(download.Dir, directory, file), 0o755)
-  if (!(await firstLine(join(download.Dir, 'bin', 'go'), ['version'], signal)))
+  if ((await versionOf(join(download.Dir, 'bin', 'go'), signal)) !== GO_TOOLCHAIN.version)
     throw new Error(`the downloaded Go ${GO_TOOLCHAIN.version} does not run`)
   return download.Dir
 }

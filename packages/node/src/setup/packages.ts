@@ -26,9 +26,8 @@ export const RUNTIME_REQUIREMENTS: readonly Requirement[] = [
     package: 'debian-archive-keyring',
     why: 'checks the signatures of debian: images',
   },
-  { needs: 'ip', package: 'iproute2', why: 'makes network namespaces', version: ['-V'] },
-  { needs: 'xz', package: 'xz-utils', why: 'unpacks .tar.xz', version: ['--version'] },
-  { needs: 'zstd', package: 'zstd', why: 'unpacks zstd layers', version: ['--version'] },
+  { needs: 'setpriv', package: 'util-linux', why: 'ends helpers together with Icebox', version: ['--version'] },
+  { needs: 'xz', package: 'xz-utils', why: 'unpacks xz layers', version: ['--version'] },
   {
     needs: '/etc/ssl/certs/ca-certificates.crt',
     package: 'ca-certificates',
@@ -41,6 +40,7 @@ export const RUNTIME_REQUIREMENTS: readonly Requirement[] = [
 /** What only the tests need: other people's tools to compare with. */
 export const TEST_REQUIREMENTS: readonly Requirement[] = [
   { needs: 'git', package: 'git', why: 'tells the tests which files are ours', version: ['--version'] },
+  { needs: 'mount', package: 'mount', why: 'makes small disks to fill', version: ['--version'] },
   { needs: 'skopeo', package: 'skopeo', why: 'makes and copies OCI images', version: ['--version'] },
   { needs: 'umoci', package: 'umoci', why: 'changes and unpacks OCI images', version: ['--version'] },
   {
