@@ -26,7 +26,7 @@ export class Digester {
 
   #started(): Worker {
     if (this.#worker) return this.#worker
-    const worker = new Worker(new URL('./digest-worker.ts', import.meta.url))
+    const worker = new Worker(new URL('./digest-worker.ts', import.meta.url), { execArgv: [] })
     worker.on('message', (message: DigestAnswer) => {
       const job = this.#jobs.get(message.job)
       if ('digest' in message) job?.resolve(message.digest)
