@@ -66,7 +66,7 @@ export function createApp(options: Pick<FastifyServerOptions, 'logger'>): App {
   // Also `application/merge-patch+json`. Clients send the header without a body, too.
   app.addContentTypeParser(/^application\/([\w.-]+\+)?json/i, { parseAs: 'string' }, (request, body, done) => {
     if (body.length === 0) done(null, undefined)
-    else parse(request, String(body), done)
+    else void parse(request, String(body), done)
   })
   return app
 }

@@ -57,6 +57,9 @@ const refused = {
   description: 'What went wrong and what to do',
   content: { 'application/json': { schema: WireError } },
 }
+/** A body that may be left out. */
+export const optional = <T extends z.ZodType>(body: T) => z.preprocess((given) => given ?? {}, body)
+
 /** What every route may answer besides its own answers. */
 export const FAILURES = { '4xx': refused, '5xx': refused }
 

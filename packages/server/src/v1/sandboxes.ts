@@ -20,7 +20,7 @@ import { DEADLINE, within } from '../deadline.ts'
 import { PageQuery, paginate } from '../page.ts'
 import { flag, repeated } from '../parameters.ts'
 import { PreferHeader, settle } from '../prefer.ts'
-import { Bytes, FAILURES, Nothing, Ref, streamed } from '../schemas.ts'
+import { Bytes, FAILURES, Nothing, optional, Ref, streamed } from '../schemas.ts'
 import { sendText } from '../text.ts'
 import { refuseUnsupported } from './unsupported.ts'
 
@@ -225,7 +225,7 @@ export async function sandboxRoutes(app: App, context: Context): Promise<void> {
         summary: 'One snapshot of a running sandbox and `count` restores of it; answers when all have settled',
         tags,
         params: Ref,
-        body: ForkSandbox.prefault({}),
+        body: optional(ForkSandbox),
         response: { 201: z.array(ForkResult), ...FAILURES },
       },
     },

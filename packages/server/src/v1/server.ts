@@ -1,6 +1,6 @@
 import { z } from 'zod'
 import { type App, type Context, ServerInfo, SHUTDOWN_MODES } from '../context.ts'
-import { FAILURES } from '../schemas.ts'
+import { FAILURES, optional } from '../schemas.ts'
 
 /** The server itself. */
 export async function serverRoutes(app: App, context: Context): Promise<void> {
@@ -56,7 +56,7 @@ export async function serverRoutes(app: App, context: Context): Promise<void> {
         operationId: 'shutdown',
         summary: 'Pauses (or keeps, or kills) all sandboxes and ends the server',
         tags: ['Server'],
-        body: z.object({ mode: z.enum(SHUTDOWN_MODES).default('pause') }).prefault({}),
+        body: optional(z.object({ mode: z.enum(SHUTDOWN_MODES).default('pause') })),
         response: { 202: z.object({ mode: z.enum(SHUTDOWN_MODES) }), ...FAILURES },
       },
     },

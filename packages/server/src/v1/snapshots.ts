@@ -19,7 +19,7 @@ import { PageQuery, paginate } from '../page.ts'
 import { flag, repeated } from '../parameters.ts'
 import { PreferHeader, settle } from '../prefer.ts'
 import { rawBodies, readBody } from '../raw.ts'
-import { Bytes, FAILURES, Nothing, Ref, streamed } from '../schemas.ts'
+import { Bytes, FAILURES, Nothing, optional, Ref, streamed } from '../schemas.ts'
 import { withTemporaryFile } from '../temporary.ts'
 
 const TAR = 'application/x-tar'
@@ -37,7 +37,7 @@ export async function snapshotRoutes(app: App, context: Context): Promise<void> 
         tags,
         params: Ref,
         headers: PreferHeader,
-        body: CreateSnapshot.prefault({}),
+        body: optional(CreateSnapshot),
         response: { 202: WireSnapshot, ...FAILURES },
       },
     },
