@@ -1,0 +1,138 @@
+import { readdir, rm } from 'node:fs/promises'
+import { basename, join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { MachineExit } from '@icebox/model'
+import { removeNetwork } from '../../network/namespace.ts'
+import { Container, destroyContainer, type Host } from './container.ts'
+import { findProcesses, isAlive, killProcess, type ListedProcess, readBootId } from './process.ts'
+import { type MachineRecord, readRecord } from './record.ts'
+import { tail } from './runsc.ts'
+
+/** How long a command that the last server left under way may take to end by itself. */
+const HELPER_MS = 10_000
+
+export interface Adopted {
+  container: Container
+  record: MachineRecord
+  frozen: boolean
+}
+
+interface Places {
+  /** Run directories of machines, by execution. */
+  machines: string
+  /** Run directories of slots. */
+  slots: string
+}
+
+const list = (directory: string) => readdir(directory).catch(() => [])
+
+/** runsc is told the container's own state directory in each call, so none of its processes can hide. */
+async function processesByContainer(host: Host): Promise<Map<string, ListedProcess[]>> {
+  const prefix = `--root=${host.roots}/`
+  const found = new Map<string, ListedProcess[]>()
+  for (const process of await findProcesses(prefix)) {
+    const id = basename(process.arguments.find((word) => word.startsWith(prefix)) ?? '')
+    found.set(id, [...(found.get(id) ?? []), process])
+  }
+  return found
+}
+
+/** Commands, unlike the sandbox and its gofer, end by themselves; what they change is not to be looked at before. */
+async function settleHelpers(processes: ListedProcess[], signal: AbortSignal): Promise<void> {
+  const isHelper = ({ arguments: [name = ''] }: ListedProcess) => !['runsc-sandbox', 'runsc-gofer'].includes(name)
+  const end = performance.now() + HELPER_MS
+  for (const { identity } of processes.filter(isHelper)) {
+    while (performance.now() < end && (await isAlive(identity))) await sleep(20, undefined, { signal })
+    await killProcess(identity)
+  }
+}
+
+/** The machine's container if it lives, how it ended if it was somebody's, nothing when nobody was given it yet. */
+async function survivor(
+  host: Host,
+  record: MachineRecord,
+  directory: string,
+  bootId: string,
+): Promise<Container | MachineExit | undefined> {
+  const { execution, operation, process, container } = record
+  if (operation === 'boot' || operation === 'restore' || !process) return undefined
+  if (record.bootId !== bootId)
+    return { execution, reason: 'HostRestarted', message: 'the host was restarted while it ran' }
+  if (await isAlive(process)) return new Container(host, container, directory, process)
+  const killed = (await host.cgroups.find(container).oomKills()) > 0
+  const said = (await tail(join(directory, 'log'))).trim()
+  if (killed)
+    return {
+      execution,
+      reason: 'OutOfMemory',
+      message: `it used more than its ${record.spec.size.memoryMiB} MiB of memory`,
+    }
+  return { execution, reason: 'Crashed', message: `it ended while no server ran${said && `: ${said}`}` }
+}
+
+/** A machine that is stopped although nobody meant it to be is let go on. Returns whether it is stopped on purpose. */
+async function settleFrozen(container: Container, record: MachineRecord, signal: AbortSignal): Promise<boolean> {
+  if ((await container.status()) !== 'paused') return false
+  if (record.operation === 'freeze') return true
+  await container.resume(signal)
+  return false
+}
+
+/** Of a directory whose record cannot be read, the container's name is not known: what bears that is removed as a stray. */
+async function removeRunDirectory(directory: string): Promise<void> {
+  await removeNetwork(join(directory, 'network'))
+  await rm(directory, { recursive: true, force: true })
+}
+
+async function removeProcesses(processes: ListedProcess[] = []): Promise<void> {
+  for (const { identity } of processes) await killProcess(identity)
+}
+
+/**
+ * Finds the machines that outlived the last server and removes everything else that bears our mark: what was half made, what
+ * died, what belongs to nobody. It may be interrupted anywhere and run again.
+ */
+export async function adoptMachines(
+  host: Host,
+  places: Places,
+  signal: AbortSignal,
+): Promise<{ adopted: Adopted[]; lost: MachineExit[] }> {
+  const processes = await processesByContainer(host)
+  const bootId = await readBootId()
+  const adopted: Adopted[] = []
+  const lost: MachineExit[] = []
+  const kept = new Set<string>()
+
+  for (const name of await list(places.machines)) {
+    const directory = join(places.machines, name)
+    const record = await readRecord(directory)
+    const sandbox = record && (await survivor(host, record, directory, bootId))
+    if (record && sandbox instanceof Container) {
+      await settleHelpers(processes.get(record.container) ?? [], signal)
+      adopted.push({ container: sandbox, record, frozen: await settleFrozen(sandbox, record, signal) })
+      kept.add(record.container)
+      continue
+    }
+    if (sandbox && 'reason' in sandbox) lost.push(sandbox)
+    if (record) {
+      await removeProcesses(processes.get(record.container))
+      await destroyContainer(host, record.container, directory)
+    } else await removeRunDirectory(directory)
+  }
+  for (const name of await list(places.slots)) {
+    await removeProcesses(processes.get(name))
+    await destroyContainer(host, name, join(places.slots, name))
+  }
+  const strays = new Set([
+    ...processes.keys(),
+    ...(await list(host.roots)),
+    ...(await list(host.bundles)),
+    ...(await host.cgroups.list()),
+  ])
+  for (const id of strays) {
+    if (kept.has(id)) continue
+    await removeProcesses(processes.get(id))
+    await destroyContainer(host, id)
+  }
+  return { adopted, lost }
+}

@@ -1,0 +1,110 @@
+import { spawn } from 'node:child_process'
+import { open } from 'node:fs/promises'
+import { IceboxError } from '@icebox/model'
+
+const TAIL_BYTES = 16_384
+
+/** What is the same in every call and matters to a restore. */
+export const FLAGS = [
+  '--platform=systrap',
+  '--network=sandbox',
+  // The sentry then runs as nobody, without capabilities, and a gofer opens what few host files there are.
+  '--directfs=false',
+  '--allow-suid',
+  // What must match is compared before runsc sees a snapshot; paths may differ.
+  '--restore-spec-validation=ignore',
+  '--host-settings=ignore',
+]
+
+export interface Call {
+  /** The subcommand with its arguments. */
+  arguments: string[]
+  /** runsc's own state directory. */
+  root: string
+  /** Errors of runsc and panics of the sentry are appended to this file. */
+  log: string
+  /** The network namespace of the gofer. */
+  network: string
+  /** Open files given as standard input and output. */
+  stdio?: [number, number]
+  deadlineMs: number
+  /** Whether the signal ends the call at once; else it is finished first, where half of it would be worse than all. */
+  abortable: boolean
+}
+
+/** The end of a file, as text; empty when there is no such file. */
+export async function tail(file: string): Promise<string> {
+  const handle = await open(file).catch(() => undefined)
+  if (!handle) return ''
+  try {
+    const { size } = await handle.stat()
+    const { buffer, bytesRead } = await handle.read(
+      Buffer.alloc(Math.min(size, TAIL_BYTES)),
+      0,
+      Math.min(size, TAIL_BYTES),
+      Math.max(0, size - TAIL_BYTES),
+    )
+    return buffer.subarray(0, bytesRead).toString()
+  } finally {
+    await handle.close()
+  }
+}
+
+/** runsc writes its errors as JSON lines into the log. */
+async function lastError(log: string): Promise<string> {
+  const lines = (await tail(log)).trimEnd().split('\n')
+  for (const line of lines.reverse()) {
+    const message = /"msg":"((?:[^"\\]|\\.)*)"/.exec(line)?.[1] ?? line
+    if (message) return message
+  }
+  return 'it said nothing'
+}
+
+/** Runs one runsc command to its end. Throws NoSpace, DeadlineExceeded, or Internal with what runsc said. */
+export async function callRunsc(path: string, call: Call, signal: AbortSignal): Promise<void> {
+  signal.throwIfAborted()
+  const [command = ''] = call.arguments
+  const child = spawn(
+    path,
+    [
+      ...FLAGS,
+      `--root=${call.root}`,
+      `--log=${call.log}`,
+      '--log-format=json',
+      `--panic-log=${call.log}`,
+      `--gofer-network-namespace=${call.network}`,
+      ...call.arguments,
+    ],
+    {
+      // Standard error becomes that of the guest's first process, which could fill whatever it is given.
+      stdio: [call.stdio?.[0] ?? 'ignore', call.stdio?.[1] ?? 'ignore', 'ignore'],
+      // A group of its own: what ends the server, such as Ctrl-C, does not end it half-way.
+      detached: true,
+      cwd: '/',
+      env: {},
+    },
+  )
+  const deadline = AbortSignal.timeout(call.deadlineMs)
+  const end = call.abortable ? AbortSignal.any([signal, deadline]) : deadline
+  const stop = () => child.kill('SIGKILL')
+  end.addEventListener('abort', stop, { once: true })
+  try {
+    const { code, signalName } = await new Promise<{ code: number | null; signalName: string | null }>(
+      (resolve, reject) => {
+        child.once('error', reject)
+        child.once('exit', (code, signalName) => resolve({ code, signalName }))
+      },
+    )
+    if (code === 0) return
+    signal.throwIfAborted()
+    if (deadline.aborted)
+      throw new IceboxError('DeadlineExceeded', `runsc ${command} took longer than ${call.deadlineMs} ms`)
+    if (signalName) throw new IceboxError('Internal', `runsc ${command} was ended by ${signalName}`)
+    const said = await lastError(call.log)
+    if (/no space left on device|disk quota exceeded/i.test(said))
+      throw new IceboxError('NoSpace', `runsc ${command}: the disk is full: ${said}`)
+    throw new IceboxError('Internal', `runsc ${command} failed: ${said}`)
+  } finally {
+    end.removeEventListener('abort', stop)
+  }
+}

@@ -1,0 +1,66 @@
+interface Waiting {
+  start: () => void
+  background: boolean
+}
+
+/**
+ * Lets at most `limit` pieces of work run at once, in the order they came. Background work runs only while nothing else
+ * runs or waits, one piece at a time.
+ */
+export class Turns {
+  readonly #limit: number
+  readonly #waiting: Waiting[] = []
+  #running = 0
+  #background = 0
+
+  constructor(limit: number) {
+    this.#limit = limit
+  }
+
+  /** Throws the signal's reason when it aborts before the turn has come. */
+  async run<T>(work: () => Promise<T>, signal: AbortSignal, background = false): Promise<T> {
+    await this.#turn(signal, background)
+    try {
+      return await work()
+    } finally {
+      this.#running--
+      if (background) this.#background--
+      this.#next()
+    }
+  }
+
+  #turn(signal: AbortSignal, background: boolean): Promise<void> {
+    signal.throwIfAborted()
+    return new Promise((resolve, reject) => {
+      const abandon = () => {
+        this.#waiting.splice(this.#waiting.indexOf(waiting), 1)
+        reject(signal.reason)
+      }
+      const waiting: Waiting = {
+        background,
+        start: () => {
+          signal.removeEventListener('abort', abandon)
+          resolve()
+        },
+      }
+      signal.addEventListener('abort', abandon, { once: true })
+      this.#waiting.push(waiting)
+      this.#next()
+    })
+  }
+
+  #next(): void {
+    for (;;) {
+      let index = this.#waiting.findIndex(({ background }) => !background)
+      // A background piece under way takes no turn from the others.
+      if (index >= 0 && this.#running - this.#background >= this.#limit) return
+      if (index < 0 && this.#running > 0) return
+      if (index < 0) index = 0
+      const [chosen] = this.#waiting.splice(index, 1)
+      if (!chosen) return
+      this.#running++
+      if (chosen.background) this.#background++
+      chosen.start()
+    }
+  }
+}
