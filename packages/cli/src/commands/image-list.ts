@@ -1,0 +1,15 @@
+import { define, SERVER_FLAGS } from '../command.ts'
+import { print, printJson, table } from '../output.ts'
+import { serverOf } from '../server.ts'
+import { IMAGE_COLUMNS } from '../views.ts'
+
+export const command = define({
+  arguments: [],
+  flags: SERVER_FLAGS,
+  async run({ flags }) {
+    const images = await serverOf(flags).images.list()
+    if (flags.json) printJson(images)
+    else print(table(images, IMAGE_COLUMNS))
+    return 0
+  },
+})

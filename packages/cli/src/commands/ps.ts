@@ -1,0 +1,17 @@
+import { define, SERVER_FLAGS } from '../command.ts'
+import { print, printJson, table } from '../output.ts'
+import { serverOf } from '../server.ts'
+import { SANDBOX_COLUMNS } from '../views.ts'
+
+export const command = define({
+  arguments: [],
+  flags: SERVER_FLAGS,
+  async run({ flags }) {
+    const state = ['Pending', 'Running', 'Pausing', 'Paused', 'Resuming'] as const
+    const sandboxes = await serverOf(flags).sandboxes.list({ state: [...state] })
+    const resources = sandboxes.map(({ resource }) => resource)
+    if (flags.json) printJson(resources)
+    else print(table(resources, SANDBOX_COLUMNS))
+    return 0
+  },
+})

@@ -1,0 +1,55 @@
+import { type Icebox, isIceboxError, type Sandbox } from '@icebox/sdk'
+import { COMMAND } from '../arguments.ts'
+import { define, SERVER_FLAGS } from '../command.ts'
+import { Interrupted } from '../interrupt.ts'
+import { note } from '../output.ts'
+import { presentImage } from '../present-image.ts'
+import { serverOf } from '../server.ts'
+import { ICEBOX_FAILED, type Request, runForJson, runHere } from '../terminal.ts'
+
+const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
+
+/** A template of that name, else an image. */
+async function create(server: Icebox, source: string, quiet: boolean, signal: AbortSignal): Promise<Sandbox> {
+  const isTemplate = await server.templates.get(source, { signal }).then(
+    () => true,
+    (thrown: unknown) => {
+      // A reference has characters that no template's name has: the server may refuse it as a name.
+      if (isIceboxError(thrown, 'NotFound', 'InvalidArgument')) return false
+      throw thrown
+    },
+  )
+  if (isTemplate) return server.sandboxes.create({ template: source })
+  const image = await presentImage(server, source, quiet, signal)
+  signal.throwIfAborted()
+  return server.sandboxes.create({ image })
+}
+
+export const command = define({
+  arguments: [{ name: 'template|image', summary: 'Name of a template, else reference of an image.' }],
+  rest: COMMAND,
+  flags: {
+    keep: { summary: 'Do not delete the sandbox at the end.' },
+    ...SERVER_FLAGS,
+  },
+  failureStatus: ICEBOX_FAILED,
+  async run({ arguments: given, flags, rest: argv }) {
+    const server = serverOf(flags)
+    const stop = new AbortController()
+    const onSignal = (name: NodeJS.Signals) => stop.abort(new Interrupted(name))
+    for (const name of SIGNALS) process.on(name, onSignal)
+    // A creation that is under way cannot be called back: its sandbox is awaited, and deleted like any other.
+    const sandbox = await create(server, given['template|image'], flags.json, stop.signal)
+    try {
+      stop.signal.throwIfAborted()
+      if (flags.keep && !flags.json) note(sandbox.id)
+      const tty = !flags.json && process.stdin.isTTY === true && process.stdout.isTTY === true
+      // The sandbox ends with this command: only Ctrl-C is for the program to answer.
+      const endsBy = (name: NodeJS.Signals) => name === 'SIGTERM' || name === 'SIGHUP'
+      const request: Request = { argv, tty, interactive: tty, endsBy }
+      return flags.json ? await runForJson(sandbox, request) : (await runHere(sandbox, request)).status
+    } finally {
+      if (!flags.keep) await sandbox[Symbol.asyncDispose]()
+    }
+  },
+})

@@ -1,0 +1,24 @@
+import { SANDBOX } from '../arguments.ts'
+import { define, SERVER_FLAGS, UsageError } from '../command.ts'
+import { print, printJson } from '../output.ts'
+import { serverOf } from '../server.ts'
+
+export const command = define({
+  arguments: [SANDBOX],
+  flags: {
+    name: { summary: 'Name to call it by.', value: 'N' },
+    kind: { summary: 'memory (with its processes, the default) or filesystem (only its files).', value: 'KIND' },
+    stop: { summary: 'Delete the sandbox once the snapshot is durable.' },
+    ...SERVER_FLAGS,
+  },
+  async run({ arguments: { sandbox: ref }, flags }) {
+    const { name, kind = 'memory', stop } = flags
+    if (kind !== 'memory' && kind !== 'filesystem')
+      throw new UsageError(`--kind must be memory or filesystem, not ${JSON.stringify(kind)}`)
+    const sandbox = await serverOf(flags).sandboxes.connect(ref)
+    const snapshot = await sandbox.snapshot({ name, kind, stop })
+    if (flags.json) printJson(snapshot)
+    else print(snapshot.id)
+    return 0
+  },
+})

@@ -1,0 +1,44 @@
+import { define, SERVER_FLAGS, UsageError } from '../command.ts'
+import { print, printJson } from '../output.ts'
+import { ProgressBar } from '../progress.ts'
+import { imageReference } from '../reference.ts'
+import { serverOf } from '../server.ts'
+import { decimal, keyValues, mebibytes } from '../values.ts'
+
+const shell = (text: string): string[] => ['sh', '-c', text]
+
+export const command = define({
+  arguments: [{ name: 'name', summary: 'What to call it.' }],
+  flags: {
+    image: { summary: 'What to boot: any reference that `image pull` takes. Required.', value: 'REF' },
+    cpu: { summary: 'Virtual cores, such as 2 or 0.5. Default: 1.', value: 'N' },
+    memory: { summary: 'Memory, such as 512MiB. Default: 512MiB.', value: 'SIZE' },
+    disk: { summary: 'Disk that can be written, such as 10GiB. Default: 2GiB.', value: 'SIZE' },
+    env: { summary: 'Environment variable of everything run in it; may be given often.', value: 'K=V', multiple: true },
+    start: { summary: 'Shell command that is started at the build and goes on in every sandbox.', value: 'CMD' },
+    ready: { summary: 'Shell command that ends with 0 once the snapshot may be taken.', value: 'CMD' },
+    ...SERVER_FLAGS,
+  },
+  async run({ arguments: { name }, flags }) {
+    if (flags.image === undefined) throw new UsageError('--image REF is missing')
+    const size = {
+      ...(flags.cpu === undefined ? {} : { cpu: decimal('--cpu', flags.cpu) }),
+      ...(flags.memory === undefined ? {} : { memoryMiB: mebibytes('--memory', flags.memory) }),
+      ...(flags.disk === undefined ? {} : { diskMiB: mebibytes('--disk', flags.disk) }),
+    }
+    const options = {
+      name,
+      image: imageReference(flags.image),
+      size,
+      env: keyValues('--env', flags.env),
+      ...(flags.start === undefined ? {} : { startCommand: shell(flags.start) }),
+      ...(flags.ready === undefined ? {} : { readyCommand: shell(flags.ready) }),
+    }
+    using bar = new ProgressBar(`build ${name}`, flags.json)
+    const template = await serverOf(flags).templates.build({ ...options, onProgress: bar.step })
+    bar.done()
+    if (flags.json) printJson(template)
+    else print(template.name)
+    return 0
+  },
+})

@@ -1,0 +1,24 @@
+import { resolve } from 'node:path'
+import { define, JSON_FLAG } from '../command.ts'
+import { address } from '../values.ts'
+
+export const command = define({
+  arguments: [],
+  flags: {
+    detach: { summary: 'Start it in the background, and come back when it answers.', short: 'd' },
+    data: { summary: 'Data directory. Default: ICEBOX_DATA, else /var/lib/icebox.', value: 'DIR' },
+    listen: { summary: 'Address it listens on, port 0 for any. Default: 127.0.0.1:7070.', value: 'ADDR' },
+    ...JSON_FLAG,
+  },
+  async run({ flags: { detach, data, listen = '127.0.0.1:7070', json } }) {
+    const { defaultDataDirectory } = await import('@icebox/snapshot')
+    const options = {
+      dataDirectory: data === undefined ? defaultDataDirectory() : resolve(data),
+      listen: address('--listen', listen),
+      json,
+    }
+    if (detach) await (await import('../up/detached.ts')).startDetached(options)
+    else await (await import('../up/foreground.ts')).serve(options)
+    return 0
+  },
+})

@@ -1,0 +1,51 @@
+import { type Command, UsageError } from './command.ts'
+import { COMMANDS } from './commands.ts'
+import { report } from './failure.ts'
+import { explanation, overview } from './help.ts'
+import { Interrupted } from './interrupt.ts'
+import { note, print } from './output.ts'
+import { split, unknownCommand } from './words.ts'
+
+/** Exit status: 0 done, 1 failed, 2 wrong usage; exec, run and shell pass on that of their command. */
+async function main(argv: readonly string[]): Promise<number> {
+  const { words, group, before, after } = split(argv[0] === 'help' ? [...argv.slice(1), '--help'] : argv)
+  const given = [...before, ...after]
+  const terminator = given.indexOf('--')
+  const ours = terminator === -1 ? given : given.slice(0, terminator)
+  const wantsHelp = ours.includes('--help') || ours.includes('-h')
+  let command: Command | undefined
+  try {
+    const entry = words === undefined ? undefined : COMMANDS[words]
+    if (words === undefined || entry === undefined) {
+      if (given.length === 0 && group === undefined) print(overview())
+      else if (wantsHelp && given.every((word) => word.startsWith('-'))) print(overview(group))
+      else if (group === undefined && given[0] === '--version') print(await version())
+      else throw unknownCommand(group, given)
+      return 0
+    }
+    command = (await entry.load()).command
+    if (wantsHelp) {
+      print(explanation(words, entry.summary, command))
+      return 0
+    }
+    return await command.execute(given)
+  } catch (thrown) {
+    if (thrown instanceof Interrupted) {
+      note(thrown.message)
+      return thrown.status
+    }
+    report(thrown, ours.includes('--json'))
+    return thrown instanceof UsageError ? 2 : (command?.failureStatus ?? 1)
+  }
+}
+
+const version = async (): Promise<string> =>
+  (await import('../package.json', { with: { type: 'json' } })).default.version
+
+// A reader that has seen enough, as in `icebox ps | head`, is no failure of ours.
+for (const stream of [process.stdout, process.stderr])
+  stream.on('error', (error: Error) => {
+    process.exit('code' in error && error.code === 'EPIPE' ? 141 : 1)
+  })
+// Nothing that is still open, such as a stdin that nobody ends, holds the command back.
+process.exit(await main(process.argv.slice(2)))

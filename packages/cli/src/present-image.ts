@@ -1,0 +1,24 @@
+import { type Icebox, isIceboxError } from '@icebox/sdk'
+import { ProgressBar } from './progress.ts'
+import { imageReference } from './reference.ts'
+
+/**
+ * Makes sure that the server has an image, showing how far it is, and gives the reference to name it by. One that is there
+ * already is not asked for again: only `image pull` looks whether a tag has moved.
+ */
+export async function presentImage(
+  server: Icebox,
+  text: string,
+  quiet: boolean,
+  signal?: AbortSignal,
+): Promise<string> {
+  const reference = imageReference(text)
+  try {
+    await server.images.get(reference, { signal })
+  } catch (thrown) {
+    if (!isIceboxError(thrown, 'NotFound')) throw thrown
+    using bar = new ProgressBar(`pull ${reference}`, quiet)
+    await server.images.pull(reference, { onProgress: bar.step, signal })
+  }
+  return reference
+}
