@@ -56,6 +56,8 @@ export function sendFailure(thrown: unknown, request: FastifyRequest, reply: Fas
   }
   const error = toIceboxError(thrown)
   request.failure = error
+  // Set here too for what fails before any hook has run.
+  reply.header('x-request-id', request.id)
   if (error.code === 'Unauthorized') reply.header('www-authenticate', 'Bearer')
   // A string: no response schema applies to it.
   reply

@@ -7,19 +7,8 @@ export const PageQuery = {
   pageSize: integer(1, 1000).default(20),
 }
 
-interface Dated {
-  readonly metadata: { readonly name: string; readonly createdAt: string }
-}
-
-const newestFirst = (a: Dated, b: Dated): number =>
-  a.metadata.createdAt === b.metadata.createdAt
-    ? Number(a.metadata.name > b.metadata.name) - Number(a.metadata.name < b.metadata.name)
-    : a.metadata.createdAt < b.metadata.createdAt
-      ? 1
-      : -1
-
-/** One page, newest first, equal times by name: the same list always has the same order. A page past the end is empty. */
-export function paginate<R extends Dated, W>(
+/** One page of a list, whose order the control plane keeps the same. A page past the end is empty. */
+export function paginate<R, W>(
   resources: readonly R[],
   { page, pageSize }: { page: number; pageSize: number },
   wire: (resource: R) => W,
@@ -28,10 +17,7 @@ export function paginate<R extends Dated, W>(
   const totalItems = resources.length
   const totalPages = Math.ceil(totalItems / pageSize)
   return {
-    items: resources
-      .toSorted(newestFirst)
-      .slice(from, from + pageSize)
-      .map(wire),
+    items: resources.slice(from, from + pageSize).map(wire),
     pagination: { page, pageSize, totalItems, totalPages, hasNextPage: page < totalPages },
   }
 }

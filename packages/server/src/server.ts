@@ -106,7 +106,7 @@ function serveUpgrade(app: App, context: Context, request: IncomingMessage, sock
   // Answered as a plain request, refusals included, the connection has served its purpose.
   response.shouldKeepAlive = false
   response.assignSocket(socket as Socket)
-  response.on('finish', () => socket.end())
+  response.on('finish', () => socket.end(() => socket.destroy()))
   app.routing(request, response)
 }
 

@@ -83,10 +83,11 @@ export async function sandboxRoutes(app: App, context: Context): Promise<void> {
     },
     async (request, reply) => {
       const { state, metadata, ...paging } = request.query
+      const states = state && SANDBOX_STATES.filter((own) => state.includes(WIRE_STATE_OF_SANDBOX[own]))
+      // Terminated: sandboxes that are gone are not listed.
+      if (states?.length === 0) return paginate([], paging, wireSandbox)
       const filter = {
-        ...(state === undefined
-          ? {}
-          : { states: SANDBOX_STATES.filter((own) => state.includes(WIRE_STATE_OF_SANDBOX[own])) }),
+        ...(states === undefined ? {} : { states }),
         ...(metadata === undefined ? {} : { metadata: Object.fromEntries(new URLSearchParams(metadata)) }),
       }
       const sandboxes = await within(DEADLINE.read, (signal) => context.control.sandboxes.list(filter, signal), reply)
