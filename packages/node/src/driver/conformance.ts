@@ -27,7 +27,7 @@ export interface Installation {
   /** Ends the process that is the machine, as a crash would. */
   crash(machine: Machine): Promise<void>
   /** A directory whose file system holds so many bytes and no more. */
-  smallDirectory(bytes: number): Promise<string>
+  smallDirectory(bytes: number): Promise<{ path: string; remove(): Promise<void> }>
   /** Processes, mounts, namespaces, control groups and files of machines that are there now, for people. */
   traces(): Promise<string[]>
   /** Takes everything away. */
@@ -302,7 +302,7 @@ export function driverConformance(name: string, harness: Harness): void {
           signal,
         )
         for (const kind of ['memory', 'filesystem'] as const) {
-          await assert.rejects(save(machine, kind, small), (thrown) => {
+          await assert.rejects(save(machine, kind, small.path), (thrown) => {
             assert.ok(thrown instanceof IceboxError)
             assert.equal(thrown.code, 'NoSpace', thrown.message)
             return true
@@ -317,6 +317,7 @@ export function driverConformance(name: string, harness: Harness): void {
         await forget(saved.directory)
       } finally {
         await machine.kill(signal)
+        await small.remove()
       }
     })
 

@@ -2,7 +2,7 @@ import { execFile } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { mkdir, mkdtemp, readdir, readFile, rm, truncate, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
-import { basename, join } from 'node:path'
+import { basename, dirname, join } from 'node:path'
 import { promisify } from 'node:util'
 import { cacheDirectory } from '../../cache.ts'
 import { CgroupTree } from '../../cgroup/cgroup.ts'
@@ -40,7 +40,6 @@ export class GvisorInstallation implements Installation {
   readonly #runDirectories: string[] = []
   readonly #drivers: Driver[] = []
   readonly #dataDirectories: string[] = []
-  readonly #mounts: string[] = []
   dataDirectory = ''
   driver: Driver
 
@@ -88,7 +87,7 @@ export class GvisorInstallation implements Installation {
     if (process) await killProcess(process)
   }
 
-  async smallDirectory(bytes: number): Promise<string> {
+  async smallDirectory(bytes: number): Promise<{ path: string; remove(): Promise<void> }> {
     const image = join(await mkdtemp(join(this.dataDirectory, 'small-')), 'image')
     await writeFile(image, '')
     await truncate(image, bytes)
@@ -96,8 +95,11 @@ export class GvisorInstallation implements Installation {
     const directory = `${image}.mounted`
     await mkdir(directory)
     await exec('mount', ['-o', 'loop', image, directory])
-    this.#mounts.push(directory)
-    return directory
+    const remove = async () => {
+      await exec('umount', [directory])
+      await rm(dirname(image), { recursive: true })
+    }
+    return { path: directory, remove }
   }
 
   async traces(): Promise<string[]> {
@@ -122,7 +124,6 @@ export class GvisorInstallation implements Installation {
 
   async remove(): Promise<void> {
     await Promise.allSettled(this.#drivers.map((driver) => driver.close()))
-    for (const directory of this.#mounts) await exec('umount', [directory])
     for (const run of this.#runDirectories) {
       for (const { identity } of await findProcesses(`--root=${run}/`)) await killProcess(identity)
       const cgroups = await CgroupTree.open(join('/icebox', basename(run)))
