@@ -20,8 +20,9 @@ export function overview(group?: string): string {
     title('Commands'),
     columns(rows),
     '',
-    'Every command takes --json, and --help, which explains it; --version says which icebox this is. Sandboxes, snapshots and images are named by id, name or unique',
-    'prefix of the id. The server is that of --url or ICEBOX_URL, else the one of this machine (--data or ICEBOX_DATA).',
+    'Every command takes --json, and --help, which explains it; --version says which icebox this is. Sandboxes, snapshots and',
+    'images are named by id, name or unique prefix of the id. The server is that of --url or ICEBOX_URL, else the one of this',
+    'machine (--data or ICEBOX_DATA).',
   ]
     .join('\n')
     .trimStart()

@@ -19,7 +19,7 @@ async function main(argv: readonly string[]): Promise<number> {
     if (words === undefined || entry === undefined) {
       if (given.length === 0 && group === undefined) print(overview())
       else if (wantsHelp && given.every((word) => word.startsWith('-'))) print(overview(group))
-      else if (group === undefined && given[0] === '--version') print(await version())
+      else if (group === undefined && given[0] === '--version') print((await import('./version.ts')).VERSION)
       else throw unknownCommand(group, given)
       return 0
     }
@@ -38,9 +38,6 @@ async function main(argv: readonly string[]): Promise<number> {
     return thrown instanceof UsageError ? 2 : (command?.failureStatus ?? 1)
   }
 }
-
-const version = async (): Promise<string> =>
-  (await import('../package.json', { with: { type: 'json' } })).default.version
 
 // A reader that has seen enough, as in `icebox ps | head`, is no failure of ours.
 for (const stream of [process.stdout, process.stderr])

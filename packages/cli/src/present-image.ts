@@ -1,6 +1,6 @@
 import { type Icebox, isIceboxError } from '@icebox/sdk'
+import { imageReference } from './image-reference.ts'
 import { ProgressBar } from './progress.ts'
-import { imageReference } from './reference.ts'
 
 /**
  * Makes sure that the server has an image, showing how far it is, and gives the reference to name it by. One that is there

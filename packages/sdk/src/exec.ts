@@ -89,10 +89,8 @@ export class Exec implements PromiseLike<ExecResult>, AsyncIterable<ExecEvent> {
     this.#over.catch(() => {})
   }
 
-  then<A = ExecResult, B = never>(
-    onResult?: ((result: ExecResult) => A | PromiseLike<A>) | null,
-    onError?: ((thrown: unknown) => B | PromiseLike<B>) | null,
-  ): Promise<A | B> {
+  // Typed by the interface itself, so that callers may treat it as any other promise.
+  readonly then: Promise<ExecResult>['then'] = (onResult, onError) => {
     this.#result ??= this.#collect()
     return this.#result.then(onResult, onError)
   }
