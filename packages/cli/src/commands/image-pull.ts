@@ -1,8 +1,8 @@
 import { REFERENCE } from '../arguments.ts'
 import { define, SERVER_FLAGS } from '../command.ts'
+import { imageReference } from '../image-reference.ts'
 import { print, printJson } from '../output.ts'
 import { ProgressBar } from '../progress.ts'
-import { imageReference } from '../reference.ts'
 import { serverOf } from '../server.ts'
 
 export const command = define({

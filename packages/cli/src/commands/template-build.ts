@@ -1,7 +1,7 @@
 import { define, SERVER_FLAGS, UsageError } from '../command.ts'
+import { imageReference } from '../image-reference.ts'
 import { print, printJson } from '../output.ts'
 import { ProgressBar } from '../progress.ts'
-import { imageReference } from '../reference.ts'
 import { serverOf } from '../server.ts'
 import { decimal, keyValues, mebibytes } from '../values.ts'
 
