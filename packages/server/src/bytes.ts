@@ -1,7 +1,7 @@
 import type { OutgoingHttpHeaders } from 'node:http'
 import { IceboxError } from '@icebox/model'
 import type { FastifyReply } from 'fastify'
-import { ClientGone } from './deadline.ts'
+import { ClientGone } from './client.ts'
 import { pump, sendHead } from './stream.ts'
 
 /** Bytes read before the head is sent: what ends within them has a known length, whatever its file system says. */

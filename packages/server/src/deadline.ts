@@ -1,5 +1,6 @@
 import { IceboxError } from '@icebox/model'
 import type { FastifyReply } from 'fastify'
+import { ClientGone, onceOver } from './client.ts'
 
 /** Milliseconds a request may take before it is answered with `DeadlineExceeded`. */
 export const DEADLINE = {
@@ -10,11 +11,6 @@ export const DEADLINE = {
   /** Work that ends with its request: forks, pulls, uploads, exports, rereading a snapshot. */
   work: 3_600_000,
 } as const
-
-/** Why a signal fired whose client is no longer there to be told. */
-export class ClientGone extends Error {
-  override readonly name = 'AbortError'
-}
 
 /**
  * Runs work with a signal that fires at the deadline and, when `client` is given, when the client goes away: pass it for
@@ -36,12 +32,11 @@ export async function within<T>(
     () => abort(new IceboxError('DeadlineExceeded', `the request was not done within ${milliseconds / 1000} s`)),
     milliseconds,
   )
-  const gone = () => abort(new ClientGone('the client went away'))
-  client?.raw.once('close', gone)
+  const forget = client && onceOver(client, () => abort(new ClientGone()))
   try {
     return await Promise.race([work(controller.signal), aborted])
   } finally {
     clearTimeout(timer)
-    client?.raw.off('close', gone)
+    forget?.()
   }
 }

@@ -1,6 +1,7 @@
 import type { Accepted } from '@icebox/control'
 import type { FastifyReply } from 'fastify'
 import { z } from 'zod'
+import { onceOver } from './client.ts'
 
 /** Seconds; more is taken as this. */
 const LONGEST_WAIT = 3600
@@ -36,13 +37,13 @@ export async function settle<R>(
   const { promise: over, resolve } = Promise.withResolvers<undefined>()
   const stop = () => resolve(undefined)
   const timer = setTimeout(stop, seconds * 1000)
-  reply.raw.once('close', stop)
+  const forget = onceOver(reply, stop)
   closing.addEventListener('abort', stop, { once: true })
   try {
     return await Promise.race([settled, over])
   } finally {
     clearTimeout(timer)
-    reply.raw.off('close', stop)
+    forget()
     closing.removeEventListener('abort', stop)
   }
 }

@@ -1,7 +1,7 @@
 import type { OutgoingHttpHeaders } from 'node:http'
 import { IceboxError } from '@icebox/model'
 import type { FastifyReply } from 'fastify'
-import { ClientGone } from './deadline.ts'
+import { ClientGone, onceOver } from './client.ts'
 
 /** The streamed answers that have not ended. They have no deadline: each lives as long as its client. */
 export class Streams {
@@ -19,10 +19,11 @@ export class Streams {
     const controller = new AbortController()
     const { signal } = controller
     this.#open.add(controller)
-    reply.raw.once('close', () => {
+    onceOver(reply, () => {
       this.#open.delete(controller)
-      controller.abort(new ClientGone('the client went away'))
+      controller.abort(new ClientGone())
     })
+    signal.throwIfAborted()
     const { promise: aborted, reject } = Promise.withResolvers<never>()
     const abort = () => reject(signal.reason)
     signal.addEventListener('abort', abort, { once: true })

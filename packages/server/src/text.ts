@@ -1,6 +1,6 @@
 import { IceboxError, isError } from '@icebox/model'
 import type { FastifyReply } from 'fastify'
-import { ClientGone } from './deadline.ts'
+import { ClientGone } from './client.ts'
 import { pump, sendHead } from './stream.ts'
 
 /** Answers with text of unknown length, as it comes. Cut when its source fails, so that the client sees that it is not whole. */

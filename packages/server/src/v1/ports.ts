@@ -1,8 +1,9 @@
 import type { Duplex } from 'node:stream'
 import { type GuestConnection, IceboxError } from '@icebox/model'
 import { z } from 'zod'
+import { ClientGone } from '../client.ts'
 import type { App, Context } from '../context.ts'
-import { ClientGone, DEADLINE } from '../deadline.ts'
+import { DEADLINE } from '../deadline.ts'
 import { integer } from '../parameters.ts'
 import { FAILURES, Ref } from '../schemas.ts'
 

@@ -1,4 +1,5 @@
 import { z } from 'zod'
+import { onceOver } from '../client.ts'
 import { type App, type Context, ServerInfo, SHUTDOWN_MODES } from '../context.ts'
 import { FAILURES, optional } from '../schemas.ts'
 
@@ -62,7 +63,7 @@ export async function serverRoutes(app: App, context: Context): Promise<void> {
     },
     async (request, reply) => {
       const { mode } = request.body
-      reply.raw.once('close', () => context.onShutdown(mode))
+      onceOver(reply, () => context.onShutdown(mode))
       return reply.code(202).send({ mode })
     },
   )
