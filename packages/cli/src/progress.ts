@@ -4,38 +4,33 @@ import { note, paint, size } from './output.ts'
 const WIDTH = 24
 const REDRAW_MS = 100
 /** Work that is over before is not worth a line. */
-const QUIET_MS = 300
+const QUIET_MS = { live: 300, plain: 1000 }
 
 /**
- * Shows on stderr how far long work is: a line that is redrawn on a terminal, else one plain line for each phase.
- * `done` leaves nothing of the line behind.
+ * Shows on stderr how far long work is: a line that is redrawn on a terminal, else one plain line for each phase that takes
+ * its time. `done` leaves nothing of the redrawn line behind.
  */
 export class ProgressBar implements Disposable {
   readonly #title: string
   readonly #live = process.stderr.isTTY === true
-  readonly #silent: boolean
+  readonly #begin = performance.now()
   readonly #timer: NodeJS.Timeout | undefined
   #step: Step = {}
-  #phase: string | undefined
+  #phaseBegin = performance.now()
+  #said: string | undefined
   #drawn = false
 
   /** @param silent as with --json, when stderr is for programs */
   constructor(title: string, silent: boolean) {
     this.#title = title
-    this.#silent = silent
-    if (silent || !this.#live) return
-    const begin = performance.now()
-    this.#timer = setInterval(() => {
-      if (performance.now() - begin >= QUIET_MS) this.#draw(performance.now() - begin)
-    }, REDRAW_MS)
+    if (silent) return
+    this.#timer = setInterval(() => (this.#live ? this.#draw() : this.#say()), REDRAW_MS)
     this.#timer.unref()
   }
 
   readonly step = (step: Step): void => {
+    if (step.phase !== this.#step.phase) this.#phaseBegin = performance.now()
     this.#step = step
-    if (this.#silent || this.#live || step.phase === undefined || step.phase === this.#phase) return
-    this.#phase = step.phase
-    note(`${this.#title}: ${step.phase}`)
   }
 
   done(): void {
@@ -48,7 +43,16 @@ export class ProgressBar implements Disposable {
     this.done()
   }
 
-  #draw(elapsedMs: number): void {
+  #say(): void {
+    const { phase } = this.#step
+    if (phase === undefined || phase === this.#said || performance.now() - this.#phaseBegin < QUIET_MS.plain) return
+    this.#said = phase
+    note(`${this.#title}: ${phase}`)
+  }
+
+  #draw(): void {
+    const elapsedMs = performance.now() - this.#begin
+    if (elapsedMs < QUIET_MS.live) return
     const seconds = `${Math.floor(elapsedMs / 1000)}s`
     const parts = [paint('bold', this.#title, process.stderr), this.#step.phase ?? '', amount(this.#step), seconds]
     process.stderr.write(`\r\u001b[K${clip(parts.filter((part) => part !== '').join('  '))}`)

@@ -50,8 +50,9 @@ function stdinSpeaks(): boolean {
 }
 
 const windowSize = () => ({
-  cols: process.stdout.columns ?? 80,
-  rows: process.stdout.rows ?? 24,
+  // 0 is what a terminal says that nobody has told its size.
+  cols: process.stdout.columns || 80,
+  rows: process.stdout.rows || 24,
 })
 
 /**

@@ -5,8 +5,8 @@ import { Readable } from 'node:stream'
 import { test } from 'node:test'
 import { IceboxError, isIceboxError } from './error.ts'
 import { Icebox } from './icebox.ts'
-import { NOT_FOUND, peer, SANDBOX, sendJson } from './peer.fixture.ts'
 import { ForkError } from './sandbox.ts'
+import { NOT_FOUND, peer, SANDBOX, sendJson } from './testing.ts'
 
 const page = (items: unknown[], hasNextPage: boolean) => ({
   items,

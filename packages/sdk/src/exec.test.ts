@@ -5,8 +5,8 @@ import { test } from 'node:test'
 import type { ExecEvent } from '@icebox/model'
 import fc from 'fast-check'
 import { IceboxError } from './error.ts'
-import { type Asked, peer, sendJson } from './peer.fixture.ts'
 import { LineDecoder } from './streams.ts'
+import { type Asked, peer, sendJson } from './testing.ts'
 
 const INFO = {
   id: '7',
