@@ -1,5 +1,5 @@
 import { mkdtemp, readdir, rename, rm } from 'node:fs/promises'
-import { dirname, join } from 'node:path'
+import { join } from 'node:path'
 import { IceboxError, isId, type Progress, type SnapshotFault, type SnapshotId } from '@icebox/model'
 import { abortable, throwIfAborted } from './abortable.ts'
 import { type ExtraFile, exportSnapshot } from './archive/export.ts'
@@ -161,7 +161,8 @@ export class Snapshots {
 
   /**
    * Writes one tar file with the snapshot and further files, complete and durable once this resolves.
-   * Throws NotFound, SnapshotCorrupt, AlreadyExists (the file), NoSpace, NotImplemented (it needs blobs of others).
+   * Throws NotFound, SnapshotCorrupt, AlreadyExists (the file), InvalidArgument (it cannot be written there), NoSpace,
+   * NotImplemented (it needs blobs of others).
    */
   async exportTo(
     id: SnapshotId,
@@ -173,7 +174,6 @@ export class Snapshots {
     await this.open(id, signal)
     await this.digest(id, signal)
     const stored = await readStored(this.#path(id), id)
-    await requireSpace(dirname(file), describe(stored).bytes, 'the export')
     await exportSnapshot(stored, file, extras, progress, signal)
   }
 

@@ -1,6 +1,5 @@
-import { createHash } from 'node:crypto'
-import { createWriteStream } from 'node:fs'
-import { access, rename, rm, stat } from 'node:fs/promises'
+import { createHash, randomUUID } from 'node:crypto'
+import { access, open, rename, rm, stat } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { pipeline } from 'node:stream/promises'
 import { IceboxError, type Progress } from '@icebox/model'
@@ -8,7 +7,9 @@ import { type Pack, pack } from 'tar-stream'
 import { sync } from '../durable.ts'
 import { digestFile, readSlices } from '../hash.ts'
 import { encodeManifest } from '../manifest.ts'
+import { requireSpace } from '../space.ts'
 import { blobPath, type Stored } from '../stored.ts'
+import { bytesOf } from './bytes.ts'
 import { type Announced, encodeIndex, entriesOf, INDEX, type Index, totalBytes } from './index-entry.ts'
 
 /** A further file in an export, such as the image below the snapshot. */
@@ -32,29 +33,21 @@ export async function exportSnapshot(
       `snapshot ${manifest.id} needs blobs of other snapshots, which an export cannot hold`,
     )
   if (await exists(file)) throw new IceboxError('AlreadyExists', `the file ${file} exists already`)
-  const { checksum: _, ...content } = manifest
-  const index: Index = {
-    version: 1,
-    manifest: encodeManifest(content),
-    blobs: manifest.blobs.map(({ name, bytes }) => ({ name, bytes, digest: blobs[name]?.digest ?? '' })),
-    extras: await Promise.all(
-      extras.map(async ({ name, path }) => ({
-        name,
-        bytes: (await stat(path)).size,
-        digest: await digestFile(path, signal),
-      })),
-    ),
-  }
   const paths = new Map<string, string>([
     ...manifest.blobs.map(({ name }) => [`blobs/${name}`, blobPath(directory, name)] as const),
     ...extras.map(({ name, path }) => [`extras/${name}`, path] as const),
   ])
-  const total = totalBytes(index)
-  let done = 0
-  const draft = `${file}.partial`
-  const archive = pack()
+  const draft = `${file}.${randomUUID()}.partial`
+  const target = await open(draft, 'wx', 0o600).catch((thrown: unknown) => {
+    throw new IceboxError('InvalidArgument', `${file} cannot be written: ${String(thrown)}`, { cause: thrown })
+  })
   try {
-    const written = pipeline(archive, createWriteStream(draft, { mode: 0o600 }), { signal })
+    const index = await announce({ directory, manifest, blobs }, extras, signal)
+    const total = totalBytes(index)
+    await requireSpace(dirname(file), total, 'the export')
+    const archive = pack()
+    const written = target.writeFile(bytesOf(archive), { signal })
+    let done = 0
     const packed = async () => {
       archive.entry({ name: INDEX, mode: 0o600 }, encodeIndex(index))
       for (const [name, announced] of entriesOf(index)) {
@@ -67,12 +60,31 @@ export async function exportSnapshot(
     }
     // A failure of either side ends the other.
     await Promise.all([written, packed().catch((thrown: unknown) => Promise.reject(fail(archive, thrown)))])
-    await sync(draft)
+    await target.sync()
     await rename(draft, file)
     await sync(dirname(file))
   } catch (thrown) {
     await rm(draft, { force: true })
     throw IceboxError.from(thrown)
+  } finally {
+    await target.close()
+  }
+}
+
+/** What the export will hold. */
+async function announce({ manifest, blobs }: Stored, extras: ExtraFile[], signal: AbortSignal): Promise<Index> {
+  const { checksum: _, ...content } = manifest
+  return {
+    version: 1,
+    manifest: encodeManifest(content),
+    blobs: manifest.blobs.map(({ name, bytes }) => ({ name, bytes, digest: blobs[name]?.digest ?? '' })),
+    extras: await Promise.all(
+      extras.map(async ({ name, path }) => ({
+        name,
+        bytes: (await stat(path)).size,
+        digest: await digestFile(path, signal),
+      })),
+    ),
   }
 }
 

@@ -7,6 +7,7 @@ import { IceboxError, type Progress } from '@icebox/model'
 import { extract } from 'tar-stream'
 import { DRAFT_PREFIX, type DraftDirectory } from '../draft.ts'
 import { decodeManifest, type Manifest } from '../manifest.ts'
+import { bytesOf } from './bytes.ts'
 import {
   type Announced,
   decodeIndex,
@@ -44,11 +45,10 @@ export async function receive(
 ): Promise<Incoming> {
   const refused = (problem: string, cause?: unknown) =>
     new IceboxError('InvalidArgument', `${file} is not an export of Icebox: ${problem}`, { cause })
-  const size = (
-    await stat(file).catch((thrown: unknown) => {
-      throw new IceboxError('InvalidArgument', `${file} cannot be read: ${String(thrown)}`, { cause: thrown })
-    })
-  ).size
+  const about = await stat(file).catch((thrown: unknown) => {
+    throw new IceboxError('InvalidArgument', `${file} cannot be read: ${String(thrown)}`, { cause: thrown })
+  })
+  if (!about.isFile()) throw refused('it is not a file')
   const archive = extract()
   const feeding = pipeline(createReadStream(file, { highWaterMark: 1_048_576 }), archive, { signal })
   feeding.catch(() => {})
@@ -72,8 +72,11 @@ export async function receive(
         for (const [announced, about] of entriesOf(index)) outstanding.set(announced, about)
         if (outstanding.size !== index.blobs.length + index.extras.length) throw refused('it announces a name twice')
         total = totalBytes(index)
-        if (total > size)
-          throw new IceboxError('SnapshotCorrupt', `${file} is cut off: it announces ${total} bytes and has ${size}`)
+        if (total > about.size)
+          throw new IceboxError(
+            'SnapshotCorrupt',
+            `${file} is cut off: it announces ${total} bytes and has ${about.size}`,
+          )
         draft = await begin(total)
         extrasDirectory = await mkdtemp(join(tmp, `${DRAFT_PREFIX}extras-`))
         continue
@@ -130,14 +133,6 @@ function incoming(
         await discard()
       }
     },
-  }
-}
-
-/** The tar reader gives buffers, and its types do not say so. */
-async function* bytesOf(entry: AsyncIterable<unknown>): AsyncGenerator<Uint8Array> {
-  for await (const chunk of entry) {
-    if (!(chunk instanceof Uint8Array)) throw new TypeError('the tar reader gave something else than bytes')
-    yield chunk
   }
 }
 
