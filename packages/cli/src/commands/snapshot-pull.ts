@@ -1,4 +1,4 @@
-import { dirname, join } from 'node:path'
+import { dirname, resolve } from 'node:path'
 import { REFERENCE } from '../arguments.ts'
 import { define, JSON_FLAG } from '../command.ts'
 import { interruption } from '../interrupt.ts'
@@ -18,7 +18,7 @@ export const command = define({
     const { cacheDirectory, defaultFileName, pullToExt4 } = await import('@icebox/node')
     const file = flags.output ?? defaultFileName(ref)
     using bar = new ProgressBar(`pull ${ref}`, flags.json)
-    const directories = { cacheDirectory: cacheDirectory(), workDirectory: dirname(join(process.cwd(), file)) }
+    const directories = { cacheDirectory: cacheDirectory(), workDirectory: dirname(resolve(file)) }
     const pulled = await pullToExt4(ref, file, { ...sizeBytes, ...directories }, bar.step, interruption())
     bar.done()
     if (flags.json) printJson({ id: pulled.digest, file, ...pulled })
