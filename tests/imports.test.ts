@@ -44,7 +44,10 @@ test('an import against any of the rules is found', (t) => {
     mkdirSync(dirname(join(root, path)), { recursive: true })
     writeFileSync(join(root, path), text)
   }
-  write('tsconfig.json', JSON.stringify({ compilerOptions: { noEmit: true }, include: ['packages/*/src', 'tests'] }))
+  write(
+    'tsconfig.json',
+    JSON.stringify({ compilerOptions: { noEmit: true }, include: ['packages/*/src', 'tests', 'bench'] }),
+  )
   write('package.json', JSON.stringify({ devDependencies: { 'fast-check': '1' } }))
   write('packages/node/package.json', JSON.stringify({ dependencies: { zod: '1' } }))
   symlinkSync(join(ROOT, 'node_modules'), join(root, 'node_modules'))
@@ -55,6 +58,7 @@ test('an import against any of the rules is found', (t) => {
   )
   write('packages/node/src/good.test.ts', "import fc from 'fast-check'\nimport { spawn } from 'node:child_process'\n")
   write('packages/sdk/src/good.ts', "import type { X } from '@icebox/model'\nexport type { Y } from '@icebox/model'\n")
+  write('bench/good.ts', "import { x } from '../packages/node/src/x.ts'\n")
   write('tests/good.ts', "import { x } from '@icebox/cli'\nimport './a.ts'\n")
   const { faults } = importFaults(root)
   for (const [path, source, expected] of SEEDED) {
