@@ -1,0 +1,174 @@
+//! Frames: how messages travel on the byte stream. Knows nothing of the transport.
+
+pub const MAGIC: [u8; 4] = [0xf1, b'I', b'C', b'E'];
+pub const VERSION: u8 = 1;
+pub const HEADER: usize = 28;
+pub const MAX_PAYLOAD: usize = 32 * 1024;
+/// A message longer than one frame continues in the next frame of its channel.
+pub const MORE: u16 = 1;
+/// Zero bytes that end any half frame: its length is bounded by this.
+pub const PADDING: usize = HEADER + MAX_PAYLOAD;
+
+pub mod kind {
+    pub const ATTACH: u8 = 1;
+    pub const ATTACHED: u8 = 2;
+    pub const OPEN: u8 = 3;
+    pub const REPLY: u8 = 4;
+    pub const ERROR: u8 = 5;
+    pub const DATA: u8 = 6;
+    pub const CREDIT: u8 = 7;
+    pub const END: u8 = 8;
+    pub const CLOSE: u8 = 9;
+    pub const EVENT: u8 = 10;
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    pub kind: u8,
+    pub flags: u16,
+    pub epoch: u32,
+    pub channel: u32,
+    pub payload: Vec<u8>,
+}
+
+const fn tables() -> [[u32; 256]; 8] {
+    let mut t = [[0u32; 256]; 8];
+    let mut i = 0;
+    while i < 256 {
+        let mut c = i as u32;
+        let mut k = 0;
+        while k < 8 {
+            c = if c & 1 != 0 { 0xedb8_8320 ^ (c >> 1) } else { c >> 1 };
+            k += 1;
+        }
+        t[0][i] = c;
+        i += 1;
+    }
+    let mut i = 0;
+    while i < 256 {
+        let mut k = 1;
+        while k < 8 {
+            let before = t[k - 1][i];
+            t[k][i] = t[0][(before & 0xff) as usize] ^ (before >> 8);
+            k += 1;
+        }
+        i += 1;
+    }
+    t
+}
+static TABLES: [[u32; 256]; 8] = tables();
+
+/// CRC-32 as in zlib, eight bytes at a time.
+pub fn crc32(bytes: &[u8]) -> u32 {
+    let t = &TABLES;
+    let mut c = !0u32;
+    let mut chunks = bytes.chunks_exact(8);
+    for b in &mut chunks {
+        let lo = u32::from_le_bytes([b[0], b[1], b[2], b[3]]) ^ c;
+        c = t[7][(lo & 0xff) as usize]
+            ^ t[6][((lo >> 8) & 0xff) as usize]
+            ^ t[5][((lo >> 16) & 0xff) as usize]
+            ^ t[4][(lo >> 24) as usize]
+            ^ t[3][b[4] as usize]
+            ^ t[2][b[5] as usize]
+            ^ t[1][b[6] as usize]
+            ^ t[0][b[7] as usize];
+    }
+    for b in chunks.remainder() {
+        c = t[0][((c ^ u32::from(*b)) & 0xff) as usize] ^ (c >> 8);
+    }
+    !c
+}
+
+/// Appends one frame. The payload must not exceed MAX_PAYLOAD.
+pub fn encode(out: &mut Vec<u8>, kind: u8, flags: u16, epoch: u32, channel: u32, payload: &[u8]) {
+    debug_assert!(payload.len() <= MAX_PAYLOAD);
+    let start = out.len();
+    out.extend_from_slice(&MAGIC);
+    out.push(VERSION);
+    out.push(kind);
+    out.extend_from_slice(&flags.to_le_bytes());
+    out.extend_from_slice(&epoch.to_le_bytes());
+    out.extend_from_slice(&channel.to_le_bytes());
+    out.extend_from_slice(&(payload.len() as u32).to_le_bytes());
+    out.extend_from_slice(&crc32(payload).to_le_bytes());
+    let check = crc32(&out[start..start + 24]);
+    out.extend_from_slice(&check.to_le_bytes());
+    out.extend_from_slice(payload);
+}
+
+fn word(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+/// Finds frames in a stream that may hold anything. What is not a sound frame is skipped and counted; because the header has
+/// a checksum of its own, a damaged payload is dropped whole and nothing inside it is ever taken for a frame.
+pub struct Parser {
+    buffer: Vec<u8>,
+    start: usize,
+    /// Bytes skipped, padding included.
+    pub skipped: u64,
+}
+
+impl Parser {
+    pub fn new() -> Parser {
+        Parser { buffer: Vec::new(), start: 0, skipped: 0 }
+    }
+
+    pub fn feed(&mut self, bytes: &[u8]) {
+        if self.start == self.buffer.len() {
+            self.buffer.clear();
+            self.start = 0;
+        } else if self.start > PADDING {
+            self.buffer.drain(..self.start);
+            self.start = 0;
+        }
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    fn skip(&mut self, bytes: usize) {
+        self.start += bytes;
+        self.skipped += bytes as u64;
+    }
+
+    pub fn next(&mut self) -> Option<Frame> {
+        loop {
+            let rest = &self.buffer[self.start..];
+            let at = rest.iter().position(|b| *b == MAGIC[0]).unwrap_or(rest.len());
+            if at > 0 {
+                self.skip(at);
+                continue;
+            }
+            let seen = rest.len().min(MAGIC.len());
+            if rest[..seen] != MAGIC[..seen] {
+                self.skip(1);
+                continue;
+            }
+            if rest.len() < HEADER {
+                return None;
+            }
+            let length = word(rest, 16) as usize;
+            if crc32(&rest[..24]) != word(rest, 24) || length > MAX_PAYLOAD {
+                self.skip(1);
+                continue;
+            }
+            if rest.len() < HEADER + length {
+                return None;
+            }
+            let payload = &rest[HEADER..HEADER + length];
+            if rest[4] != VERSION || crc32(payload) != word(rest, 20) {
+                self.skip(HEADER + length);
+                continue;
+            }
+            let frame = Frame {
+                kind: rest[5],
+                flags: u16::from_le_bytes([rest[6], rest[7]]),
+                epoch: word(rest, 8),
+                channel: word(rest, 12),
+                payload: payload.to_vec(),
+            };
+            self.start += HEADER + length;
+            return Some(frame);
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Holding user processes between a restore and HELLO.

@@ -1,0 +1,155 @@
+//! The guest's end of the link: frames in, frames out, one epoch at a time. Neither direction ever blocks.
+
+use crate::failure::Failure;
+use crate::frame::{self, kind, Frame, Parser, MAX_PAYLOAD, MORE};
+use crate::sys::{self, Got};
+use std::collections::BTreeMap;
+use std::os::unix::io::RawFd;
+
+/// Streams wait while more than this is queued for the host.
+const BUSY: usize = 128 * 1024;
+/// Requests are not read while more than this is queued: answers need room too.
+const FULL: usize = 4 << 20;
+/// Longest message from the host, over all its frames.
+const MAX_MESSAGE: usize = 1 << 20;
+
+pub struct Link {
+    pub input: RawFd,
+    pub output: RawFd,
+    parser: Parser,
+    queue: Vec<u8>,
+    sent: usize,
+    /// The last write found no room.
+    pub blocked: bool,
+    /// Nobody holds the other end at this moment.
+    pub ended: bool,
+    pub epoch: u32,
+    partial: BTreeMap<u32, Vec<u8>>,
+    scratch: Vec<u8>,
+}
+
+impl Link {
+    pub fn new(input: RawFd, output: RawFd) -> Link {
+        sys::set_nonblocking(input);
+        sys::set_nonblocking(output);
+        Link {
+            input,
+            output,
+            parser: Parser::new(),
+            queue: Vec::new(),
+            sent: 0,
+            blocked: false,
+            ended: false,
+            epoch: 0,
+            partial: BTreeMap::new(),
+            scratch: vec![0; 64 * 1024],
+        }
+    }
+
+    fn queued(&self) -> usize {
+        self.queue.len() - self.sent
+    }
+    /// Whether a stream may queue one more frame.
+    pub fn has_room(&self) -> bool {
+        self.queued() < BUSY
+    }
+    pub fn wants_input(&self) -> bool {
+        self.queued() < FULL
+    }
+    pub fn wants_output(&self) -> bool {
+        self.queued() > 0
+    }
+
+    /// Queues a message in as many frames as it needs. Without a host attached it is dropped.
+    pub fn send(&mut self, kind: u8, channel: u32, payload: &[u8]) {
+        if self.epoch == 0 {
+            return;
+        }
+        if self.sent == self.queue.len() {
+            self.queue.clear();
+            self.sent = 0;
+            if self.queue.capacity() > 2 * BUSY {
+                self.queue.shrink_to(BUSY);
+            }
+        } else if self.sent > BUSY {
+            self.queue.drain(..self.sent);
+            self.sent = 0;
+        }
+        let mut rest = payload;
+        while rest.len() > MAX_PAYLOAD {
+            let (head, tail) = rest.split_at(MAX_PAYLOAD);
+            frame::encode(&mut self.queue, kind, MORE, self.epoch, channel, head);
+            rest = tail;
+        }
+        frame::encode(&mut self.queue, kind, 0, self.epoch, channel, rest);
+    }
+
+    pub fn fail(&mut self, channel: u32, failure: &Failure) {
+        self.send(kind::ERROR, channel, &failure.encode());
+    }
+
+    /// Begins an epoch: what was queued for the last one goes, even a frame half written, which the padding ends.
+    pub fn attach(&mut self, epoch: u32, greeting: &[u8]) {
+        self.epoch = epoch;
+        self.partial.clear();
+        self.queue.clear();
+        self.queue.resize(frame::PADDING, 0);
+        self.sent = 0;
+        self.send(kind::ATTACHED, 0, greeting);
+    }
+
+    pub fn flush(&mut self) {
+        self.blocked = false;
+        while self.sent < self.queue.len() {
+            match sys::write(self.output, &self.queue[self.sent..]) {
+                Ok(0) => {
+                    self.blocked = true;
+                    return;
+                }
+                Ok(n) => self.sent += n,
+                Err(_) => {
+                    self.ended = true;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Reads what is there and hands over whole messages. Frames of other epochs are dropped; ATTACH belongs to none.
+    pub fn receive(&mut self, messages: &mut Vec<Frame>) {
+        match sys::read(self.input, &mut self.scratch) {
+            Ok(Got::Bytes(n)) => {
+                self.ended = false;
+                self.parser.feed(&self.scratch[..n]);
+            }
+            Ok(Got::Later) => self.ended = false,
+            Ok(Got::End) | Err(_) => self.ended = true,
+        }
+        while let Some(mut frame) = self.parser.next() {
+            if frame.kind == kind::ATTACH {
+                self.partial.clear();
+                messages.push(frame);
+                continue;
+            }
+            // Whether the epoch is still the current one is asked again when the message is handled.
+            if frame.flags & MORE != 0 || self.partial.contains_key(&frame.channel) {
+                let whole = self.partial.entry(frame.channel).or_default();
+                if whole.len() + frame.payload.len() <= MAX_MESSAGE {
+                    whole.extend_from_slice(&frame.payload);
+                } else {
+                    whole.resize(MAX_MESSAGE + 1, 0);
+                }
+                if frame.flags & MORE != 0 {
+                    continue;
+                }
+                frame.payload = self.partial.remove(&frame.channel).unwrap_or_default();
+                if frame.payload.len() > MAX_MESSAGE {
+                    let too_large = Failure::new("TooLarge", "a request is larger than 1 MiB");
+                    self.fail(frame.channel, &too_large);
+                    continue;
+                }
+            }
+            messages.push(frame);
+        }
+    }
+}
