@@ -10,7 +10,7 @@ export const command = define({
   arguments: [REFERENCE],
   flags: {
     output: { summary: 'File to write. Default: named after the reference.', value: 'FILE', short: 'o' },
-    size: { summary: 'Size of the file system, such as 10GiB. Default: what it needs.', value: 'SIZE' },
+    size: { summary: 'Size of the file system, such as 10GiB. Default: with room to spare.', value: 'SIZE' },
     ...JSON_FLAG,
   },
   async run({ arguments: { ref }, flags }) {
