@@ -1,4 +1,4 @@
-import { mkdtemp, readdir, rename, rm, stat } from 'node:fs/promises'
+import { chmod, mkdtemp, readdir, rename, rm, stat } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import { command } from './command.ts'
 import { withLock } from './lock.ts'
@@ -24,6 +24,7 @@ export async function makeOnce(
       const scratch = await mkdtemp(join(parent, prefix))
       try {
         const made = await make(scratch)
+        await chmod(made, 0o755)
         // Otherwise a power failure could leave the name with empty files behind it.
         await command('sync', ['--file-system', made], { deadlineMs: 300_000 }, signal)
         await rename(made, target)

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import { chmod, readFile } from 'node:fs/promises'
+import { readFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { cacheDirectory } from '../cache.ts'
@@ -69,7 +69,6 @@ export async function ensureRunsc(signal: AbortSignal, say: (line: string) => vo
       )
       const said = await firstLine(built, ['--version'], signal)
       if (said !== `runsc version ${version}`) throw new Error(`the runsc just built says "${said}", not ${version}`)
-      await chmod(scratch, 0o755)
       return scratch
     },
     signal,
