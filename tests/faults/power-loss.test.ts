@@ -15,6 +15,7 @@ const MANIFEST: ManifestInput = {
   imageDigest: DIGEST,
   agent: { version: '1', digest: DIGEST },
   labels: {},
+  env: {},
   files: ['pages.img'],
 }
 const PAGES = 'p'.repeat(3_000_000)

@@ -4,8 +4,9 @@ import { BlobName } from './manifest.ts'
 import { Digest, seal, unseal } from './sealed.ts'
 
 /**
- * What this machine knows of the bytes of one blob. The inode and its times change whenever anybody writes to the file by
- * ordinary means (and when it is copied), so that as long as they are equal a restore need not read it all.
+ * What this machine knows of the bytes of one blob. Its modification time changes whenever anybody writes to it by ordinary
+ * means, and its inode when it is copied, so that as long as both are equal a restore need not read it all. The time of the
+ * inode's own change says nothing: it moves whenever a driver makes or removes a hard link to the blob.
  */
 export const BlobFacts = z.strictObject({
   /** Length. */
@@ -15,7 +16,6 @@ export const BlobFacts = z.strictObject({
   inode: z.string(),
   /** Nanoseconds since 1970, decimal. */
   modifiedNs: z.string(),
-  changedNs: z.string(),
   /** Absent until it has been computed. */
   digest: Digest.optional(),
 })
@@ -47,13 +47,9 @@ export async function observe(path: string): Promise<BlobFacts | undefined> {
     allocatedBytes: Number(found.blocks) * 512,
     inode: String(found.ino),
     modifiedNs: String(found.mtimeNs),
-    changedNs: String(found.ctimeNs),
   }
 }
 
 /** Nobody has written to the file in between, by ordinary means. */
 export const untouched = (before: BlobFacts, now: BlobFacts): boolean =>
-  before.bytes === now.bytes &&
-  before.inode === now.inode &&
-  before.modifiedNs === now.modifiedNs &&
-  before.changedNs === now.changedNs
+  before.bytes === now.bytes && before.inode === now.inode && before.modifiedNs === now.modifiedNs

@@ -16,6 +16,7 @@ const INPUT = {
   imageDigest: DIGEST,
   agent: { version: '0.1.0', digest: DIGEST },
   labels: {},
+  env: {},
   files: ['checkpoint.img', 'pages.img'],
 }
 /** A program that kills itself with SIGKILL right before the step with this number: a call that changes or syncs files. */

@@ -1,4 +1,4 @@
-import { chmod, mkdir, mkdtemp, readdir, rename, rm } from 'node:fs/promises'
+import { mkdir, mkdtemp, readdir, rename, rm } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { IceboxError, type SnapshotId } from '@icebox/model'
 import { throwIfAborted } from './abortable.ts'
@@ -96,11 +96,8 @@ export class DraftDirectory {
   }
 
   async #settle(name: string): Promise<void> {
-    const path = join(this.files, name)
     await this.#observe(name)
-    // Before the times are noted, since it changes them.
-    await chmod(path, 0o400)
-    await sync(path)
+    await sync(join(this.files, name))
   }
 
   async #observe(name: string): Promise<BlobFacts> {

@@ -17,10 +17,10 @@ async function present({ directory, manifest }: Stored, blob: { name: string; by
 }
 
 /**
- * Before a restore: every blob is there with its length, and nobody has written to it. A blob whose inode or times differ
+ * Before a restore: every blob is there with its length, and nobody has written to it. A blob whose inode or time differs
  * (the data directory was copied, or somebody wrote) is read whole and accepted when its digest is the one known. Without a
  * known digest there is nothing to compare with, and it is refused. A bit that flipped on the disk by itself changes no
- * times: only `verify` finds that.
+ * time: only `verify` finds that.
  * Throws SnapshotCorrupt.
  */
 export async function checkBeforeRestore(stored: Stored, signal: AbortSignal): Promise<void> {

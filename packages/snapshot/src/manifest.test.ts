@@ -39,6 +39,7 @@ const GOLDEN: ManifestContent = {
   importedFrom: { id: asSnapshotId('z9x8c7v6b5n4m3l2k1j0'), manifest: sha('e') },
   template: 'python',
   labels: { purpose: 'pause', note: 'grün 🧊' },
+  env: { LANG: 'C.UTF-8', EMPTY: '' },
   createdAt: '2026-01-02T03:04:05.678Z',
   expiresAt: '2027-01-02T03:04:05.678Z',
 }
@@ -74,6 +75,11 @@ const blobName = fc.stringMatching(/^[A-Za-z0-9][A-Za-z0-9._-]{0,20}$/)
 const time = fc
   .date({ noInvalidDate: true, min: new Date(0), max: new Date('9999-01-01') })
   .map((date) => date.toISOString())
+// zod leaves out a key named __proto__, for everybody's safety.
+const dictionary = fc.dictionary(
+  text.filter((key) => key !== '__proto__'),
+  text,
+)
 const manifest: fc.Arbitrary<ManifestContent> = fc.record(
   {
     version: fc.constant(1 as const),
@@ -92,7 +98,8 @@ const manifest: fc.Arbitrary<ManifestContent> = fc.record(
     parent: fc.record({ id, manifest: digest }, { requiredKeys: ['id'] }),
     importedFrom: fc.record({ id, manifest: digest }),
     template: text,
-    labels: fc.dictionary(text, text),
+    labels: dictionary,
+    env: dictionary,
     createdAt: time,
     expiresAt: time,
   },
@@ -108,6 +115,7 @@ const manifest: fc.Arbitrary<ManifestContent> = fc.record(
       'blobs',
       'needs',
       'labels',
+      'env',
       'createdAt',
     ],
   },

@@ -49,7 +49,7 @@ const Version1 = z.strictObject({
   template: z.string().optional(),
   labels: z.record(z.string(), z.string()),
   /** Environment that execs in sandboxes restored from it begin with. */
-  env: z.record(z.string(), z.string()).optional(),
+  env: z.record(z.string(), z.string()),
   /** ISO 8601, UTC: when it was taken. */
   createdAt: z.iso.datetime(),
   expiresAt: z.iso.datetime().optional(),

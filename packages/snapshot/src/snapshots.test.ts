@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import {
   cp,
+  link,
   lstat,
   mkdir,
   mkdtemp,
@@ -29,6 +30,7 @@ const INPUT: Omit<ManifestInput, 'files'> = {
   imageDigest: DIGEST,
   agent: { version: '0.1.0', digest: DIGEST },
   labels: { app: 'x' },
+  env: { LANG: 'C.UTF-8' },
 }
 const CONTENT = { 'checkpoint.img': 'c'.repeat(5000), 'pages.img': 'p'.repeat(300_000) }
 
@@ -190,8 +192,8 @@ test('verify finds a bit that flipped without changing any time', async (t) => {
   const record = join(at.directory, id, 'blobs.json')
   const { seal } = await import('./sealed.ts')
   const { checksum: _, ...file } = JSON.parse(await readFile(record, 'utf8'))
-  const { ctimeNs, mtimeNs } = await lstat(path, { bigint: true })
-  Object.assign(file.blobs['pages.img'], { changedNs: String(ctimeNs), modifiedNs: String(mtimeNs) })
+  const { mtimeNs } = await lstat(path, { bigint: true })
+  file.blobs['pages.img'].modifiedNs = String(mtimeNs)
   await writeFile(record, seal(file))
   await snapshots.open(id, t.signal)
   const faults = await snapshots.verify(id, t.signal)
@@ -254,6 +256,24 @@ test('a copied data directory is read once and then trusted; a moved one need no
   assert.notEqual(after, before)
   await there.open(id, t.signal)
   assert.equal(await readFile(join(copy, id, 'blobs.json'), 'utf8'), after)
+})
+
+test('hard links to a blob, and from elsewhere, change neither it nor the trust in it', async (t) => {
+  const at = await place(t)
+  const snapshots = engine(at)
+  const program = join(at.root, 'program')
+  await writeFile(program, 'shared by all', { mode: 0o755 })
+  const id = newSnapshotId()
+  const draft = await snapshots.begin(id, 0, t.signal)
+  await link(program, join(draft.directory, 'program'))
+  await draft.commit({ ...INPUT, files: ['program'] }, t.signal)
+  assert.equal((await stat(program)).mode & 0o777, 0o755)
+  const { directory } = await snapshots.open(id, t.signal)
+  await link(join(directory, 'program'), join(at.root, 'again'))
+  await snapshots.open(id, t.signal)
+  await rm(program)
+  await snapshots.digest(id, t.signal)
+  assert.deepEqual(await snapshots.verify(id, t.signal), [])
 })
 
 test('without a digest, a blob that was copied or changed is refused, since nothing vouches for it', async (t) => {

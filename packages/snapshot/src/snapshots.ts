@@ -93,7 +93,7 @@ export class Snapshots {
   }
 
   /**
-   * A snapshot to restore from, checked: manifest, presence, lengths and inode times, and digests where those differ.
+   * A snapshot to restore from, checked: manifest, presence, lengths, inodes and times, and digests where those differ.
    * Throws NotFound, SnapshotCorrupt, SnapshotIncompatible (written by a newer Icebox). Whether it can run here: see `gate`.
    */
   async open(id: SnapshotId, signal: AbortSignal): Promise<OpenSnapshot> {

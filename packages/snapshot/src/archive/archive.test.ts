@@ -21,6 +21,7 @@ const INPUT: ManifestInput = {
   imageDigest: DIGEST,
   agent: { version: '0.1.0', digest: DIGEST },
   labels: {},
+  env: {},
   files: ['checkpoint.img', 'pages.img'],
 }
 const CHECKPOINT = 'c'.repeat(5000)
