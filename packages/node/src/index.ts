@@ -1,6 +1,7 @@
 export { cacheDirectory } from './cache.ts'
 export { missingControllers } from './cgroup/layout.ts'
 export { type CgroupMounts, cgroupMounts } from './cgroup/mounts.ts'
+export { type GvisorConfig, gvisorDriver } from './driver/gvisor/gvisor.ts'
 export { type PulledExt4, pullToExt4 } from './images/pull-ext4.ts'
 export { defaultFileName } from './images/reference.ts'
 export { type ImageStore, openImageStore } from './images/store.ts'

@@ -1,0 +1,118 @@
+import { open } from 'node:fs/promises'
+import { join } from 'node:path'
+import { type Log, openControl } from '@icebox/control'
+import { IceboxError, type Node } from '@icebox/model'
+import { cacheDirectory, ensureRuntime, gvisorDriver, openImageStore, openLocalNode, type Report } from '@icebox/node'
+import { openServer } from '@icebox/server'
+import { openDataDirectory, openSnapshots } from '@icebox/snapshot'
+import { openSqliteStore } from '@icebox/store'
+import { VERSION } from './version.ts'
+
+/** Containers kept created ahead for each of the last used kinds of machine, unless the caller says otherwise. */
+const SLOTS = 2
+/** Longest that adopting and recovering at the start may take before requests are served, milliseconds. */
+const START_DEADLINE = 300_000
+
+export interface Composition {
+  dataDirectory: string
+  /** Port 0: one the system gives. */
+  listen: { host: string; port: number }
+  /** Set-up steps that were missing, as they run. */
+  report: Report
+  slots?: number
+  /** A client asked for the end, in this way. */
+  onShutdown: (mode: 'pause' | 'keep' | 'kill') => void
+}
+
+export interface RunningIcebox {
+  url: string
+  keyFile: string
+  driver: string
+  /** The machine itself, for those who measure it. */
+  node: Node
+  /** Pauses, keeps or kills the sandboxes, then lets go of everything. */
+  close(mode: 'pause' | 'keep' | 'kill', signal: AbortSignal): Promise<void>
+}
+
+/**
+ * The whole of Icebox on one machine in this process: data directory, store, node, control plane, server. What a crash left
+ * is settled before it listens. Errors: `Conflict` (data directory or port in use), `Unavailable` (something is missing).
+ */
+export async function openIcebox(options: Composition, signal: AbortSignal): Promise<RunningIcebox> {
+  const programs = await ensureRuntime(options.report, signal)
+  const data = await openDataDirectory(options.dataDirectory)
+  const undo: (() => Promise<unknown>)[] = [() => data.close()]
+  try {
+    const key = await data.readOrCreateKey()
+    const { write, writeLine, close: closeLog } = await openLog(join(data.path, 'server.log'))
+    undo.unshift(closeLog)
+    const store = await openSqliteStore(data.database)
+    undo.unshift(() => store.close())
+    const images = openImageStore({ directory: data.images, cacheDirectory: cacheDirectory() })
+    const driver = gvisorDriver({
+      runsc: programs.runsc,
+      guest: programs.guest,
+      dataDirectory: data.path,
+      runDirectory: data.run,
+      imagePath: (digest) => images.path(digest, 'erofs'),
+    })
+    const starting = AbortSignal.any([signal, AbortSignal.timeout(START_DEADLINE)])
+    const probe = await driver.probe(starting)
+    if (!probe.usable) throw new IceboxError('Unavailable', `sandboxes cannot run here: ${probe.reason}`)
+    const node = await openLocalNode(
+      {
+        driver,
+        images,
+        snapshots: openSnapshots({ directory: data.snapshots, tmp: data.tmp }),
+        tmp: data.tmp,
+        agentVersion: VERSION,
+        slots: options.slots ?? SLOTS,
+        onTrouble: (what, error) => write('error', 'node.trouble', { what, error: error.message }),
+      },
+      starting,
+    )
+    undo.unshift(() => node.close())
+    const control = await openControl({ store, node, log: write })
+    const server = await openServer({
+      control,
+      key,
+      listen: options.listen,
+      info: { version: VERSION, driver: driver.name, dataDirectory: data.path, pid: process.pid },
+      log: { write: writeLine },
+      temporaryDirectory: data.tmp,
+      onShutdown: options.onShutdown,
+    })
+    write('info', 'server.started', { url: server.url, driver: driver.name, pid: process.pid })
+    return {
+      url: server.url,
+      keyFile: join(data.path, 'key'),
+      driver: `${driver.name} ${probe.version}`,
+      node,
+      async close(mode, until) {
+        await server.close(until)
+        await control.close(mode, until)
+        write('info', 'server.stopped', { mode })
+        await closeLog()
+        await data.close()
+      },
+    }
+  } catch (error) {
+    for (const step of undo) await step().catch(() => undefined)
+    throw error
+  }
+}
+
+/** One JSON line per event, appended. */
+async function openLog(
+  file: string,
+): Promise<{ write: Log; writeLine: (line: string) => void; close: () => Promise<void> }> {
+  const handle = await open(file, 'a', 0o600)
+  const stream = handle.createWriteStream()
+  const writeLine = (line: string) => void stream.write(line)
+  return {
+    writeLine,
+    write: (level, event, facts) =>
+      writeLine(`${JSON.stringify({ level, time: new Date().toISOString(), event, ...facts })}\n`),
+    close: () => new Promise((resolve) => stream.end(() => resolve())),
+  }
+}

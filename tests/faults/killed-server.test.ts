@@ -1,0 +1,185 @@
+import assert from 'node:assert/strict'
+import { spawn } from 'node:child_process'
+import { mkdtemp, readdir, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { after, before, suite, test } from 'node:test'
+import type { Control } from '@icebox/control'
+import { isError, type Sandbox } from '@icebox/model'
+import { BASE_IMAGE } from '@icebox/node'
+import { openParts, type Parts } from './parts.ts'
+import { FORKS, MARK, VERBS, type Verb } from './verbs.ts'
+
+/** More steps than any verb has: reaching it would mean that a verb never ends. */
+const MOST_STEPS = 200
+const CHILD_MS = 120_000
+const SETTLE_MS = 30_000
+
+let directory = ''
+
+before(async () => {
+  directory = await mkdtemp(join(tmpdir(), 'icebox-killed-'))
+  const parts = await openParts(directory)
+  const signal = AbortSignal.timeout(300_000)
+  const image = await parts.control.images.pull(BASE_IMAGE, () => undefined, signal)
+  const build = await parts.control.templates.build(
+    { name: 'marked', image: image.spec.digest, size: { memoryMiB: 256 }, env: {} },
+    () => undefined,
+    signal,
+  )
+  await build.settled
+  await parts.close()
+})
+
+after(async () => {
+  // Whatever a failed test left running goes with this.
+  const parts = await openParts(directory)
+  await deleteAll(parts)
+  await parts.close()
+  await rm(directory, { recursive: true, force: true })
+  await rm(parts.data.run, { recursive: true, force: true })
+})
+
+/** Runs the verb in a process of its own that dies at the step. */
+async function crash(
+  verb: Verb,
+  step: number,
+): Promise<{ sandbox: string | undefined; completed: boolean; said: string }> {
+  const child = spawn(process.execPath, [join(import.meta.dirname, 'crashing.ts'), directory, verb, String(step)], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    signal: AbortSignal.timeout(CHILD_MS),
+    killSignal: 'SIGKILL',
+  })
+  let stdout = ''
+  let stderr = ''
+  child.stdout.on('data', (data) => {
+    stdout += data
+  })
+  child.stderr.on('data', (data) => {
+    stderr += data
+  })
+  const [code, signal] = await new Promise<[number | null, NodeJS.Signals | null]>((resolve, reject) => {
+    child.once('error', reject)
+    child.once('close', (exitCode, exitSignal) => resolve([exitCode, exitSignal]))
+  })
+  const [sandbox, done] = stdout.split('\n')
+  const completed = done?.startsWith('done') === true && code === 0
+  assert.ok(
+    completed || signal === 'SIGKILL',
+    `${verb} at step ${step} neither ended nor was killed (${code} ${signal}): ${stderr}`,
+  )
+  return { sandbox: sandbox === '' ? undefined : sandbox, completed, said: stderr.trim() }
+}
+
+/** Waits until no sandbox is on its way between states. */
+async function settled(control: Control): Promise<Sandbox[]> {
+  const deadline = AbortSignal.timeout(SETTLE_MS)
+  for (;;) {
+    const sandboxes = await control.sandboxes.list({}, deadline)
+    if (sandboxes.every(({ status }) => ['running', 'paused', 'failed'].includes(status.state))) return sandboxes
+    deadline.throwIfAborted()
+    await new Promise((resolve) => setTimeout(resolve, 50))
+  }
+}
+
+async function output(control: Control, sandbox: string, argv: string[]): Promise<string> {
+  const session = await control.sandboxes.exec(sandbox, { argv }, AbortSignal.timeout(20_000))
+  const chunks: Uint8Array[] = []
+  for await (const event of session.events) if (event.type === 'output') chunks.push(event.data)
+  return Buffer.concat(chunks).toString().trim()
+}
+
+async function deleteAll({ control }: Parts): Promise<void> {
+  const signal = AbortSignal.timeout(60_000)
+  for (const sandbox of await settled(control))
+    await (await control.sandboxes.delete(sandbox.metadata.name, signal)).settled
+  for (const snapshot of await control.snapshots.list({}, signal)) {
+    await (await control.snapshots.delete(snapshot.metadata.name, signal)).settled
+  }
+}
+
+/** What must hold after every crash, whatever it interrupted. */
+async function checkInvariants(parts: Parts, verb: Verb, subject: string | undefined): Promise<void> {
+  const { control, node, data } = parts
+  const sandboxes = await settled(control)
+  for (const { metadata, status } of sandboxes) {
+    assert.notEqual(status.state, 'failed', `${metadata.name} has failed: ${status.message}`)
+  }
+  if (subject !== undefined && verb !== 'delete') {
+    assert.ok(
+      sandboxes.some(({ metadata }) => metadata.name === subject),
+      `${subject}, which was acknowledged, is lost`,
+    )
+  }
+  const most = verb === 'create' ? 2 : verb === 'fork' ? 1 + FORKS : 1
+  assert.ok(sandboxes.length <= most, `${sandboxes.length} sandboxes where at most ${most} were asked for`)
+
+  // Every machine belongs to a running sandbox and every running sandbox has one.
+  const wanted = sandboxes.filter(({ status }) => status.state === 'running').map(({ status }) => status.execution)
+  assert.deepEqual(
+    node
+      .machines()
+      .map(({ execution }) => String(execution))
+      .sort(),
+    wanted.map(String).sort(),
+  )
+  assert.ok(node.machines().every(({ frozen }) => !frozen))
+
+  // No temporary file is left, and no snapshot that nobody knows.
+  assert.deepEqual(await readdir(data.tmp), [])
+  const known = (await control.snapshots.list({ hidden: true }, AbortSignal.timeout(10_000))).map(
+    ({ metadata }) => metadata.name,
+  )
+  assert.deepEqual((await readdir(data.snapshots)).sort(), known.sort())
+
+  for (const { metadata, status } of sandboxes) {
+    const name = metadata.name
+    const signal = AbortSignal.timeout(60_000)
+    if (status.state === 'paused') await (await control.sandboxes.resume(name, signal)).settled
+    const isMarked = verb !== 'create' || name === subject
+    const marks = await output(control, name, ['sh', '-c', 'cat /dev/shm/mark /root/mark 2>/dev/null'])
+    assert.equal(marks, isMarked ? `${MARK}\n${MARK}` : '', `memory and disk of ${name}`)
+  }
+}
+
+suite('a server killed at any step of a verb loses and doubles nothing', () => {
+  for (const verb of VERBS) {
+    test(verb, async (context) => {
+      for (let step = 1; ; step += 1) {
+        assert.ok(step < MOST_STEPS)
+        const { sandbox, completed, said } = await crash(verb, step)
+        const parts = await openParts(directory)
+        try {
+          await checkInvariants(parts, verb, sandbox)
+          await deleteAll(parts)
+        } catch (error) {
+          throw new Error(`after ${said || 'no crash'}: ${error instanceof Error ? error.message : error}`, {
+            cause: error,
+          })
+        } finally {
+          await parts.close()
+        }
+        if (!completed) continue
+        assert.ok(step > 1, 'no step was crashed at')
+        context.diagnostic(`${step - 1} steps`)
+        return
+      }
+    })
+  }
+
+  test('a snapshot that was acknowledged is there afterwards', async () => {
+    const { completed } = await crash('snapshot', MOST_STEPS)
+    assert.ok(completed)
+    const parts = await openParts(directory)
+    try {
+      const snapshot = await parts.control.snapshots.get('taken', AbortSignal.timeout(10_000))
+      assert.equal(snapshot.status.state, 'ready')
+      await deleteAll(parts)
+      await assert.rejects(parts.control.snapshots.get('taken', AbortSignal.timeout(10_000)), (error) =>
+        isError(error, 'NotFound'),
+      )
+    } finally {
+      await parts.close()
+    }
+  })
+})

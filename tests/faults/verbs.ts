@@ -1,0 +1,41 @@
+import type { Control } from '@icebox/control'
+
+/** What stands in the memory and on the disk of every sandbox of these tests. */
+export const MARK = 'a-mark-that-must-not-be-lost'
+export const FORKS = 3
+
+export const VERBS = ['create', 'snapshot', 'fork', 'pause', 'resume', 'rollback', 'delete'] as const
+export type Verb = (typeof VERBS)[number]
+export const isVerb = (text: string): text is Verb => VERBS.some((verb) => verb === text)
+
+export async function perform(control: Control, verb: Verb, sandbox: string, signal: AbortSignal): Promise<void> {
+  const { sandboxes, snapshots } = control
+  switch (verb) {
+    case 'create':
+      await (await sandboxes.create({ template: 'marked', env: {}, metadata: {} }, signal)).settled
+      return
+    case 'snapshot':
+      await (await snapshots.create(sandbox, { name: 'taken', kind: 'memory', stop: false }, signal)).settled
+      return
+    case 'fork': {
+      const children = await sandboxes.fork(sandbox, { count: FORKS, env: {} }, signal)
+      const failed = children.find((child) => 'error' in child)
+      if (failed !== undefined) throw failed.error
+      return
+    }
+    case 'pause':
+      await (await sandboxes.pause(sandbox, signal)).settled
+      return
+    case 'resume':
+      await (await sandboxes.resume(sandbox, signal)).settled
+      return
+    case 'rollback':
+      await (await sandboxes.rollback(sandbox, 'earlier', signal)).settled
+      return
+    case 'delete':
+      await (await sandboxes.delete(sandbox, signal)).settled
+      return
+    default:
+      verb satisfies never
+  }
+}
