@@ -24,24 +24,27 @@ export async function machineState(scratch: string): Promise<Set<string>> {
   }
   for (const name of await names('/run/netns')) found.add(`network namespace ${name}`)
   for (const name of await names('/run/icebox')) found.add(`run directory /run/icebox/${name}`)
-  for (const directory of await cgroupsNamedIcebox()) found.add(`cgroup ${directory}`)
+  for (const group of await cgroups()) found.add(`cgroup ${group}`)
   for (const name of await names(scratch)) found.add(`file ${join(scratch, name)}`)
   return found
 }
 
-async function cgroupsNamedIcebox(): Promise<string[]> {
+/** The groups under those named icebox, by their path within the hierarchies: the same group in several is one. */
+async function cgroups(): Promise<string[]> {
   const hierarchies = (await lines('/proc/self/mountinfo'))
     .filter((line) => / - cgroup2? /.test(line))
     .map((line) => line.split(' ')[4] ?? '')
   const found: string[] = []
-  for (const hierarchy of new Set(hierarchies))
-    for (const entry of await readdir(hierarchy, { withFileTypes: true }).catch(() => []))
-      if (entry.isDirectory() && entry.name.startsWith('icebox')) {
-        const top = join(hierarchy, entry.name)
-        for (const child of await readdir(top, { withFileTypes: true }).catch(() => []))
-          if (child.isDirectory()) found.push(join(top, child.name))
-      }
+  for (const hierarchy of hierarchies)
+    for (const top of await directories(hierarchy))
+      if (top.startsWith('icebox'))
+        for (const group of await directories(join(hierarchy, top))) found.push(join('/', top, group))
   return found
+}
+
+async function directories(path: string): Promise<string[]> {
+  const entries = await readdir(path, { withFileTypes: true }).catch(() => [])
+  return entries.filter((entry) => entry.isDirectory()).map((entry) => entry.name)
 }
 
 /** What is there now and was not before, once it has had `settleMs` milliseconds to go away. */

@@ -37,7 +37,7 @@ const commands: Record<string, (args: string[]) => Promise<number>> = {
     return await program('packages/cli/src/quickstart.ts', args)
   },
   async test(files) {
-    await setUp(...runtimeSteps(), rustStep, testPackages, baseImageStep)
+    await setUp(...runtimeSteps(rustStep), testPackages, baseImageStep)
     if (files.length > 0) return await runTests(files, signal)
     return (await runTasks([...CHECKS, ...NATIVE_TESTS], signal)) || (await runTests(ALL_TESTS, signal))
   },

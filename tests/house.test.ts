@@ -192,7 +192,7 @@ test('what a test run leaves on the machine is found: process, mount, cgroup, ru
   for (const expected of [
     `process ${child.pid}: runsc-sandbox 600`,
     `mount ${mountPoint}`,
-    `cgroup ${group}`,
+    `cgroup /icebox/${id}`,
     `run directory ${runDirectory}`,
     `file ${mountPoint}`,
   ])

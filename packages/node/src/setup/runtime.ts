@@ -28,12 +28,12 @@ const rustForGuestStep: Step = {
   },
 }
 
-/** All that running sandboxes on this machine needs, in order. Quick when it is there. */
-export const runtimeSteps = (): Step[] => [
+/** All that running sandboxes on this machine needs, in order. Quick when it is there. With `rustStep`, Rust in any case. */
+export const runtimeSteps = (rust: Step = rustForGuestStep): Step[] => [
   packagesStep('packages', 'what images and sandboxes are made with', RUNTIME_REQUIREMENTS),
   goStep,
   runscStep,
-  rustForGuestStep,
+  rust,
   guestStep,
 ]
 
