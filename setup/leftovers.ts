@@ -23,7 +23,9 @@ export async function machineState(scratch: string): Promise<Set<string>> {
       found.add(`mount ${at}`)
   }
   for (const name of await names('/run/netns')) found.add(`network namespace ${name}`)
-  for (const name of await names('/run/icebox')) found.add(`run directory /run/icebox/${name}`)
+  // A server that ended leaves the empty directories of its next start.
+  for (const name of await directories('/run/icebox'))
+    if (await holdsFiles(join('/run/icebox', name))) found.add(`run directory /run/icebox/${name}`)
   for (const group of await cgroups()) found.add(`cgroup ${group}`)
   for (const name of await names(scratch)) found.add(`file ${join(scratch, name)}`)
   return found
@@ -40,6 +42,11 @@ async function cgroups(): Promise<string[]> {
       if (top.startsWith('icebox'))
         for (const group of await directories(join(hierarchy, top))) found.push(join('/', top, group))
   return found
+}
+
+async function holdsFiles(path: string): Promise<boolean> {
+  const entries = await readdir(path, { withFileTypes: true, recursive: true }).catch(() => [])
+  return entries.some((entry) => !entry.isDirectory())
 }
 
 async function directories(path: string): Promise<string[]> {

@@ -175,7 +175,8 @@ test('what a test run leaves on the machine is found: process, mount, cgroup, ru
   const mountPoint = join(directory, 'mounted')
 
   await mkdir(mountPoint)
-  await mkdir(runDirectory, { recursive: true })
+  await mkdir(join(runDirectory, 'machines'), { recursive: true })
+  await writeFile(join(runDirectory, 'machines', 'in'), '')
   t.after(() => rm(runDirectory, { recursive: true, force: true }))
   await mkdir(group, { recursive: true })
   t.after(async () => {
@@ -201,7 +202,7 @@ test('what a test run leaves on the machine is found: process, mount, cgroup, ru
   await ended(child)
   await run('umount', [mountPoint])
   await rmdir(group)
-  await rm(runDirectory, { recursive: true })
+  await rm(join(runDirectory, 'machines', 'in'))
   // Other sandboxes may come and go meanwhile; of ours only the file is left, and that is not taken for gone.
   const left = await leftBehind(new Set([...before, ...(await machineState('/nonexistent'))]), directory, 300, signal)
   assert.ok(left.includes(`file ${mountPoint}`), left.join('\n'))
