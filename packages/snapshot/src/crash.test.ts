@@ -126,6 +126,8 @@ test('killed before any step of a save, its digests or its removal, a snapshot i
         if (said.includes('committed') && !said.includes('removing')) assert.ok(there, 'a committed snapshot is lost')
         if (said.includes('removed')) assert.ok(!there, 'a removed snapshot is back')
         if (there) {
+          const left = (await readdir(join(where.directory, id))).sort()
+          assert.deepEqual(left, ['blobs.json', 'files', 'manifest.json'])
           assert.equal((await later.open(id, t.signal)).bytes, 305_000)
           assert.deepEqual(await later.verify(id, t.signal), [])
           await later.remove(id, t.signal)

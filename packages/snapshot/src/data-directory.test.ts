@@ -118,6 +118,17 @@ test('refuses a directory of another user, one with other things in it and a fil
   await refused(join(path, 'file'), /cannot be/)
 })
 
+test('begins with an empty tmp/', async (t) => {
+  const first = await opened(t, join(await scratch(t), 'data'))
+  await mkdir(join(first.tmp, 'export-1', 'deep'), { recursive: true })
+  await writeFile(join(first.tmp, 'export-1', 'deep', 'file'), 'x')
+  await writeFile(join(first.tmp, 'key'), 'half a k')
+  await first.close()
+  const second = await opened(t, first.path)
+  assert.deepEqual(await readdir(second.tmp), [])
+  assert.match(await second.readOrCreateKey(), /^e2b_/)
+})
+
 test('takes an empty mount point', async (t) => {
   const path = await scratch(t)
   await mkdir(join(path, 'lost+found'))

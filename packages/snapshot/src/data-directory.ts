@@ -18,7 +18,7 @@ export interface DataDirectory {
   readonly blobs: string
   readonly snapshots: string
   readonly bundles: string
-  /** On the same file system as the others, so that what is made here can be renamed there. */
+  /** On the same file system as the others, so that what is made here can be renamed there. Empty when opened. */
   readonly tmp: string
   /** `/run/icebox/<hash>`: what dies with the machines. */
   readonly run: string
@@ -125,6 +125,9 @@ export async function openDataDirectory(path: string): Promise<DataDirectory> {
       await own(join(real, name))
     }
     await sync(real)
+    const tmp = join(real, 'tmp')
+    // With the lock held, whatever is there was left by a server that died. Its helpers may still be writing there.
+    for (const name of await readdir(tmp)) await rm(join(tmp, name), { recursive: true, force: true, maxRetries: 5 })
     const run = runDirectoryOf(real)
     await mkdir(run, { recursive: true, mode: 0o700 }).catch((thrown: unknown) => {
       throw new IceboxError('Unavailable', `the run directory cannot be made: ${String(thrown)}`, {
@@ -140,7 +143,7 @@ export async function openDataDirectory(path: string): Promise<DataDirectory> {
       blobs: join(real, 'blobs'),
       snapshots: join(real, 'snapshots'),
       bundles: join(real, 'bundles'),
-      tmp: join(real, 'tmp'),
+      tmp,
       run,
       readOrCreateKey: () => readOrCreateKey(real),
       close: () => handle.close(),

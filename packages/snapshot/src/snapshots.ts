@@ -10,7 +10,7 @@ import { sync } from './durable.ts'
 import { addDigests, checkBeforeRestore, verify } from './integrity.ts'
 import type { Manifest, ManifestContent } from './manifest.ts'
 import { requireSpace } from './space.ts'
-import { FILES, readManifest, readStored, type Stored } from './stored.ts'
+import { BLOBS_DRAFT, FILES, readManifest, readStored, type Stored } from './stored.ts'
 
 /** What the one who saves says; the engine adds the rest. */
 export type ManifestInput = Omit<
@@ -200,6 +200,7 @@ export class Snapshots {
     for (const name of await readdir(this.#tmp))
       if (name.startsWith(DRAFT_PREFIX) || name.startsWith(REMOVED_PREFIX))
         await rm(join(this.#tmp, name), { recursive: true, force: true })
+    for (const id of await this.#ids()) await rm(join(this.#path(id), BLOBS_DRAFT), { force: true })
     for (const { manifest } of (await this.list(signal)).snapshots) this.#digestLater(manifest.id)
   }
 

@@ -7,6 +7,8 @@ import { decodeManifest, type Manifest } from './manifest.ts'
 
 export const MANIFEST = 'manifest.json'
 export const BLOBS = 'blobs.json'
+/** What `writeBlobs` may leave when it is killed. */
+export const BLOBS_DRAFT = 'blobs.json.new'
 /** The directory that a driver writes and reads: nothing but its own files. */
 export const FILES = 'files'
 
@@ -54,7 +56,7 @@ export async function readStored(directory: string, id: SnapshotId): Promise<Sto
 /** Replaces what is known of the bytes; a crash leaves the old or the new. */
 export async function writeBlobs(stored: Stored, blobs: Record<string, BlobFacts>): Promise<void> {
   const file: BlobsFile = { version: 1, manifest: stored.manifest.checksum, blobs }
-  const draft = join(stored.directory, `${BLOBS}.new`)
+  const draft = join(stored.directory, BLOBS_DRAFT)
   await rm(draft, { force: true })
   await writeSynced(draft, encodeBlobs(file))
   await renameSynced(draft, join(stored.directory, BLOBS))
