@@ -10,6 +10,7 @@ use crate::link::Link;
 use crate::metrics;
 use crate::payload::{Reader, Writer};
 use crate::sys::{self, check, Waker};
+use crate::watch;
 use crate::worker::{self, Gate, Job, Pipe};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -34,12 +35,15 @@ mod op {
     pub const MOVE: u8 = 25;
     pub const REMOVE: u8 = 26;
     pub const SET_ATTRIBUTES: u8 = 27;
+    pub const SYMLINK: u8 = 28;
+    pub const WATCH: u8 = 29;
     pub const DIAL: u8 = 30;
     pub const METRICS: u8 = 31;
 }
 
 /// Threads that do blocking work at the same time; more requests wait.
 const MAX_WORKERS: usize = 16;
+const MAX_WATCHES: usize = 32;
 /// Frames held back while a snapshot is taken.
 const MAX_HELD: usize = 4096;
 /// How long to wait for a host when the stream itself has ended.
@@ -65,6 +69,7 @@ pub struct Agent {
     pipes: BTreeMap<u32, Arc<Pipe>>,
     /// Pipes of all threads, those of channels that are gone too.
     working: Vec<Arc<Pipe>>,
+    watching: Vec<Arc<Pipe>>,
     waiting: VecDeque<(u32, Arc<Pipe>, Job)>,
     gate: Arc<Gate>,
     /// Requests, and what follows them on their channels, that wait for the end of a snapshot.
@@ -101,6 +106,7 @@ impl Agent {
             dials: BTreeMap::new(),
             pipes: BTreeMap::new(),
             working: Vec::new(),
+            watching: Vec::new(),
             waiting: VecDeque::new(),
             gate: Arc::new(Gate::new(Waker::new()?)),
             held: VecDeque::new(),
@@ -398,13 +404,31 @@ impl Agent {
             op::MOVE => files::rename,
             op::REMOVE => files::remove,
             op::SET_ATTRIBUTES => files::set_attributes,
+            op::SYMLINK => files::symlink,
+            op::WATCH => return self.watch(channel, window, body),
             op::METRICS => metrics::answer,
             _ => return Err(Failure::new("NotImplemented", format!("the guest does not know operation {}", op))),
         };
-        let pipe = Pipe::new(&self.gate, window);
+        let pipe = Pipe::new(&self.gate, window, None);
         let body = body.to_vec();
         self.pipes.insert(channel, pipe.clone());
         self.waiting.push_back((channel, pipe, Box::new(move |pipe| run(pipe, &body))));
+        Ok(())
+    }
+
+    /// A watch lasts: it does not count among those who work, and begins at once.
+    fn watch(&mut self, channel: u32, window: u64, body: &[u8]) -> Outcome<()> {
+        self.watching.retain(|pipe| !pipe.is_finished());
+        if self.watching.len() >= MAX_WATCHES {
+            return Err(Failure::new("TooManyRequests", format!("there are {} watches already", MAX_WATCHES)));
+        }
+        let alarm = Waker::new().map_err(|e| Failure::io("cannot watch", &e))?;
+        let pipe = Pipe::new(&self.gate, window, Some(alarm));
+        let body = body.to_vec();
+        worker::start(pipe.clone(), Box::new(move |pipe| watch::watch(pipe, &body)))
+            .map_err(|e| Failure::io("cannot start a thread", &e))?;
+        self.pipes.insert(channel, pipe.clone());
+        self.watching.push(pipe);
         Ok(())
     }
 

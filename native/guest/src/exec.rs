@@ -25,8 +25,6 @@ const MAX_RECORDED_ARGV: usize = 4096;
 const MAX_AFTER_EXIT: u64 = 1 << 20;
 /// How long a process with overflow `drop` waits for a session that is attached but takes nothing.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Bytes of stdin the host may send ahead on one channel.
-pub const STDIN_WINDOW: u64 = 64 * 1024;
 
 pub mod event {
     pub const GAP: u8 = 1;
@@ -177,10 +175,6 @@ impl Execs {
     /// Ids from here on are at least this: a sandbox that goes back to an older snapshot must not use one twice.
     pub fn ids_from(&mut self, least: u64) {
         self.next_id = self.next_id.max(least);
-    }
-
-    fn exec(&self, id: u64) -> Option<&Exec> {
-        self.active.get(&id).or_else(|| self.retired.get(&id))
     }
 
     fn find(&mut self, id: u64) -> Outcome<&mut Exec> {
@@ -402,10 +396,6 @@ impl Execs {
         }
         exec.end_stdin();
         Ok(())
-    }
-
-    pub fn end_sessions(&mut self) {
-        self.sessions.clear();
     }
 
     /// Whom this child was, if it was an exec's own process.
@@ -666,7 +656,7 @@ impl Execs {
             link.send(kind::CREDIT, channel, &w.done());
             session.stdin_grant = 0;
         }
-        if exec.stdin.closed && !session.closed_told {
+        if (exec.stdin.closed || exec.stdin.ending) && !session.closed_told {
             session.closed_told = true;
             w.u8(event::STDIN_CLOSED);
             link.send(kind::EVENT, channel, &w.done());

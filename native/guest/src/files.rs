@@ -22,7 +22,7 @@ const MAX_LINKS: usize = 40;
 pub const TEMPORARY: &str = ".icebox-";
 
 /// The user a request is for, whose rights this thread then has.
-fn act_as(r: &mut Reader) -> Outcome<User> {
+pub fn act_as(r: &mut Reader) -> Outcome<User> {
     let wanted = r.text()?;
     let user = users::resolve(if wanted.is_empty() { "root" } else { &wanted })?;
     become_user(&user)?;
@@ -283,6 +283,17 @@ pub fn rename(pipe: &Pipe, body: &[u8]) -> Outcome<()> {
         Ok(()) => {}
     }
     pipe.say(kind::REPLY, described(&to)?);
+    Ok(())
+}
+
+pub fn symlink(pipe: &Pipe, body: &[u8]) -> Outcome<()> {
+    let mut r = Reader::new(body);
+    let user = act_as(&mut r)?;
+    let path = locate(&r.text()?, &user)?;
+    let target = r.text()?;
+    make_parents(&path)?;
+    std::os::unix::fs::symlink(target, &path).map_err(at(&path))?;
+    pipe.say(kind::REPLY, described(&path)?);
     Ok(())
 }
 

@@ -19,6 +19,7 @@ mod spawn;
 mod sys;
 mod tree;
 mod users;
+mod watch;
 mod worker;
 
 fn main() {

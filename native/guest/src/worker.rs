@@ -8,10 +8,9 @@ use crate::payload::Writer;
 use crate::sys::{self, Waker};
 use crate::users::User;
 use std::collections::VecDeque;
+use std::os::unix::io::RawFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
-/// Bytes the host may send ahead on one channel.
-pub const WINDOW: usize = 64 * 1024;
 /// Room for deep calls; only what is touched costs memory.
 const STACK: usize = 256 * 1024;
 const MAX_QUEUED: usize = 64 * 1024;
@@ -78,6 +77,8 @@ pub struct Pipe {
     queues: Mutex<Queues>,
     changed: Condvar,
     gate: Arc<Gate>,
+    /// Ends a wait for something of the kernel's.
+    alarm: Option<Waker>,
 }
 
 /// The channel is gone: clean up and end.
@@ -91,9 +92,9 @@ impl From<Cancelled> for Failure {
 }
 
 impl Pipe {
-    pub fn new(gate: &Arc<Gate>, window: u64) -> Arc<Pipe> {
+    pub fn new(gate: &Arc<Gate>, window: u64, alarm: Option<Waker>) -> Arc<Pipe> {
         let queues = Queues { credit: window, ..Queues::default() };
-        Arc::new(Pipe { queues: Mutex::new(queues), changed: Condvar::new(), gate: gate.clone() })
+        Arc::new(Pipe { queues: Mutex::new(queues), changed: Condvar::new(), gate: gate.clone(), alarm })
     }
 
     // The loop's side.
@@ -113,6 +114,9 @@ impl Pipe {
     pub fn cancel(&self) {
         lock(&self.queues).cancelled = true;
         self.changed.notify_all();
+        if let Some(alarm) = &self.alarm {
+            alarm.wake();
+        }
     }
     pub fn is_finished(&self) -> bool {
         let queues = lock(&self.queues);
@@ -206,6 +210,20 @@ impl Pipe {
         }
         self.push(&mut queues, kind::EVENT, payload);
         true
+    }
+
+    /// Waits, outside the gate, until the descriptor is readable.
+    pub fn readable(&self, fd: RawFd) -> Result<(), Cancelled> {
+        let alarm = self.alarm.as_ref().map_or(-1, Waker::fd);
+        let mut fds = [fd, alarm].map(|fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 });
+        self.gate.leave();
+        unsafe { libc::poll(fds.as_mut_ptr(), 2, -1) };
+        self.gate.enter();
+        if lock(&self.queues).cancelled {
+            Err(Cancelled)
+        } else {
+            Ok(())
+        }
     }
 
     /// An edge between two steps of long work: waits here while a snapshot is taken.

@@ -1,0 +1,244 @@
+import { type ExecEvent, type ExecInfo, type ExecRequest, type ExecSession, IceboxError } from '@icebox/model'
+import { KIND, MAX_PAYLOAD } from './frame.ts'
+import type { Channel, Mux } from './mux.ts'
+import { type PayloadReader, PayloadWriter } from './payload.ts'
+import { Request, WINDOW, within } from './request.ts'
+import { EXEC_EVENT, OP, readExecInfo, readExit, signalNumber } from './wire.ts'
+
+const STREAMS = ['stdout', 'stderr'] as const
+const GRANT = WINDOW / 4
+/** Events that wait for a consumer. Output is bounded by credit, gaps only by this. */
+const MAX_EVENTS = 65_536
+
+export const execBody = (request: ExecRequest): Buffer =>
+  new PayloadWriter()
+    .list(request.argv, (w, argument) => w.text(argument))
+    .list(Object.entries(request.env), (w, [name, value]) => w.text(name).text(value))
+    .text(request.cwd ?? '')
+    .text(request.user ?? '')
+    .option(request.tag, (w, tag) => w.text(tag))
+    .option(request.pty, (w, { cols, rows }) => w.u16(cols).u16(rows))
+    .u8(request.stdin ? 1 : 0)
+    .option(request.timeoutMs, (w, timeout) => w.u64(timeout))
+    .u32(request.keepBytes)
+    .u8(request.overflow === 'block' ? 1 : 0)
+    .done()
+
+export const attachBody = (id: string, from: { stdout?: number; stderr?: number }): Buffer => {
+  const writer = new PayloadWriter().u64(execId(id))
+  for (const stream of STREAMS) writer.option(from[stream], (w, offset) => w.u64(offset))
+  return writer.done()
+}
+
+function execId(id: string): bigint {
+  if (/^\d{1,18}$/.test(id)) return BigInt(id)
+  throw new IceboxError('NotFound', `no exec ${JSON.stringify(id)}: ids are decimal numbers`)
+}
+
+/** Starts or attaches: `operation` says which. The signal matters until the guest has answered. */
+export async function openSession(
+  mux: Mux,
+  operation: number,
+  body: Uint8Array,
+  signal: AbortSignal,
+): Promise<ExecSession> {
+  const session = new Session(mux)
+  await session.open(operation, body, signal)
+  return session
+}
+
+class Session implements ExecSession {
+  readonly #mux: Mux
+  #channel: Channel | undefined
+  #info: ExecInfo | undefined
+  readonly #queue: ExecEvent[] = []
+  readonly #unread = [0, 0]
+  readonly #owed = [0, 0]
+  #done = false
+  #failure: IceboxError | undefined
+  #wake: (() => void) | undefined
+  /** Where the next write without an offset goes. */
+  #written = 0
+  #taken = 0
+  #stdinClosed = false
+  #watchers: (() => void)[] = []
+  #writes: Promise<unknown> = Promise.resolve()
+
+  constructor(mux: Mux) {
+    this.#mux = mux
+  }
+
+  async open(operation: number, body: Uint8Array, signal: AbortSignal): Promise<void> {
+    const begun = Promise.withResolvers<void>()
+    begun.promise.catch(() => {})
+    const channel = this.#mux.open(operation, WINDOW, body, {
+      frame: (kind, payload) => {
+        if (kind !== KIND.reply) return this.#frame(kind, payload)
+        this.#info = readExecInfo(payload)
+        this.#written = this.#taken = this.#info.stdinBytes
+        begun.resolve()
+      },
+      failed: (error) => {
+        begun.reject(error)
+        this.#fail(error)
+      },
+    })
+    this.#channel = channel
+    try {
+      await within(begun.promise, signal)
+    } catch (error) {
+      channel.close(IceboxError.from(error))
+      throw error
+    }
+  }
+
+  get info(): ExecInfo {
+    if (!this.#info) throw new IceboxError('Internal', 'the session has not begun')
+    return this.#info
+  }
+
+  /** A loop that was left can be taken up again by another one. */
+  readonly events: AsyncIterable<ExecEvent> = { [Symbol.asyncIterator]: () => ({ next: () => this.#next() }) }
+
+  async #next(): Promise<IteratorResult<ExecEvent, undefined>> {
+    for (;;) {
+      const event = this.#queue.shift()
+      if (event) {
+        if (event.type === 'output') this.#consumed(STREAMS.indexOf(event.stream), event.data.length)
+        return { done: false, value: event }
+      }
+      if (this.#failure) throw this.#failure
+      if (this.#done) return { done: true, value: undefined }
+      const { promise, resolve } = Promise.withResolvers<void>()
+      this.#wake = resolve
+      await promise
+    }
+  }
+
+  writeStdin(data: Uint8Array, options: { offset?: number; signal?: AbortSignal } = {}): Promise<void> {
+    return this.#inTurn(() => this.#write(data, options), options.signal)
+  }
+
+  closeStdin(signal?: AbortSignal): Promise<void> {
+    return this.#inTurn(() => {
+      this.#channel?.send(KIND.end, new PayloadWriter().u64(this.#written).done())
+      return this.#until(() => this.#stdinClosed)
+    }, signal)
+  }
+
+  async resize(cols: number, rows: number, signal?: AbortSignal): Promise<void> {
+    const body = new PayloadWriter().u64(execId(this.info.id)).u16(cols).u16(rows).done()
+    await new Request(this.#mux, OP.resize, body, signal ?? new AbortController().signal).only()
+  }
+
+  async kill(signalName: string, signal?: AbortSignal): Promise<void> {
+    const body = new PayloadWriter().u64(execId(this.info.id)).u32(signalNumber(signalName)).done()
+    await new Request(this.#mux, OP.signal, body, signal ?? new AbortController().signal).only()
+  }
+
+  detach(): void {
+    const detached = new IceboxError('GuestFailed', 'the session was detached')
+    this.#channel?.close(detached)
+    this.#done = true
+    this.#queue.length = 0
+    this.#notify()
+  }
+
+  /** Writes go one after the other, whoever asks. One that was given up does not hold up the next. */
+  #inTurn(write: () => Promise<void>, signal: AbortSignal | undefined): Promise<void> {
+    const turn = within(
+      this.#writes.then(() => {
+        signal?.throwIfAborted()
+        return write()
+      }),
+      signal,
+    )
+    this.#writes = turn.catch(() => {})
+    return turn
+  }
+
+  async #write(data: Uint8Array, options: { offset?: number; signal?: AbortSignal }): Promise<void> {
+    const offset = options.offset ?? this.#written
+    if (offset > Math.max(this.#written, this.#taken))
+      throw new IceboxError('InvalidArgument', `stdin has got ${this.#taken} bytes: offset ${offset} would leave a gap`)
+    const end = offset + data.length
+    for (let at = offset; at < end && !this.#stdinClosed; ) {
+      const channel = this.#channel
+      if (!channel) break
+      const room = channel.room(Math.min(end - at, MAX_PAYLOAD - 8))
+      const length = await within(room, options.signal)
+      const part = data.subarray(at - offset, at - offset + length)
+      channel.send(KIND.data, new PayloadWriter().u64(at).raw(part).done())
+      at += length
+      this.#written = Math.max(this.#written, at)
+    }
+    await this.#until(() => this.#taken >= end || this.#stdinClosed)
+    if (this.#taken < end)
+      throw new IceboxError('InvalidState', `the process of exec ${this.info.id} has closed its stdin`)
+  }
+
+  async #until(reached: () => boolean): Promise<void> {
+    while (!reached()) {
+      if (this.#failure) throw this.#failure
+      if (this.#done) throw new IceboxError('InvalidState', `exec ${this.info.id} has exited`)
+      await new Promise<void>((resolve) => this.#watchers.push(resolve))
+    }
+  }
+
+  #frame(kind: number, payload: PayloadReader): void {
+    if (kind === KIND.data) {
+      const stream = payload.u8()
+      const name = STREAMS[stream]
+      const offset = payload.u64()
+      const data = payload.rest()
+      const unread = (this.#unread[stream] ?? 0) + data.length
+      if (!name || unread > WINDOW) throw new Error('more output than was granted')
+      this.#unread[stream] = unread
+      this.#enqueue({ type: 'output', stream: name, offset, data })
+    }
+    if (kind === KIND.event) this.#event(payload)
+  }
+
+  #event(payload: PayloadReader): void {
+    const kind = payload.u8()
+    if (kind === EXEC_EVENT.gap) {
+      const stream = STREAMS[payload.u8()]
+      const [from, to] = [payload.u64(), payload.u64()]
+      if (stream) this.#enqueue({ type: 'gap', stream, from, to })
+    } else if (kind === EXEC_EVENT.exit) {
+      this.#enqueue({ type: 'exit', exit: readExit(payload) })
+      this.#done = true
+      this.#channel?.end(new IceboxError('InvalidState', `exec ${this.info.id} has exited`))
+    } else if (kind === EXEC_EVENT.stdinTaken) {
+      this.#taken = Math.max(this.#taken, payload.u64())
+    } else if (kind === EXEC_EVENT.stdinClosed) {
+      this.#stdinClosed = true
+    }
+    this.#notify()
+  }
+
+  #enqueue(event: ExecEvent): void {
+    if (this.#queue.length >= MAX_EVENTS) throw new Error('more events than anybody could read')
+    this.#queue.push(event)
+    this.#notify()
+  }
+
+  #consumed(stream: number, bytes: number): void {
+    const owed = (this.#owed[stream] ?? 0) + bytes
+    this.#owed[stream] = owed
+    if (owed < GRANT) return
+    this.#owed[stream] = 0
+    this.#unread[stream] = (this.#unread[stream] ?? 0) - owed
+    this.#channel?.grant(owed, stream)
+  }
+
+  #fail(error: IceboxError): void {
+    if (!this.#done) this.#failure ??= error
+    this.#notify()
+  }
+
+  #notify(): void {
+    this.#wake?.()
+    for (const resume of this.#watchers.splice(0)) resume()
+  }
+}

@@ -1,0 +1,115 @@
+import { crc32 } from 'node:zlib'
+
+/** Frames on the guest link, as docs/reference/guest-link.md specifies them. Knows nothing of the transport. */
+export const MAGIC = Buffer.from([0xf1, 0x49, 0x43, 0x45])
+export const VERSION = 1
+export const HEADER = 28
+export const MAX_PAYLOAD = 32 * 1024
+/** The message goes on in the next frame of its channel. */
+export const MORE = 1
+/** Zero bytes that end any half frame. */
+export const PADDING = HEADER + MAX_PAYLOAD
+
+export const KIND = {
+  attach: 1,
+  attached: 2,
+  open: 3,
+  reply: 4,
+  error: 5,
+  data: 6,
+  credit: 7,
+  end: 8,
+  close: 9,
+  event: 10,
+} as const
+
+export interface Frame {
+  kind: number
+  flags: number
+  epoch: number
+  channel: number
+  /** From the parser: a view of the bytes it was fed. */
+  payload: Uint8Array
+}
+
+/** One frame. The payload must not be longer than MAX_PAYLOAD. */
+export function encodeFrame(frame: Frame): Buffer {
+  const { payload } = frame
+  if (payload.length > MAX_PAYLOAD) throw new RangeError(`a payload of ${payload.length} bytes`)
+  const bytes = Buffer.allocUnsafe(HEADER + payload.length)
+  MAGIC.copy(bytes)
+  bytes.writeUInt8(VERSION, 4)
+  bytes.writeUInt8(frame.kind, 5)
+  bytes.writeUInt16LE(frame.flags, 6)
+  bytes.writeUInt32LE(frame.epoch, 8)
+  bytes.writeUInt32LE(frame.channel, 12)
+  bytes.writeUInt32LE(payload.length, 16)
+  bytes.writeUInt32LE(crc32(payload), 20)
+  bytes.writeUInt32LE(crc32(bytes.subarray(0, 24)), 24)
+  bytes.set(payload, HEADER)
+  return bytes
+}
+
+/** A message in as many frames as it needs. */
+export function* encodeMessage(kind: number, epoch: number, channel: number, message: Uint8Array): Generator<Buffer> {
+  let rest = message
+  while (rest.length > MAX_PAYLOAD) {
+    yield encodeFrame({ kind, flags: MORE, epoch, channel, payload: rest.subarray(0, MAX_PAYLOAD) })
+    rest = rest.subarray(MAX_PAYLOAD)
+  }
+  yield encodeFrame({ kind, flags: 0, epoch, channel, payload: rest })
+}
+
+/**
+ * Finds frames in a stream that may hold anything. What is not a sound frame is skipped and counted. Because the header has a
+ * checksum of its own, a damaged payload is dropped whole: nothing inside it is ever taken for a frame.
+ */
+export class FrameParser {
+  #buffer: Buffer = Buffer.alloc(0)
+  /** Bytes skipped so far, padding included. */
+  skipped = 0
+
+  #skip(bytes: number): void {
+    this.skipped += bytes
+    this.#buffer = this.#buffer.subarray(bytes)
+  }
+
+  *feed(bytes: Uint8Array): Generator<Frame> {
+    const fresh = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+    this.#buffer = this.#buffer.length === 0 ? fresh : Buffer.concat([this.#buffer, fresh])
+    for (;;) {
+      const buffer = this.#buffer
+      const found = buffer.indexOf(0xf1)
+      const at = found < 0 ? buffer.length : found
+      if (at > 0) {
+        this.#skip(at)
+        continue
+      }
+      const seen = Math.min(buffer.length, MAGIC.length)
+      if (buffer.compare(MAGIC, 0, seen, 0, seen) !== 0) {
+        this.#skip(1)
+        continue
+      }
+      if (buffer.length < HEADER) return
+      const length = buffer.readUInt32LE(16)
+      if (crc32(buffer.subarray(0, 24)) !== buffer.readUInt32LE(24) || length > MAX_PAYLOAD) {
+        this.#skip(1)
+        continue
+      }
+      if (buffer.length < HEADER + length) return
+      const payload = buffer.subarray(HEADER, HEADER + length)
+      if (buffer[4] !== VERSION || crc32(payload) !== buffer.readUInt32LE(20)) {
+        this.#skip(HEADER + length)
+        continue
+      }
+      this.#buffer = buffer.subarray(HEADER + length)
+      yield {
+        kind: buffer.readUInt8(5),
+        flags: buffer.readUInt16LE(6),
+        epoch: buffer.readUInt32LE(8),
+        channel: buffer.readUInt32LE(12),
+        payload,
+      }
+    }
+  }
+}

@@ -1,0 +1,222 @@
+import { randomBytes } from 'node:crypto'
+import {
+  type ExecInfo,
+  type ExecInput,
+  ExecRequest,
+  type ExecSession,
+  type FileEvent,
+  type FileInfo,
+  type GuestConnection,
+  type GuestMetrics,
+  type Hello,
+  IceboxError,
+} from '@icebox/model'
+import { attachBody, execBody, openSession } from './exec-session.ts'
+import type { GuestLink } from './link.ts'
+import type { Mux } from './mux.ts'
+import { PayloadReader, PayloadWriter } from './payload.ts'
+import { Request } from './request.ts'
+import { OP, readExecInfo, readFileInfo, readMetrics } from './wire.ts'
+
+const HELLO_ENTROPY = 32
+/** A listing longer than this is not collected. */
+const MAX_LISTING = 64 * 1024 * 1024
+/** File events that wait for a consumer; beyond, it learns that some are missing. */
+const MAX_FILE_EVENTS = 4096
+const FILE_CHANGES = ['overflow', 'create', 'write', 'remove', 'rename', 'chmod'] as const
+
+interface AsUser {
+  user?: string
+}
+
+/** The guest's operations over an attached mux. */
+export class MuxedGuestLink implements GuestLink {
+  readonly #mux: Mux
+  readonly closed: Promise<void>
+
+  constructor(mux: Mux) {
+    this.#mux = mux
+    this.closed = mux.closed
+  }
+
+  detach(): void {
+    this.#mux.destroy(new IceboxError('GuestFailed', 'the link to the guest was let go'))
+  }
+
+  async hello(hello: Hello, signal: AbortSignal): Promise<void> {
+    const body = new PayloadWriter()
+      .u64(BigInt(Date.now()) * 1_000_000n)
+      .raw(randomBytes(HELLO_ENTROPY))
+      .text(hello.hostname)
+      .text(hello.machineId)
+      .list(Object.entries(hello.env), (w, [name, value]) => w.text(name).text(value))
+      .text(hello.defaults.user)
+      .text(hello.defaults.workingDir)
+      .text(hello.sandbox)
+      .done()
+    await this.#ask(OP.hello, body, signal)
+  }
+
+  async quiesce(signal: AbortSignal): Promise<void> {
+    await this.#ask(OP.quiesce, new Uint8Array(), signal)
+  }
+
+  async release(signal: AbortSignal): Promise<void> {
+    await this.#ask(OP.release, new Uint8Array(), signal)
+  }
+
+  async exec(input: ExecInput, signal: AbortSignal): Promise<ExecSession> {
+    const request = ExecRequest.safeParse(input)
+    if (!request.success)
+      throw new IceboxError('InvalidArgument', `exec: ${request.error.message}`, { cause: request.error })
+    return openSession(this.#mux, OP.exec, execBody(request.data), signal)
+  }
+
+  async listExecs(signal: AbortSignal): Promise<ExecInfo[]> {
+    return (await this.#ask(OP.execs, new Uint8Array(), signal)).list(readExecInfo)
+  }
+
+  attach(id: string, from: { stdout?: number; stderr?: number }, signal: AbortSignal): Promise<ExecSession> {
+    return openSession(this.#mux, OP.attach, attachBody(id, from), signal)
+  }
+
+  async readFile(
+    path: string,
+    options: AsUser & { offset?: number; length?: number },
+    signal: AbortSignal,
+  ): Promise<{ info: FileInfo; data: AsyncIterable<Uint8Array> }> {
+    const body = onPath(options, path)
+      .u64(options.offset ?? 0)
+      .option(options.length, (w, length) => w.u64(length))
+      .done()
+    const request = new Request(this.#mux, OP.read, body, signal)
+    return { info: readFileInfo(await request.reply), data: request.data() }
+  }
+
+  async writeFile(
+    path: string,
+    data: AsyncIterable<Uint8Array>,
+    options: AsUser & { mode?: number },
+    signal: AbortSignal,
+  ): Promise<FileInfo> {
+    const body = onPath(options, path)
+      .option(options.mode, (w, mode) => w.u32(mode))
+      .done()
+    const request = new Request(this.#mux, OP.write, body, signal)
+    try {
+      for await (const bytes of data) await request.write(bytes)
+      request.end()
+      return readFileInfo(await request.reply)
+    } finally {
+      request.finish()
+    }
+  }
+
+  async stat(path: string, options: AsUser, signal: AbortSignal): Promise<FileInfo> {
+    return readFileInfo(await this.#ask(OP.stat, onPath(options, path).done(), signal))
+  }
+
+  async list(path: string, options: AsUser & { depth?: number }, signal: AbortSignal): Promise<FileInfo[]> {
+    const body = onPath(options, path)
+      .u32(options.depth ?? 1)
+      .done()
+    const request = new Request(this.#mux, OP.list, body, signal)
+    await request.reply
+    const parts: Buffer[] = []
+    let size = 0
+    for await (const part of request.data()) {
+      parts.push(part)
+      size += part.length
+      if (size > MAX_LISTING) throw new IceboxError('TooLarge', `the listing of ${path} is too long`)
+    }
+    const records = new PayloadReader(Buffer.concat(parts))
+    const entries: FileInfo[] = []
+    while (!records.isEmpty) entries.push(readFileInfo(records))
+    return entries.sort((a, b) => (a.path < b.path ? -1 : a.path > b.path ? 1 : 0))
+  }
+
+  async makeDirectory(path: string, options: AsUser & { mode?: number }, signal: AbortSignal): Promise<boolean> {
+    const body = onPath(options, path)
+      .option(options.mode, (w, mode) => w.u32(mode))
+      .done()
+    return (await this.#ask(OP.makeDirectory, body, signal)).u8() === 1
+  }
+
+  async move(from: string, to: string, options: AsUser, signal: AbortSignal): Promise<FileInfo> {
+    return readFileInfo(await this.#ask(OP.move, onPath(options, from).text(to).done(), signal))
+  }
+
+  async symlink(target: string, path: string, options: AsUser, signal: AbortSignal): Promise<FileInfo> {
+    return readFileInfo(await this.#ask(OP.symlink, onPath(options, path).text(target).done(), signal))
+  }
+
+  async remove(path: string, options: AsUser, signal: AbortSignal): Promise<void> {
+    await this.#ask(OP.remove, onPath(options, path).done(), signal)
+  }
+
+  async setAttributes(
+    path: string,
+    change: { mode?: number; owner?: string },
+    options: AsUser,
+    signal: AbortSignal,
+  ): Promise<FileInfo> {
+    const body = onPath(options, path)
+      .option(change.mode, (w, mode) => w.u32(mode))
+      .option(change.owner, (w, owner) => w.text(owner))
+      .done()
+    return readFileInfo(await this.#ask(OP.setAttributes, body, signal))
+  }
+
+  async watch(
+    path: string,
+    options: AsUser & { recursive?: boolean },
+    signal: AbortSignal,
+  ): Promise<AsyncIterable<FileEvent>> {
+    const queue: FileEvent[] = []
+    const body = onPath(options, path)
+      .u8(options.recursive ? 1 : 0)
+      .done()
+    const request = new Request(this.#mux, OP.watch, body, signal, (payload) => {
+      const type = FILE_CHANGES[payload.u8()]
+      const full = queue.length >= MAX_FILE_EVENTS
+      if (type === 'overflow' || (type && full)) {
+        if (queue.at(-1)?.type !== 'overflow') queue.push({ type: 'overflow' })
+      } else if (type) {
+        queue.push({ type, path: payload.text() })
+      }
+    })
+    await request.reply
+    return request.events(queue)
+  }
+
+  async dial(port: number, signal: AbortSignal): Promise<GuestConnection> {
+    if (!Number.isInteger(port) || port < 1 || port > 65_535)
+      throw new IceboxError('InvalidArgument', `${port} is not a TCP port`)
+    const request = new Request(this.#mux, OP.dial, new PayloadWriter().u16(port).done(), signal)
+    try {
+      await request.reply
+    } catch (error) {
+      const failure = IceboxError.from(error)
+      throw new IceboxError(failure.code, failure.message, { cause: error, details: { ...failure.details, port } })
+    }
+    request.keep()
+    return {
+      readable: request.data(),
+      write: (data) => request.write(data),
+      async end() {
+        request.end()
+      },
+      destroy: () => request.destroy(new IceboxError('GuestFailed', `the connection to port ${port} was closed`)),
+    }
+  }
+
+  async metrics(signal: AbortSignal): Promise<GuestMetrics> {
+    return readMetrics(await this.#ask(OP.metrics, new Uint8Array(), signal))
+  }
+
+  async #ask(operation: number, body: Uint8Array, signal: AbortSignal): Promise<PayloadReader> {
+    return new Request(this.#mux, operation, body, signal).only()
+  }
+}
+
+const onPath = (options: AsUser, path: string): PayloadWriter => new PayloadWriter().text(options.user ?? '').text(path)
