@@ -14,15 +14,14 @@ export interface Failure {
 export class Refusal extends Error implements Failure {
   readonly code: string
   readonly remedy: string
+  /** To exit with, where it is not the command's usual one. */
+  readonly status: number | undefined
 
-  constructor(
-    code: 'InvalidArgument' | 'NotFound' | 'AlreadyExists' | 'Unavailable' | 'DeadlineExceeded',
-    message: string,
-    remedy: string,
-  ) {
+  constructor(code: string, message: string, remedy: string, status?: number) {
     super(message)
     this.code = code
     this.remedy = remedy
+    this.status = status
   }
 }
 

@@ -1,6 +1,6 @@
 import { type Command, UsageError } from './command.ts'
 import { COMMANDS } from './commands.ts'
-import { report } from './failure.ts'
+import { Refusal, report } from './failure.ts'
 import { explanation, overview } from './help.ts'
 import { Interrupted } from './interrupt.ts'
 import { note, print } from './output.ts'
@@ -35,7 +35,8 @@ async function main(argv: readonly string[]): Promise<number> {
       return thrown.status
     }
     report(thrown, ours.includes('--json'))
-    return thrown instanceof UsageError ? 2 : (command?.failureStatus ?? 1)
+    if (thrown instanceof UsageError) return 2
+    return (thrown instanceof Refusal ? thrown.status : undefined) ?? command?.failureStatus ?? 1
   }
 }
 

@@ -1,7 +1,8 @@
 import { once } from 'node:events'
 import { fstatSync } from 'node:fs'
 import { constants } from 'node:os'
-import type { Exec, ExecExit, Sandbox } from '@icebox/sdk'
+import { type Exec, type ExecExit, isIceboxError, type Sandbox } from '@icebox/sdk'
+import { Refusal } from './failure.ts'
 import { note, printJson } from './output.ts'
 
 /** Statuses of the tools people know: timeout(1) for a command out of time, a shell for one that a signal ended. */
@@ -96,7 +97,9 @@ export async function runHere(sandbox: Sandbox, request: Request): Promise<Outco
   if (tty) process.stdout.on('resize', onResize)
   if (raw) process.stdin.setRawMode(true)
   try {
-    const { id } = await exec.started
+    const { id } = await exec.started.catch((thrown: unknown) => {
+      throw notRun(thrown)
+    })
     started = true
     // The size may have changed since it was asked for.
     if (tty && process.stdout.isTTY) onResize()
@@ -110,6 +113,13 @@ export async function runHere(sandbox: Sandbox, request: Request): Promise<Outco
     process.stdout.off('resize', onResize)
     for (const name of PASSED) process.off(name, onSignal)
   }
+}
+
+/** As a shell has it: 127 for a command that is not there, 126 for one that cannot be run. */
+function notRun(thrown: unknown): unknown {
+  if (!isIceboxError(thrown, 'NotFound', 'InvalidArgument')) return thrown
+  const remedy = 'Check the program, --user and --cwd: all three are looked up in the sandbox.'
+  return new Refusal(thrown.code, thrown.message, remedy, thrown.code === 'NotFound' ? 127 : 126)
 }
 
 /** Stdin, piece by piece, each once the guest has taken the one before. */

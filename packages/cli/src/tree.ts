@@ -35,7 +35,7 @@ function describe({ id, name, kind, sandboxId, template, sizeBytes, createdAt, s
     name === undefined ? undefined : paint('bold', name),
     kind,
     template === undefined ? undefined : `template ${template}`,
-    `of ${sandboxId}`,
+    sandboxId === '' ? undefined : `of ${sandboxId}`,
     sizeBytes === undefined ? undefined : size(sizeBytes),
     status.state === 'Ready' ? undefined : status.state,
     ago(createdAt),

@@ -1,0 +1,506 @@
+import assert from 'node:assert/strict'
+import { type ChildProcessWithoutNullStreams, execFileSync, spawn } from 'node:child_process'
+import { createHash, randomBytes } from 'node:crypto'
+import { once } from 'node:events'
+import { existsSync, readFileSync } from 'node:fs'
+import { chmod, lstat, mkdir, mkdtemp, readdir, readFile, readlink, rm, symlink, writeFile } from 'node:fs/promises'
+import { createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { after, before, suite, test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { BASE_IMAGE } from '@icebox/node'
+
+/** The story of the issue by the `icebox` command alone, against a server that `icebox up -d` started. */
+
+const ICEBOX = join(import.meta.dirname, '../icebox')
+/** Counts in memory: what it shows after a restore can come from nowhere but its own process. */
+const COUNTER = `exec python3 -c '
+import os, time
+count = 0
+while True:
+    count += 1
+    with open("/tmp/count.new", "w") as file:
+        file.write(str(count))
+    os.replace("/tmp/count.new", "/tmp/count")
+    time.sleep(0.01)
+'`
+
+let scratch = ''
+let data = ''
+
+interface Ended {
+  status: number
+  stdout: string
+  stderr: string
+}
+interface Options {
+  stdin?: string | Uint8Array
+  env?: Record<string, string>
+}
+
+/** Starts `icebox` with the data directory of this suite. Its stdin stays open until it is given one. */
+function start(words: string[], { env = {} }: Options = {}): ChildProcessWithoutNullStreams {
+  const { ICEBOX_URL: _, ICEBOX_API_KEY: __, ...rest } = process.env
+  return spawn(ICEBOX, words, { env: { ...rest, ICEBOX_DATA: data, NO_COLOR: '1', ...env } })
+}
+
+async function ended(child: ChildProcessWithoutNullStreams): Promise<Ended & { bytes: Buffer }> {
+  const out: Buffer[] = []
+  const err: Buffer[] = []
+  child.stdout.on('data', (piece: Buffer) => out.push(piece))
+  child.stderr.on('data', (piece: Buffer) => err.push(piece))
+  const [code] = await once(child, 'close')
+  const bytes = Buffer.concat(out)
+  return {
+    status: typeof code === 'number' ? code : -1,
+    stdout: bytes.toString(),
+    stderr: Buffer.concat(err).toString(),
+    bytes,
+  }
+}
+
+async function icebox(words: string[], options: Options = {}): Promise<Ended & { bytes: Buffer }> {
+  const child = start(words, options)
+  child.stdin.on('error', () => {})
+  child.stdin.end(options.stdin ?? '')
+  return ended(child)
+}
+
+/** The JSON answer of a command that has to work. */
+async function json(...words: string[]) {
+  const { status, stdout, stderr } = await icebox([...words, '--json'])
+  assert.equal(status, 0, `icebox ${words.join(' ')}: ${stderr}`)
+  return JSON.parse(stdout)
+}
+
+/** The error of a command that has to fail, and its status. */
+async function failure(
+  words: string[],
+  options: Options = {},
+): Promise<{ code: string; message: string; remedy: string; status: number }> {
+  const { status, stdout, stderr } = await icebox(['--json', ...words], options)
+  assert.notEqual(status, 0, `icebox ${words.join(' ')} did not fail: ${stdout}`)
+  const { error } = JSON.parse(stderr.trim().split('\n').at(-1) ?? '')
+  assert.ok(error.code && error.message && error.remedy, stderr)
+  return { ...error, status }
+}
+
+async function sh(sandbox: string, script: string): Promise<string> {
+  const { status, stdout, stderr } = await icebox(['exec', sandbox, '--', 'sh', '-c', script])
+  assert.equal(status, 0, stderr)
+  return stdout.trim()
+}
+const count = async (sandbox: string): Promise<number> => Number(await sh(sandbox, 'cat /tmp/count'))
+
+async function until<T>(what: string, look: () => T | Promise<T>): Promise<T> {
+  for (let tries = 0; tries < 600; tries += 1) {
+    const found = await look()
+    if (found) return found
+    await sleep(50)
+  }
+  throw new Error(`never happened: ${what}`)
+}
+
+/** Waits until a start of the server has resumed it. */
+const runs = (sandbox: string) =>
+  until(`${sandbox} runs`, async () => (await json('sandbox', 'show', sandbox)).status.state === 'Running')
+
+/** Waits until a program that runs on has printed something. */
+async function printed(child: ChildProcessWithoutNullStreams, text: string): Promise<string> {
+  let all = ''
+  for (const stream of [child.stdout, child.stderr]) stream.on('data', (piece: Buffer) => (all += piece))
+  await until(`${text} on its output`, () => all.includes(text))
+  return all
+}
+
+const lives = (pid: number): boolean => {
+  const stat = existsSync(`/proc/${pid}/stat`) ? readFileSync(`/proc/${pid}/stat`, 'utf8') : ''
+  return stat !== '' && !/\) [ZX] /.test(stat)
+}
+
+suite('the icebox command', () => {
+  let pid = 0
+
+  before(async () => {
+    scratch = await mkdtemp(join(tmpdir(), 'icebox-cli-'))
+    data = join(scratch, 'data')
+    const up = await json('up', '-d', '--listen', '127.0.0.1:0')
+    pid = up.pid
+    assert.match(up.url, /^http:\/\/127\.0\.0\.1:\d+$/)
+    assert.equal(up.keyFile, join(data, 'key'))
+  })
+
+  after(async () => {
+    await icebox(['down', '--kill'])
+    if (pid !== 0 && lives(pid)) process.kill(pid, 'SIGKILL')
+    await rm(scratch, { recursive: true, force: true })
+  })
+
+  test('a second server on the data directory, and a busy port, are refused in words; the first answers on', async () => {
+    const second = await failure(['up', '--listen', '127.0.0.1:0'])
+    assert.equal(second.code, 'Conflict')
+    assert.match(second.message, new RegExp(`process ${pid}`))
+    assert.equal((await failure(['up', '-d', '--listen', '127.0.0.1:0'])).code, 'Conflict')
+    const blocker = createServer().listen(0, '127.0.0.1')
+    await once(blocker, 'listening')
+    const address = blocker.address()
+    assert.ok(typeof address === 'object' && address !== null)
+    const other = join(scratch, 'other')
+    const busy = await failure(['up', '-d', '--data', other, '--listen', `127.0.0.1:${address.port}`])
+    blocker.close()
+    assert.deepEqual([busy.code, busy.message.includes(String(address.port))], ['Conflict', true])
+    assert.equal(existsSync(join(other, 'server.json')), false)
+    assert.deepEqual(await json('ps'), [])
+  })
+
+  test('wrong keys, urls, words and values are refused, each in its way', async () => {
+    assert.equal((await failure(['ps'], { env: { ICEBOX_API_KEY: `e2b_${'0'.repeat(40)}` } })).code, 'Unauthorized')
+    const nobody = await failure(['ps', '--url', 'http://127.0.0.1:1'])
+    assert.deepEqual([nobody.code, nobody.status], ['Unavailable', 1])
+    const cases: [words: string[], message: RegExp][] = [
+      [['sandox', 'list'], /did you mean "icebox sandbox"/],
+      [['ps', '--jsn'], /did you mean --json/],
+      [['fork', 'x', '-n', '0'], /1 to 100/],
+      [['fork', 'x', '-n', '101'], /1 to 100/],
+      [['sandbox', 'create'], /exactly one of/],
+      [['sandbox', 'create', 'x', '--timeout', 'soon'], /a time such as/],
+      [['exec', 'x'], /CMD/],
+      [['cp', 'a', 'b'], /SANDBOX:PATH/],
+    ]
+    for (const [words, message] of cases) {
+      const { status, ...error } = await failure(words)
+      assert.equal(status, 2, words.join(' '))
+      assert.match(error.message, message)
+    }
+    const template = await failure(['sandbox', 'create', 'nowhere'])
+    assert.deepEqual([template.code, template.status], ['NotFound', 1])
+    assert.equal((await failure(['sandbox', 'show', 'nowhere'])).code, 'NotFound')
+  })
+
+  test('an image becomes a template, and a template a sandbox', async () => {
+    const image = await json('image', 'pull', BASE_IMAGE)
+    assert.match(image.id, /^[0-9a-f]{64}$/)
+    assert.deepEqual(
+      (await json('image', 'list')).map(({ id }: { id: string }) => id),
+      [image.id],
+    )
+    const template = await json(
+      ...[
+        'template',
+        'build',
+        'counter',
+        '--image',
+        BASE_IMAGE,
+        '--memory',
+        '256MiB',
+        '--disk',
+        '1GiB',
+        '--env',
+        'FROM=template',
+      ],
+      ...['--start', COUNTER, '--ready', 'test -s /tmp/count'],
+    )
+    assert.deepEqual([template.id, template.status.state, template.size.memoryMiB], ['counter', 'Ready', 256])
+    assert.equal((await failure(['image', 'delete', image.id.slice(0, 12)])).code, 'InUse')
+    assert.equal((await failure(['template', 'build', 'counter', '--image', BASE_IMAGE])).code, 'AlreadyExists')
+    const created = await json(
+      ...[
+        'sandbox',
+        'create',
+        'counter',
+        '--name',
+        'box',
+        '--env',
+        'A=1',
+        '--env',
+        'B=x=y',
+        '--metadata',
+        'team=blue',
+        '--timeout',
+        '2h',
+      ],
+    )
+    assert.deepEqual([created.status.state, created.name, created.template], ['Running', 'box', 'counter'])
+    assert.deepEqual(created.metadata, { team: 'blue' })
+    assert.ok(Date.parse(created.expiresAt) > Date.now() + 3_600_000)
+    for (const ref of ['box', created.id, created.id.slice(0, 8)])
+      assert.equal((await json('sandbox', 'show', ref)).id, created.id)
+    assert.equal(await sh('box', 'echo $FROM $A $B'), 'template 1 x=y')
+    assert.match((await icebox(['ps'])).stdout, new RegExp(`^ID .*\\n${created.id} +box +counter +Running `))
+  })
+
+  test('exec passes status, streams, environment, directory and user on', async () => {
+    const { status, stdout, stderr } = await icebox(['exec', 'box', '--', 'sh', '-c', 'echo out; echo err >&2; exit 7'])
+    assert.deepEqual([status, stdout, stderr], [7, 'out\n', 'err\n'])
+    const words = [
+      'exec',
+      '--env',
+      'X=a b',
+      '--cwd',
+      '/usr',
+      '--user',
+      'nobody',
+      'box',
+      '--',
+      'sh',
+      '-c',
+      'echo "$X" $PWD $(id -un)',
+    ]
+    assert.equal((await icebox(words)).stdout, 'a b /usr nobody\n')
+    assert.equal((await icebox(['exec', 'box', '--', 'sh', '-c', 'kill -TERM $$'])).status, 143)
+    assert.equal((await icebox(['exec', '--timeout', '300ms', 'box', '--', 'sleep', '60'])).status, 124)
+    const unknown = await failure(['exec', 'nobody', '--', 'true'])
+    assert.deepEqual([unknown.code, unknown.status], ['NotFound', 125])
+    for (const [program, expected] of [
+      ['/no/such/program', 127],
+      ['/etc/passwd', 126],
+    ] as const)
+      assert.equal((await icebox(['exec', 'box', '--', program])).status, expected)
+    const object = JSON.parse((await icebox(['exec', '--json', 'box', '--', 'sh', '-c', 'echo hi; exit 3'])).stdout)
+    assert.deepEqual([object.exitCode, object.stdout, object.timedOut], [3, 'hi\n', false])
+  })
+
+  test('stdin goes in byte for byte, and nothing of the output is lost', async () => {
+    const bytes = randomBytes(5_000_000)
+    const echoed = await icebox(['exec', 'box', '--', 'cat'], { stdin: bytes })
+    const digest = (data: Uint8Array) => createHash('sha256').update(data).digest('hex')
+    assert.equal(digest(echoed.bytes), digest(bytes))
+    assert.equal(
+      (await icebox(['exec', 'box', '--', 'sh', '-c', 'head -c 20000000 /dev/zero'])).bytes.length,
+      20_000_000,
+    )
+    // Somebody that keeps stdin open does not hold a command back that does not read it.
+    const open = start(['exec', 'box', '--', 'echo', 'done'])
+    assert.equal((await ended(open)).stdout, 'done\n')
+  })
+
+  test('Ctrl-C goes to the process group', async () => {
+    const child = start([
+      'exec',
+      'box',
+      '--',
+      'sh',
+      '-c',
+      'trap "echo caught; exit 9" INT; echo ready; while :; do sleep 0.05; done',
+    ])
+    const result = ended(child)
+    await printed(child, 'ready')
+    child.kill('SIGINT')
+    const { status, stdout } = await result
+    assert.deepEqual([status, stdout], [9, 'ready\ncaught\n'])
+  })
+
+  test('a terminal: size, its changes, keys, and left as it was found', async () => {
+    const seen = join(scratch, 'seen')
+    // script(1) gives icebox a real terminal; the shell in it sets its size and looks at it afterwards.
+    const script = `stty cols 100 rows 30
+( until grep -q ready ${seen}; do sleep 0.1; done; stty cols 111 rows 22 </dev/tty ) &
+${ICEBOX} exec -it box -- sh -c 'stty size; trap "stty size; exit 4" WINCH; echo ready; while :; do sleep 0.05; done'
+echo status $?
+stty -a`
+    const child = spawn('script', ['-qfec', script, seen], {
+      env: { ...process.env, ICEBOX_DATA: data, SHELL: '/bin/sh', TERM: 'xterm' },
+    })
+    const { stdout } = await ended(child)
+    assert.match(stdout, /^30 100\r?$/m)
+    assert.match(stdout, /^22 111\r?$/m)
+    assert.match(stdout, /^status 4\r?$/m)
+    assert.match(stdout, / icanon /)
+    assert.match(stdout, / echo /)
+    const shell = spawn('script', ['-qfec', `${ICEBOX} shell box`, '/dev/null'], {
+      env: { ...process.env, ICEBOX_DATA: data, SHELL: '/bin/sh', TERM: 'xterm' },
+    })
+    const out = ended(shell)
+    // Its prompt: from here on keys go to the guest's terminal.
+    await printed(shell, '#')
+    shell.stdin.write('echo sum-$((40 + 2)); cat\n')
+    await printed(shell, 'sum-42')
+    // Ctrl-C as a key ends cat and not icebox.
+    shell.stdin.write('\u0003')
+    shell.stdin.write('echo status-$?; tty; exit 5\n')
+    const { stdout: session, status } = await out
+    assert.match(session, /status-130/)
+    assert.match(session, /\/dev\/pts\//)
+    assert.equal(status, 5)
+    assert.equal((await icebox(['shell', 'box'], { stdin: 'echo from a script; exit 6' })).stdout, 'from a script\n')
+  })
+
+  test('cp copies files and directories in and out', async () => {
+    const source = join(scratch, 'source')
+    await mkdir(join(source, 'sub'), { recursive: true })
+    const bytes = randomBytes(3_000_000)
+    await writeFile(join(source, 'sub/data'), bytes)
+    await chmod(join(source, 'sub/data'), 0o751)
+    await writeFile(join(source, 'empty'), '')
+    await symlink('sub/data', join(source, 'link'))
+    const copied = await json('cp', source, 'box:/srv/copy')
+    assert.deepEqual([copied.files, copied.bytes, copied.skipped], [2, 3_000_000, []])
+    const listing = await sh(
+      'box',
+      'cd /srv/copy && stat -c "%n %a %s %F" * sub/data && readlink link && sha256sum < sub/data',
+    )
+    assert.deepEqual(
+      listing.split('\n'),
+      [
+        'empty 644 0 regular empty file',
+        'link 777 8 symbolic link',
+        'sub 755 4096 directory',
+        'sub/data 751 3000000 regular file',
+        'sub/data',
+        `${createHash('sha256').update(bytes).digest('hex')}  -`,
+      ].map((line) => line.replace('sub 755 4096', `sub 755 ${/sub 755 (\d+)/.exec(listing)?.[1]}`)),
+    )
+    await json('cp', 'box:/srv/copy', scratch)
+    assert.deepEqual(await readFile(join(scratch, 'copy/sub/data')), bytes)
+    assert.equal((await lstat(join(scratch, 'copy/sub/data'))).mode & 0o7777, 0o751)
+    assert.equal(await readlink(join(scratch, 'copy/link')), 'sub/data')
+    await json('cp', 'box:/srv/copy/.', 'box:/srv/again')
+    assert.equal(await sh('box', 'diff -r /srv/copy /srv/again && readlink /srv/again/link'), 'sub/data')
+    // /bin is a symlink to a directory, which is what is copied into.
+    await json('cp', join(source, 'sub/data'), 'box:/bin/')
+    assert.equal(await sh('box', 'ls -l /usr/bin/data | cut -c1-10'), '-rwxr-x--x')
+    await sh('box', 'cp /bin/true /srv/setuid && chmod 4755 /srv/setuid && mkfifo /srv/pipe')
+    await json('cp', 'box:/srv/setuid', scratch)
+    assert.equal((await lstat(join(scratch, 'setuid'))).mode & 0o7777, 0o755)
+    const skipped = await icebox(['cp', 'box:/srv/.', join(scratch, 'srv')])
+    assert.match(skipped.stderr, /skipped \/srv\/pipe/)
+    assert.equal((await failure(['cp', 'box:/none', scratch])).code, 'NotFound')
+    assert.equal((await failure(['cp', source, 'box:/srv/none/deeper'])).code, 'NotFound')
+    assert.deepEqual(
+      (await readdir(scratch)).filter((name) => name.includes('.part')),
+      [],
+    )
+  })
+
+  test('logs, stats and a forwarded port', async () => {
+    assert.equal((await json('logs', 'box')).id, (await json('sandbox', 'show', 'box')).id)
+    const [stats] = await json('stats', 'box')
+    assert.ok(stats.memoryBytes > 0 && stats.processes > 0 && stats.cpuSeconds > 0)
+    assert.match((await icebox(['stats'])).stdout, /^ID +NAME +CPU/)
+    const server = start([
+      'exec',
+      'box',
+      '--',
+      'python3',
+      '-u',
+      '-m',
+      'http.server',
+      '8080',
+      '--directory',
+      '/srv/copy',
+    ])
+    await printed(server, 'Serving')
+    const port = start(['port', 'box', '8080:0'])
+    const [, local] = /127\.0\.0\.1:(\d+)/.exec(await printed(port, '127.0.0.1:')) ?? []
+    const page = await (await fetch(`http://127.0.0.1:${local}/sub/`)).text()
+    assert.match(page, /data/)
+    const busy = await failure(['port', 'box', `8080:${local}`])
+    assert.deepEqual([busy.code, busy.status], ['Conflict', 1])
+    for (const child of [port, server]) {
+      const gone = once(child, 'close')
+      child.kill('SIGINT')
+      await gone
+    }
+  })
+
+  test('snapshot, fork and rollback: processes go on from where they were', async () => {
+    const snapshot = await json('snapshot', 'create', 'box', '--name', 'first')
+    assert.deepEqual([snapshot.kind, snapshot.status.state, snapshot.name], ['memory', 'Ready', 'first'])
+    const at = await count('box')
+    await sh('box', 'echo kept > /root/after')
+    const forks = await json('fork', 'box', '-n', '3')
+    assert.equal(forks.length, 3)
+    const ids: string[] = forks.map(({ sandbox }: { sandbox: { id: string } }) => sandbox.id)
+    const machines = new Set<string>()
+    for (const id of ids) {
+      assert.ok((await count(id)) >= at)
+      assert.equal(await sh(id, 'cat /root/after'), 'kept')
+      machines.add(await sh(id, 'cat /etc/machine-id'))
+    }
+    assert.equal(machines.size, 3)
+    for (const id of ids) assert.equal((await json('sandbox', 'delete', id)).id, id)
+    await json('rollback', 'box', 'first')
+    assert.equal((await icebox(['exec', 'box', '--', 'cat', '/root/after'])).status, 1)
+    assert.ok((await count('box')) > 0)
+    assert.deepEqual(await json('snapshot', 'verify', 'first'), { id: snapshot.id, faults: [] })
+    const roots: { id: string; children: { id: string }[] }[] = await json('snapshot', 'tree')
+    assert.ok(JSON.stringify(roots).includes(snapshot.id))
+    assert.match((await icebox(['snapshot', 'tree'])).stdout, new RegExp(`${snapshot.id} +first`))
+    const files = await json('snapshot', 'create', 'box', '--kind', 'filesystem')
+    assert.equal(files.kind, 'filesystem')
+    assert.equal((await json('snapshot', 'delete', files.id)).id, files.id)
+    assert.equal((await failure(['snapshot', 'show', files.id])).code, 'NotFound')
+  })
+
+  test('an exported snapshot comes back under another id and runs', async () => {
+    const file = join(scratch, 'first.tar')
+    await json('snapshot', 'export', 'first', file)
+    const imported = await json('snapshot', 'import', file, '--name', 'again')
+    const { id } = await json('sandbox', 'create', '--snapshot', 'again')
+    assert.equal((await json('sandbox', 'show', id)).snapshotId, imported.id)
+    assert.ok((await count(id)) > 0)
+    await json('sandbox', 'delete', id)
+    assert.equal((await failure(['snapshot', 'export', 'first', join(scratch, 'none/x')])).code, 'NotFound')
+  })
+
+  test('pause frees it, resume goes on under the same id', async () => {
+    const { id } = await json('sandbox', 'show', 'box')
+    const at = await count('box')
+    assert.equal((await json('pause', 'box')).status.state, 'Paused')
+    const refused = await failure(['exec', 'box', '--', 'true'])
+    assert.deepEqual([refused.code, refused.status], ['InvalidState', 125])
+    const resumed = await json('resume', 'box')
+    assert.deepEqual([resumed.id, resumed.status.state], [id, 'Running'])
+    assert.ok((await count('box')) > at)
+  })
+
+  test('run removes its sandbox at the end, whatever the end', async () => {
+    const sandboxes = async () => (await json('sandbox', 'list')).length
+    const some = await sandboxes()
+    const done = await icebox(['run', 'counter', '--', 'sh', '-c', 'cat; exit 3'], { stdin: 'in' })
+    assert.deepEqual([done.status, done.stdout], [3, 'in'])
+    assert.equal(await sandboxes(), some)
+    const child = start(['run', 'counter', '--', 'sh', '-c', 'trap "" TERM; echo ready; sleep 60'])
+    await printed(child, 'ready')
+    const gone = once(child, 'close')
+    child.kill('SIGTERM')
+    assert.deepEqual((await gone)[0], 143)
+    assert.equal(await sandboxes(), some)
+    const kept = await icebox(['run', '--keep', BASE_IMAGE, '--', 'true'])
+    assert.equal(kept.status, 0, kept.stderr)
+    assert.equal(await sandboxes(), some + 1)
+    await json('sandbox', 'delete', kept.stderr.trim().split('\n').at(-1) ?? '')
+  })
+
+  test('down pauses all and leaves nothing behind; the next up resumes', async () => {
+    const at = await count('box')
+    const down = await json('down')
+    assert.deepEqual([down.mode, down.notPaused], ['pause', []])
+    assert.equal(lives(pid), false)
+    assert.equal(existsSync(join(data, 'server.json')), false)
+    assert.doesNotMatch(execFileSync('ps', ['-eo', 'args'], { encoding: 'utf8' }), new RegExp(scratch))
+    assert.equal((await failure(['ps'])).code, 'Unavailable')
+    pid = (await json('up', '-d', '--listen', '127.0.0.1:0')).pid
+    await runs('box')
+    assert.ok((await count('box')) > at)
+  })
+
+  test('in the foreground, Ctrl-C pauses all and ends; what was kept is taken over', async () => {
+    const at = await count('box')
+    await json('down', '--keep')
+    const server = start(['up', '--listen', '127.0.0.1:0'])
+    const over = ended(server)
+    await printed(server, 'icebox is up')
+    assert.ok((await count('box')) > at)
+    server.kill('SIGINT')
+    assert.equal((await over).status, 0)
+    pid = (await json('up', '-d', '--listen', '127.0.0.1:0')).pid
+    await runs('box')
+    assert.ok((await count('box')) > at)
+    const { status, stdout } = await icebox(['down', '--kill'])
+    assert.deepEqual([status, stdout], [0, 'the server has ended\n'])
+    pid = (await json('up', '-d', '--listen', '127.0.0.1:0')).pid
+    assert.deepEqual(await json('sandbox', 'list'), [])
+  })
+})
