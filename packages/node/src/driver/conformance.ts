@@ -201,7 +201,8 @@ export function driverConformance(name: string, harness: Harness): void {
       try {
         const prepare = `set -e
           mkdir -p /root/d/e; echo hello > /root/d/f; ln /root/d/f /root/d/hard; ln -s ../x /root/d/soft; mkfifo /root/d/fifo
-          chown 1234:4321 /root/d/f; chmod 4751 /root/d/f; chmod 1777 /root/d/e; touch -d '2001-02-03 04:05:06' /root/d/f
+          chown 1234:4321 /root/d/f; chmod 4751 /root/d/f; chmod 1777 /root/d/e; touch -d '2001-02-03 04:05:06' /root/d/f /root/d/e
+          perl -e '($f, $k, $v) = ("/root/d/f", "user.note", "kept"); syscall(188, $f, $k, $v, 4, 0) == 0 or die "setxattr: $!"'
           truncate -s 100M /root/d/sparse; dd if=/dev/urandom of=/root/d/big bs=1M count=8 2>/dev/null
           rm /etc/issue; rm -r /usr/share/doc; mkdir /usr/share/doc; echo only > /usr/share/doc/only
           echo changed >> /etc/motd; mv /etc/cron.d /etc/moved 2>/dev/null || mkdir /etc/moved; sync`
@@ -209,6 +210,7 @@ export function driverConformance(name: string, harness: Harness): void {
         const counter = await machine.link.exec({ argv: ['sleep', '1000'] }, signal)
         counter.detach()
         const look = `cd /root/d; stat -c '%n %a %u %g %s %h %Y' f hard e; readlink soft; stat -c %F fifo; stat -c '%s' sparse
+          perl -e '($f, $k, $v) = ("f", "user.note", "." x 8); print substr($v, 0, syscall(191, $f, $k, $v, 8)), "\\n"'
           sha256sum big; ls /etc/issue 2>&1 | wc -l; ls /usr/share/doc; tail -1 /etc/motd; ls -d /etc/moved /etc/cron.d 2>/dev/null`
         const expected = (await run(machine.link, look, signal)).stdout
         const files = await save(machine, 'filesystem')

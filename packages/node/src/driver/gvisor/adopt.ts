@@ -47,7 +47,7 @@ async function settleHelpers(processes: ListedProcess[], signal: AbortSignal): P
   }
 }
 
-/** The machine's container if it lives, how it ended if it was somebody's, nothing when nobody was given it yet. */
+/** The machine's container if it lives, how it ended if it was somebody's, nothing when nobody has it yet or wants it any more. */
 async function survivor(
   host: Host,
   record: MachineRecord,
@@ -55,7 +55,7 @@ async function survivor(
   bootId: string,
 ): Promise<Container | MachineExit | undefined> {
   const { execution, operation, process, container } = record
-  if (operation === 'boot' || operation === 'restore' || !process) return undefined
+  if (!process || (operation && operation !== 'freeze')) return undefined
   if (record.bootId !== bootId)
     return { execution, reason: 'HostRestarted', message: 'the host was restarted while it ran' }
   if (await isAlive(process)) return new Container(host, container, directory, process)

@@ -47,7 +47,8 @@ interface Prepared {
 
 /** Whether files there can be opened past the page cache, which is faster for what is written or read once. */
 async function takesDirect(directory: string): Promise<boolean> {
-  const file = join(directory, `direct-${process.pid}`)
+  // Always the same name: what a killed server leaves is taken away by the next.
+  const file = join(directory, 'direct')
   try {
     await (await open(file, constants.O_CREAT | constants.O_RDWR | constants.O_DIRECT, 0o600)).close()
     return true

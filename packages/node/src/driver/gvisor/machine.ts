@@ -119,6 +119,8 @@ export class GvisorMachine implements Machine {
   }
 
   async kill(_signal: AbortSignal): Promise<void> {
+    // Without it the next server would take an end that was broken off for a crash; it is ended all the same.
+    if (!this.#ending) await this.#remember('kill').catch(() => {})
     await this.#end('killed', 'it was ended')
   }
 

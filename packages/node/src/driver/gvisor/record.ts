@@ -23,9 +23,9 @@ export const MachineRecord = z.object({
   process: ProcessIdentity.optional(),
   /**
    * What is under way. boot and restore: nobody has been given the machine yet. freeze: it was stopped on purpose and stays
-   * so until somebody decides.
+   * so until somebody decides. kill: it is wanted no more.
    */
-  operation: z.enum(['boot', 'restore', 'freeze']).optional(),
+  operation: z.enum(['boot', 'restore', 'freeze', 'kill']).optional(),
 })
 export type MachineRecord = z.infer<typeof MachineRecord>
 

@@ -54,6 +54,10 @@ export class GvisorInstallation implements Installation {
     return new GvisorInstallation({ runsc, guest, imagePath: image.path }, directory)
   }
 
+  get programs(): { runsc: string; guest: string } {
+    return { runsc: this.#config.runsc, guest: this.#config.guest }
+  }
+
   get runDirectory(): string {
     return this.#runDirectories.at(-1) ?? ''
   }
