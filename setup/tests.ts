@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import { mkdtemp, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { cacheDirectory } from '@icebox/node'
+import { cacheDirectory, cargoEnvironment } from '@icebox/node'
 import { leftBehind, machineState } from './leftovers.ts'
 
 const ROOT = join(import.meta.dirname, '..')
@@ -41,12 +41,12 @@ export const CHECKS: Task[] = [
 ]
 
 /** The tests of what is not TypeScript. Their build directory is outside the tree, like the other caches. */
-export const NATIVE_TESTS: Task[] = [
+export const nativeTests = async (signal: AbortSignal): Promise<Task[]> => [
   {
     name: 'guest agent tests',
     program: 'cargo',
     args: ['test', '--quiet', '--locked', '--manifest-path', 'native/guest/Cargo.toml'],
-    env: { CARGO_TARGET_DIR: join(cacheDirectory(), 'guest-tests') },
+    env: { ...(await cargoEnvironment(signal)), CARGO_TARGET_DIR: join(cacheDirectory(), 'guest-tests') },
   },
 ]
 

@@ -6,6 +6,7 @@ import { cacheDirectory } from '../cache.ts'
 import { command } from './command.ts'
 import { makeOnce } from './made.ts'
 import { locate } from './packages.ts'
+import { cargoEnvironment } from './rust.ts'
 import type { Step } from './step.ts'
 
 const SOURCE = fileURLToPath(new URL('../../../../native/guest/', import.meta.url))
@@ -46,7 +47,11 @@ export async function ensureGuest(signal: AbortSignal, say: (line: string) => vo
       await command(
         'cargo',
         ['build', '--release', '--locked', '--target', TARGET, '--manifest-path', join(SOURCE, 'Cargo.toml')],
-        { deadlineMs: 900_000, env: { RUSTFLAGS, CARGO_TARGET_DIR: objects, CARGO_TERM_COLOR: 'never' }, onLine: say },
+        {
+          deadlineMs: 900_000,
+          env: { ...(await cargoEnvironment(signal)), RUSTFLAGS, CARGO_TARGET_DIR: objects, CARGO_TERM_COLOR: 'never' },
+          onLine: say,
+        },
         signal,
       )
       await copyFile(join(objects, TARGET, 'release', 'guest'), join(scratch, 'guest'))
