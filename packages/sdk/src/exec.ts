@@ -25,8 +25,11 @@ export interface ExecResult extends ExecExit {
 
 /** Bytes of output held here while nobody reads; beyond it the server is no longer read. */
 const HIGH_WATER = 1024 * 1024
-/** Milliseconds before each try to attach again. */
-const ATTACH_AGAIN_AFTER = [100, 400, 1600]
+/** Streams that may be cut one after the other without a line between them. */
+const SILENT_TRIES = 3
+/** How long a server may be away, as when it is started anew, milliseconds. */
+const AWAY_MS = 15_000
+const ATTACH_AGAIN_AFTER_MS = 100
 
 /**
  * A process in a sandbox. Await it for its result, or iterate it for its output as it comes and last its exit; one of the two.
@@ -216,19 +219,18 @@ export class Exec implements PromiseLike<ExecResult>, AsyncIterable<ExecEvent> {
   }
 
   async #attachAgain(id: string): Promise<IncomingMessage> {
-    for (;;) {
-      const pause = ATTACH_AGAIN_AFTER[this.#silentTries]
-      if (pause === undefined)
-        throw guestFailed(`the connection to the server broke and process ${id} could not be attached to again`)
-      this.#silentTries += 1
-      await sleep(pause)
+    this.#silentTries += 1
+    const until = performance.now() + AWAY_MS
+    while (this.#silentTries <= SILENT_TRIES && performance.now() < until) {
+      await sleep(ATTACH_AGAIN_AFTER_MS)
       this.#call.signal?.throwIfAborted()
       try {
         return await this.#attach(id)
       } catch (thrown) {
-        if (!isIceboxError(thrown, 'Unavailable') || thrown.status !== undefined) throw thrown
+        if (!isIceboxError(thrown, 'Unavailable')) throw thrown
       }
     }
+    throw guestFailed(`the connection to the server broke and process ${id} could not be attached to again`)
   }
 }
 
