@@ -127,9 +127,8 @@ async function checkInvariants(parts: Parts, verb: Verb, subject: string | undef
 
   // No temporary file is left, and no snapshot that nobody knows.
   assert.deepEqual(await readdir(data.tmp), [])
-  const known = (await control.snapshots.list({ hidden: true }, AbortSignal.timeout(10_000))).map(
-    ({ metadata }) => metadata.name,
-  )
+  const ready = await control.snapshots.list({ hidden: true, states: ['ready'] }, AbortSignal.timeout(10_000))
+  const known = ready.map(({ metadata }) => metadata.name)
   assert.deepEqual((await readdir(data.snapshots)).sort(), known.sort())
 
   for (const { metadata, status } of sandboxes) {
@@ -151,12 +150,12 @@ suite('a server killed at any step of a verb loses and doubles nothing', () => {
         const parts = await openParts(directory)
         try {
           await checkInvariants(parts, verb, sandbox)
-          await deleteAll(parts)
         } catch (error) {
           throw new Error(`after ${said || 'no crash'}: ${error instanceof Error ? error.message : error}`, {
             cause: error,
           })
         } finally {
+          await deleteAll(parts)
           await parts.close()
         }
         if (!completed) continue
