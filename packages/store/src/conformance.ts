@@ -3,7 +3,7 @@ import { describe, it } from 'node:test'
 import fc from 'fast-check'
 import { follow } from './conformance/follower.ts'
 import { testLists } from './conformance/lists.ts'
-import { byName, code, type OpenStore, put, STATUS, type Template } from './conformance/template.ts'
+import { byName, code, type OpenStore, put, STATUS, type Template, TIMEOUT_MS } from './conformance/template.ts'
 import { testWatches } from './conformance/watches.ts'
 import { testWrites } from './conformance/writes.ts'
 
@@ -17,7 +17,9 @@ export function testResourceStore(name: string, open: OpenStore): void {
     testLists(open)
     testWatches(open)
 
-    it('behaves like a map with versions, whatever is done to it, and a follower ends up with the same', async (t) => {
+    it('behaves like a map with versions, whatever is done to it, and a follower ends up with the same', {
+      timeout: TIMEOUT_MS,
+    }, async (t) => {
       const step = fc.record({
         name: fc.constantFrom('a', 'b', 'c', 'd'),
         verb: fc.constantFrom('create', 'spec', 'status', 'stale', 'delete', 'finalize'),

@@ -32,12 +32,15 @@ export const code = (expected: ErrorCode) => (thrown: unknown) => {
 
 export const byName = (a: Template, b: Template): number => a.metadata.name.localeCompare(b.metadata.name)
 
+/** Then what a test waits for never comes. */
+export const TIMEOUT_MS = 60_000
+
 /** Registers one test, with a store of its own. */
 export const testOn = (
   open: OpenStore,
   title: string,
   body: (under: StoreUnderTest, signal: AbortSignal) => Promise<void>,
-): void => void it(title, async (t) => body(await open(t), t.signal))
+): void => void it(title, { timeout: TIMEOUT_MS }, async (t) => body(await open(t), t.signal))
 
 export const put = (
   { store, namespace }: StoreUnderTest,
