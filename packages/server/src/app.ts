@@ -6,6 +6,7 @@ import fastify, { type FastifyServerOptions, LogController } from 'fastify'
 import { serializerCompiler, validatorCompiler, type ZodTypeProvider } from 'fastify-type-provider-zod'
 import type { App } from './context.ts'
 import { sendFailure, unknownRoute } from './failure.ts'
+import { linger } from './linger.ts'
 
 /** Bytes of a body that is not streamed. */
 const BODY_LIMIT = 1_048_576
@@ -58,6 +59,7 @@ export function createApp(options: Pick<FastifyServerOptions, 'logger'>): App {
   app.setSerializerCompiler(serializerCompiler)
   app.decorateRequest('resource', undefined)
   app.decorateRequest('failure', undefined)
+  app.addHook('onResponse', async (request) => linger(request))
   app.setErrorHandler(sendFailure)
   app.setNotFoundHandler(unknownRoute)
 

@@ -58,6 +58,8 @@ export function sendFailure(thrown: unknown, request: FastifyRequest, reply: Fas
   request.failure = error
   // Set here too for what fails before any hook has run.
   reply.header('x-request-id', request.id)
+  // Fastify would close the connection at once, and the answer with it.
+  if (error.code === 'TooLarge') reply.removeHeader('connection')
   if (error.code === 'Unauthorized') reply.header('www-authenticate', 'Bearer')
   // A string: no response schema applies to it.
   reply

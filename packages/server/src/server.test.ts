@@ -91,6 +91,8 @@ describe('an invalid request', () => {
     const server = await serve(t)
     const big = JSON.stringify({ template: 'a', metadata: { k: 'x'.repeat(1_048_576) } })
     assert.deepEqual([413, 'TooLarge'], await statusAndCode(refused(server, 'POST', '/v1/sandboxes', json(big))))
+    const huge = await refused(server, 'POST', '/v1/sandboxes', json(`"${'x'.repeat(16 * 1_048_576)}"`))
+    assert.equal(huge.code, 'TooLarge')
     const chunked = await raw(
       server,
       `POST /v1/sandboxes HTTP/1.1\r\nHost: localhost\r\nX-API-Key: ${KEY}\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n${big.length.toString(16)}\r\n${big}\r\n0\r\n\r\n`,
@@ -173,6 +175,24 @@ describe('a create that asks for what Icebox does not do', () => {
       const refusal = await refused(server, 'POST', '/v1/sandboxes', json({ image, ...extra }))
       assert.match(refusal.message, /the control plane was asked for sandboxes/, JSON.stringify(extra))
     }
+  })
+})
+
+describe('an answer before the end of the body', () => {
+  it('reaches the client, whose connection can be used again', async (t) => {
+    const server = await serve(t)
+    const { hostname, port } = new URL(server.url)
+    const socket = connect({ host: hostname, port: Number(port) })
+    const body = Buffer.alloc(4 * 1_048_576)
+    // The control plane is asked before anything of the body has been read.
+    socket.write(
+      `PUT /v1/sandboxes/a/files/content?path=/x HTTP/1.1\r\nHost: localhost\r\nX-API-Key: ${KEY}\r\nContent-Length: ${body.length}\r\n\r\n`,
+    )
+    const [first] = await once(socket, 'data')
+    assert.match(String(first), /^HTTP\/1\.1 500 [\s\S]*the control plane was asked/)
+    socket.write(body)
+    socket.end(`GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n`)
+    assert.match(await text(socket), /^HTTP\/1\.1 200 /)
   })
 })
 

@@ -1,0 +1,16 @@
+import type { FastifyRequest } from 'fastify'
+
+/** Milliseconds for which the rest of a body is still taken off a client that has its answer. */
+const LINGER = 5_000
+
+/**
+ * An answer may be given before its request has arrived whole, such as when a disk is full. Closing the connection then
+ * would make the client's system throw the answer away with it; not reading on would leave the client stuck. So the rest is
+ * read and dropped for a while.
+ */
+export function linger({ raw }: FastifyRequest): void {
+  if (raw.complete || raw.destroyed) return
+  const timer = setTimeout(() => raw.destroy(), LINGER)
+  raw.once('close', () => clearTimeout(timer))
+  raw.resume()
+}
