@@ -71,4 +71,4 @@ export function amount({ done, total, unit }: Step): string {
 }
 
 /** A line longer than the terminal would stay behind when it is redrawn. Styles are at its begin, where nothing is cut. */
-const clip = (line: string): string => line.slice(0, Math.max(20, (process.stderr.columns ?? 80) + 8))
+const clip = (line: string): string => line.slice(0, Math.max(20, (process.stderr.columns || 80) + 8))

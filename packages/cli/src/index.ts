@@ -1,0 +1,1 @@
+export { type Composition, openIcebox, type RunningIcebox } from './compose.ts'
