@@ -1,9 +1,9 @@
-import { mkdir, mkdtemp, readdir, rename, rm } from 'node:fs/promises'
+import { mkdir, mkdtemp, readdir, rename, rm, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { IceboxError, type SnapshotId } from '@icebox/model'
 import { throwIfAborted } from './abortable.ts'
 import { type BlobFacts, encodeBlobs, observe } from './blob-facts.ts'
-import { sync, writeSynced } from './durable.ts'
+import { sync } from './durable.ts'
 import { decodeManifest, encodeManifest, type Manifest, type ManifestContent } from './manifest.ts'
 import { BLOBS, FILES, MANIFEST } from './stored.ts'
 
@@ -41,8 +41,8 @@ export class DraftDirectory {
 
   /**
    * Makes a snapshot of the named files, durable when this resolves; files not named are removed. The order makes that a
-   * crash, or a loss of power, at any moment leaves it complete or absent: files, their directory, manifest, draft directory,
-   * rename, both parents. On failure, and when the signal aborts before the rename, the draft is gone.
+   * crash, or a loss of power, at any moment leaves it complete or absent: files, records and directories synced, rename, both
+   * parents synced. On failure, and when the signal aborts before the rename, the draft is gone.
    */
   async seal(
     content: Omit<ManifestContent, 'version' | 'id' | 'blobs'>,
@@ -54,12 +54,7 @@ export class DraftDirectory {
     try {
       for (const name of await readdir(this.files))
         if (!files.includes(name)) await rm(join(this.files, name), { recursive: true })
-      const names = [...files].sort()
-      await Promise.all(names.map((name) => this.#settle(name)))
-      const [facts] = await Promise.all([
-        Promise.all(names.map(async (name) => ({ name, ...(await this.#observe(name)) }))),
-        sync(this.files),
-      ])
+      const facts = await Promise.all([...files].sort().map(async (name) => ({ name, ...(await this.#observe(name)) })))
       const blobs: Record<string, BlobFacts> = {}
       for (const { name, ...fact } of facts) {
         const digest = digests.get(name)
@@ -72,11 +67,16 @@ export class DraftDirectory {
         blobs: facts.map(({ name, bytes }) => ({ name, bytes })),
       })
       const manifest = decodeManifest(text)
+      const records = { [MANIFEST]: text, [BLOBS]: encodeBlobs({ version: 1, manifest: manifest.checksum, blobs }) }
+      for (const [name, record] of Object.entries(records))
+        await writeFile(join(this.#path, name), record, { mode: 0o600, flag: 'wx' })
+      // All at once, so that the file system can write them in few rounds: the rename alone must come after.
       await Promise.all([
-        writeSynced(join(this.#path, MANIFEST), text),
-        writeSynced(join(this.#path, BLOBS), encodeBlobs({ version: 1, manifest: manifest.checksum, blobs })),
+        ...facts.map(({ name }) => sync(join(this.files, name))),
+        ...Object.keys(records).map((name) => sync(join(this.#path, name))),
+        sync(this.files),
+        sync(this.#path),
       ])
-      await sync(this.#path)
       throwIfAborted(signal)
       await rename(this.#path, this.#target)
       renamed = true
@@ -93,11 +93,6 @@ export class DraftDirectory {
   /** Nothing of it stays. */
   async discard(): Promise<void> {
     await rm(this.#path, { recursive: true, force: true })
-  }
-
-  async #settle(name: string): Promise<void> {
-    await this.#observe(name)
-    await sync(join(this.files, name))
   }
 
   async #observe(name: string): Promise<BlobFacts> {
