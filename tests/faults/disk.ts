@@ -21,7 +21,8 @@ export async function makeDisk(t: TestContext): Promise<Disk> {
   const directory = await mkdtemp(join(tmpdir(), 'icebox-disk-'))
   const mounted: string[] = []
   t.after(async () => {
-    for (const path of mounted.reverse()) await run('umount', [path])
+    // Lazily, since a test that failed may have left files open.
+    for (const path of mounted.reverse()) await run('umount', ['--lazy', path])
     await rm(directory, { recursive: true, force: true })
   })
   const mount = async (image: string): Promise<string> => {

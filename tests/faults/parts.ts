@@ -1,3 +1,4 @@
+import { join } from 'node:path'
 import { type Control, openControl } from '@icebox/control'
 import type { Node } from '@icebox/model'
 import { cacheDirectory, ensureGuest, ensureRunsc, gvisorDriver, openImageStore, openLocalNode } from '@icebox/node'
@@ -54,6 +55,7 @@ export async function openParts(directory: string, crash?: CrashPoint): Promise<
       driver: watched(plainDriver, 'driver', ['restore', 'boot'], machine),
       images,
       snapshots: watched(plainSnapshots, 'snapshots', ['begin', 'remove'], draft),
+      bootFile: join(data.path, 'boot'),
       tmp: data.tmp,
       agentVersion: 'test',
       slots: 0,

@@ -64,6 +64,7 @@ export async function openIcebox(options: Composition, signal: AbortSignal): Pro
         driver,
         images,
         snapshots: openSnapshots({ directory: data.snapshots, tmp: data.tmp }),
+        bootFile: join(data.path, 'boot'),
         tmp: data.tmp,
         agentVersion: VERSION,
         slots: options.slots ?? SLOTS,

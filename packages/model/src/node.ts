@@ -92,6 +92,12 @@ export interface Node {
   ): Promise<{ cpuSeconds: number; memoryBytes: number; diskBytes: number }>
   /** Restores ahead: keeps `count` slots for sandboxes of this spec. */
   prepareSlots(spec: MachineSpec, count: number, signal: AbortSignal): Promise<void>
+  /**
+   * Whether the host was started anew since the control plane last said `settled`: runs that are missing went with it.
+   */
+  readonly hostRestarted: boolean
+  /** The control plane has written down what was lost. */
+  settled(signal: AbortSignal): Promise<void>
   /** Called once for each run that ended without kill, those found dead at the start included, whenever the listener came. */
   onExit(listener: (exit: MachineExit) => void): void
 

@@ -21,6 +21,7 @@ import { gate, type OpenSnapshot, type Snapshots } from '@icebox/snapshot'
 import { z } from 'zod'
 import { Admission } from './admission.ts'
 import type { Driver, Machine } from './driver/driver.ts'
+import { hasRestarted, rememberBoot } from './host-boot.ts'
 import type { ImageStore } from './images/store.ts'
 import { PhaseClock } from './phases.ts'
 
@@ -45,6 +46,8 @@ export interface LocalNodeParts {
   driver: Driver
   images: ImageStore
   snapshots: Snapshots
+  /** Durable file that remembers the boot of the host under which the control plane last settled. */
+  bootFile: string
   /** For what is made on the way, on the file system of the data directory. */
   tmp: string
   /** Containers kept created ahead for each of the last used specs; 0: none. */
@@ -61,7 +64,7 @@ export interface LocalNodeParts {
 export async function openLocalNode(parts: LocalNodeParts, signal: AbortSignal): Promise<Node> {
   await Promise.all([parts.images.recover(signal), parts.snapshots.recover(signal)])
   const { machines, lost } = await parts.driver.adopt(signal)
-  const node = new LocalNode(parts, lost)
+  const node = new LocalNode(parts, lost, await hasRestarted(parts.bootFile))
   for (const machine of machines) await node.adopt(machine, signal)
   return node
 }
@@ -77,7 +80,10 @@ class LocalNode implements Node {
   readonly #shelved = new Map<string, MachineSpec>()
   #untold: MachineExit[]
 
-  constructor(parts: LocalNodeParts, lost: MachineExit[]) {
+  readonly hostRestarted: boolean
+
+  constructor(parts: LocalNodeParts, lost: MachineExit[], hostRestarted: boolean) {
+    this.hostRestarted = hostRestarted
     this.#parts = parts
     this.#untold = lost
     this.driver = { name: parts.driver.name, memorySnapshots: parts.driver.capabilities.memorySnapshots }
@@ -276,6 +282,10 @@ class LocalNode implements Node {
       this.#shelved.delete(oldest)
       void want(old, 0)
     }
+  }
+
+  settled(): Promise<void> {
+    return rememberBoot(this.#parts.bootFile)
   }
 
   onExit(listener: (exit: MachineExit) => void): void {

@@ -35,8 +35,13 @@ const observed: fc.Arbitrary<Observed> = fc
   .record({
     machines: fc.uniqueArray(fc.tuple(run, fc.record({ frozen: fc.boolean() })), { selector: ([id]) => id }),
     snapshots: fc.uniqueArray(snapshot),
+    hostRestarted: fc.boolean(),
   })
-  .map(({ machines, snapshots }) => ({ machines: new Map(machines), snapshots: new Set(snapshots) }))
+  .map(({ machines, snapshots, hostRestarted }) => ({
+    machines: new Map(machines),
+    snapshots: new Set(snapshots),
+    hostRestarted,
+  }))
 
 const sandboxOf = (each: SandboxStatus): Sandbox => ({
   kind: 'Sandbox',

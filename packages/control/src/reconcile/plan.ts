@@ -6,6 +6,8 @@ export interface Observed {
   machines: ReadonlyMap<string, { frozen: boolean }>
   /** Complete snapshots on the node. */
   snapshots: ReadonlySet<string>
+  /** The host was started anew: what is missing went with it. */
+  hostRestarted: boolean
 }
 
 export type SandboxAction =
@@ -40,6 +42,16 @@ export function planSandbox(sandbox: Sandbox, observed: Observed, moment: 'start
   const thaw = (execution: string): SandboxAction[] =>
     observed.machines.get(execution)?.frozen === true ? [{ type: 'thaw', execution }] : []
   const operation = status.operation
+  const missing = (): SandboxAction => {
+    const back = status.pausedIn ?? status.lastSnapshot
+    const revive =
+      back === undefined
+        ? ''
+        : `; \`icebox rollback ${sandbox.metadata.name} ${back}\` revives it from its last snapshot`
+    return observed.hostRestarted
+      ? { type: 'fail', reason: 'HostRestarted', message: `the host was restarted while it ran${revive}` }
+      : { type: 'fail', reason: 'Lost', message: `its machine is gone${revive}` }
+  }
 
   switch (status.state) {
     case 'creating':
@@ -47,14 +59,14 @@ export function planSandbox(sandbox: Sandbox, observed: Observed, moment: 'start
       return [...kill(operation?.execution), { type: 'redo', verb: 'create' }]
     case 'running':
       if (alive(status.execution)) return thaw(status.execution)
-      return [{ type: 'fail', reason: 'Lost', message: 'its machine is gone' }]
+      return [missing()]
     case 'pausing': {
       const snapshot = operation?.snapshot
       if (snapshot !== undefined && observed.snapshots.has(snapshot)) {
         return [{ type: 'commitPause', snapshot }, ...kill(status.execution)]
       }
       if (alive(status.execution)) return [...thaw(status.execution), { type: 'revertToRunning' }]
-      return [{ type: 'fail', reason: 'Lost', message: 'its machine ended before its pause was durable' }]
+      return [missing()]
     }
     case 'paused':
       return [

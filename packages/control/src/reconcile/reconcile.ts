@@ -17,7 +17,11 @@ const INTERVAL_MS = 5_000
 async function observe(context: Context): Promise<Observed> {
   const machines = new Map(context.node.machines().map(({ execution, frozen }) => [execution as string, { frozen }]))
   const snapshots = await context.node.listSnapshots(within(context, DEADLINES.call))
-  return { machines, snapshots: new Set(snapshots.map(({ id }) => id as string)) }
+  return {
+    machines,
+    snapshots: new Set(snapshots.map(({ id }) => id as string)),
+    hostRestarted: context.node.hostRestarted,
+  }
 }
 
 /**
@@ -43,6 +47,7 @@ export class Reconciler {
     await this.#orphans(observed, sandboxes)
     await Promise.all(sandboxes.map((sandbox) => this.#settle(sandbox, planSandbox(sandbox, observed, 'start'))))
     await this.#artifacts()
+    await context.node.settled(within(context, DEADLINES.call))
     this.#again()
   }
 
