@@ -12,7 +12,7 @@ import {
 import { CHECKS, nativeTests, run, runTasks, runTests } from './tests.ts'
 
 const ROOT = join(import.meta.dirname, '..')
-const ALL_TESTS = ['packages/*/src/**/*.test.ts', 'tests/**/*.test.ts']
+const ALL_TESTS = ['packages/*/src/**/*.test.ts', 'tests/**/*.test.ts', 'bench/**/*.test.ts']
 const USAGE = `usage: npm run quickstart            set up, then the whole story with its times
        npm test [-- FILE...]         set up, then checks and all tests (or these test files alone)
        npm run check                 style and types only

@@ -1,0 +1,34 @@
+import type { ImageShape } from './image/content.ts'
+
+/** How much is measured: enough that medians stand still, or just enough to see that everything works. */
+export interface Effort {
+  /** Rounds of what takes tenths of a second, of what takes seconds, and of what takes tens of seconds. */
+  rounds: { short: number; long: number; image: number }
+  /** Execs in a round. */
+  execs: number
+  /** Creates at once. */
+  burst: number
+  /** Children of a fork, and idle sandboxes counted for density. */
+  children: number
+  /** MiB resident in what is paused and resumed. */
+  resident: readonly number[]
+  image: ImageShape
+}
+
+export const FULL: Effort = {
+  rounds: { short: 20, long: 6, image: 5 },
+  execs: 5,
+  burst: 10,
+  children: 20,
+  resident: [16, 256],
+  image: { files: 12_000, bytes: 290e6, layers: 4 },
+}
+
+export const SMOKE: Effort = {
+  rounds: { short: 1, long: 1, image: 1 },
+  execs: 2,
+  burst: 2,
+  children: 2,
+  resident: [16],
+  image: { files: 600, bytes: 3e6, layers: 2 },
+}

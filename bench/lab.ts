@@ -1,0 +1,162 @@
+import { randomBytes } from 'node:crypto'
+import { mkdir, mkdtemp, readFile, realpath, rm } from 'node:fs/promises'
+import { basename, join } from 'node:path'
+import { openIcebox } from '@icebox/cli'
+import type { MachineSpec } from '@icebox/model'
+import { BASE_IMAGE, ensureRuntime, stepReport } from '@icebox/node'
+import { Icebox, type Sandbox } from '@icebox/sdk'
+import { runDirectoryOf } from '@icebox/snapshot'
+import { CgroupTree } from '../packages/node/src/cgroup/cgroup.ts'
+import { readFacts } from '../packages/node/src/driver/gvisor/machine.ts'
+import { ociSpec } from '../packages/node/src/driver/gvisor/spec.ts'
+import { runscIdentity } from '../packages/node/src/driver/gvisor/version.ts'
+import { FloorContainer, type FloorHost, type FloorPlan } from './floor/container.ts'
+
+const TEMPLATE = 'bench'
+const CLOSE_MS = 120_000
+
+/** A snapshot of ours, ready to be restored by hand. */
+export interface FloorSnapshot {
+  directory: string
+  plan: FloorPlan
+}
+
+/**
+ * An Icebox of its own in this process, on a data directory that goes afterwards, and beside it what is needed to do the same
+ * by hand with the same files.
+ */
+export interface Stage {
+  /** By HTTP, as any client. */
+  icebox: Icebox
+  /** Name of a template of the base image. */
+  template: string
+  /** The snapshot that creates from the template restore. */
+  templateSnapshot: FloorSnapshot
+  machine: MachineSpec
+  /** Keeps `count` slots for machines of the template; resolves when they are there. */
+  slots(count: number): Promise<void>
+  /** Where a snapshot of ours lies. */
+  snapshot(id: string, kind: 'memory' | 'filesystem'): Promise<FloorSnapshot>
+  /** Runs that exist now. */
+  executions(): string[]
+  /** The control group of a run of ours. */
+  cgroupOf(execution: string): ReturnType<CgroupTree['find']>
+  floor: FloorHost
+  /** Lines of the server's log with this event, oldest first. */
+  logged(event: string): Promise<Record<string, unknown>[]>
+}
+
+/** Where everything is measured: a scratch directory on disk and, for those who ask for it, a stage. */
+export class Lab {
+  readonly directory: string
+  readonly #signal: AbortSignal
+  readonly #undo: (() => Promise<unknown>)[] = []
+  #stage: Promise<Stage> | undefined
+
+  private constructor(directory: string, signal: AbortSignal) {
+    this.directory = directory
+    this.#signal = signal
+    this.#undo.push(() => rm(directory, { recursive: true, force: true }))
+  }
+
+  static async open(signal: AbortSignal): Promise<Lab> {
+    // /tmp may be in memory, where nothing has to become durable.
+    return new Lab(await mkdtemp(join(process.env.TMPDIR ?? '/var/tmp', 'icebox-bench-')), signal)
+  }
+
+  stage(): Promise<Stage> {
+    this.#stage ??= this.#open()
+    return this.#stage
+  }
+
+  /** Ends and removes everything, also when opening failed half-way. */
+  async close(): Promise<void> {
+    await this.#stage?.catch(() => {})
+    let failure: unknown
+    for (const step of this.#undo.reverse())
+      await step().catch((thrown: unknown) => {
+        failure ??= thrown
+      })
+    if (failure !== undefined) throw failure
+  }
+
+  async #open(): Promise<Stage> {
+    const signal = this.#signal
+    const report = stepReport(process.stderr)
+    const programs = await ensureRuntime(report, signal)
+    const data = join(this.directory, 'data')
+    const server = await openIcebox(
+      { dataDirectory: data, listen: { host: '127.0.0.1', port: 0 }, report, slots: 0, onShutdown: () => {} },
+      signal,
+    )
+    this.#undo.push(() => server.close('kill', AbortSignal.timeout(CLOSE_MS)))
+    const icebox = new Icebox({ url: server.url, apiKey: (await readFile(server.keyFile, 'utf8')).trim() })
+    const floor = await this.#floor(programs.runsc)
+    const { version } = await runscIdentity(programs.runsc, signal)
+    const { snapshotId, size } = await icebox.templates.build({ name: TEMPLATE, image: BASE_IMAGE, signal })
+    const [image] = await icebox.images.list()
+    if (snapshotId === undefined || image === undefined) throw new Error('the template has no snapshot or no image')
+    const machine: MachineSpec = { imageDigest: image.digest, size }
+    const snapshot = async (id: string, kind: 'memory' | 'filesystem'): Promise<FloorSnapshot> => {
+      const directory = join(data, 'snapshots', id, 'files')
+      const { agent } = await readFacts(directory, kind)
+      const plan: FloorPlan = {
+        machine,
+        oci: ociSpec(machine, `${version}+${agent}`),
+        image: join(data, 'images', image.id, 'image.erofs'),
+        agent: join(data, 'agents', agent),
+      }
+      return { directory, plan }
+    }
+    const groups = await CgroupTree.open(join('/icebox', basename(runDirectoryOf(await realpath(data)))))
+    return {
+      ...{ icebox, machine, snapshot, floor, template: TEMPLATE },
+      templateSnapshot: await snapshot(snapshotId, 'memory'),
+      slots: (count) => server.node.prepareSlots(machine, count, signal),
+      executions: () => server.node.machines().map(({ execution }) => execution),
+      cgroupOf: (execution) => groups.find(execution),
+      logged: async (event) => {
+        const text = await readFile(join(data, 'server.log'), 'utf8')
+        const lines: Record<string, unknown>[] = text
+          .split('\n')
+          .filter(Boolean)
+          .map((line) => JSON.parse(line))
+        return lines.filter((line) => line.event === event)
+      },
+    }
+  }
+
+  async #floor(program: string): Promise<FloorHost> {
+    const run = await mkdtemp('/run/icebox-bench-')
+    this.#undo.push(() => rm(run, { recursive: true, force: true }))
+    const cgroups = await CgroupTree.open(`/icebox/bench-${randomBytes(4).toString('hex')}`)
+    this.#undo.push(() => cgroups.removeParent())
+    const bundles = join(this.directory, 'floor')
+    await Promise.all([mkdir(bundles), mkdir(join(run, 'r'))])
+    return { runsc: program, cgroups, run, bundles }
+  }
+}
+
+/** A sandbox for the time of the work, gone afterwards. */
+export async function withSandbox<R>(making: Promise<Sandbox>, work: (sandbox: Sandbox) => Promise<R>): Promise<R> {
+  await using sandbox = await making
+  return await work(sandbox)
+}
+
+/** A snapshot restored by hand: it answers, and is gone after the work. */
+export async function withFloor<R>(
+  stage: Stage,
+  { directory, plan }: FloorSnapshot,
+  work: (container: FloorContainer) => Promise<R>,
+  signal: AbortSignal,
+): Promise<R> {
+  const container = new FloorContainer(stage.floor)
+  try {
+    await container.create(plan, undefined, signal)
+    await container.restore(directory, signal)
+    await container.greet(signal)
+    return await work(container)
+  } finally {
+    await container.destroy()
+  }
+}

@@ -1,0 +1,12 @@
+import type { Scenario } from '../scenario.ts'
+import { cold } from './cold.ts'
+import { create } from './create.ts'
+import { density } from './density.ts'
+import { exec } from './exec.ts'
+import { fork } from './fork.ts'
+import { image } from './image.ts'
+import { pause } from './pause.ts'
+import { resume } from './resume.ts'
+
+/** In the order in which they are run. */
+export const SCENARIOS: readonly Scenario[] = [create, cold, exec, fork, pause, resume, density, image]

@@ -1,0 +1,67 @@
+import { mkdir, open, readdir, rm } from 'node:fs/promises'
+import { join } from 'node:path'
+import type { FloorContainer } from '../floor/container.ts'
+import { withFloor } from '../lab.ts'
+import { atMost, interleave, type Result, result, timed } from '../measure.ts'
+import { withResident } from '../resident.ts'
+import type { Scenario } from '../scenario.ts'
+
+async function sync(path: string): Promise<void> {
+  const handle = await open(path)
+  try {
+    await handle.sync()
+  } finally {
+    await handle.close()
+  }
+}
+
+/** Stops a container and writes it durably into a new directory, which is removed again; then it goes on. */
+async function pauseByHand(container: FloorContainer, directory: string, signal: AbortSignal): Promise<number> {
+  await mkdir(directory)
+  try {
+    return await timed(async () => {
+      await container.pause(signal)
+      await container.checkpoint(directory, signal)
+      await Promise.all((await readdir(directory)).map((name) => sync(join(directory, name))))
+    })
+  } finally {
+    await rm(directory, { recursive: true, force: true })
+    await container.resume(signal)
+  }
+}
+
+export const pause: Scenario = {
+  name: 'pause',
+  summary: 'a running sandbox until its state is durable and the machine is free',
+  async run(lab, effort, signal) {
+    const stage = await lab.stage()
+    const results: Result[] = []
+    for (const mebibytes of effort.resident) {
+      const [floor, ours] = await withResident(stage, mebibytes, async (sandbox) => {
+        const taken = await stage.snapshot((await sandbox.snapshot()).id, 'memory')
+        const measure = async (container: FloorContainer) => {
+          const values = await interleave(
+            effort.rounds.short,
+            {
+              floor: async () => [await pauseByHand(container, join(lab.directory, 'paused'), signal)],
+              ours: async () => {
+                const milliseconds = await timed(() => sandbox.pause())
+                await sandbox.resume()
+                return [milliseconds]
+              },
+            },
+            signal,
+          )
+          return [values.floor, values.ours] as const
+        }
+        return withFloor(stage, taken, measure, signal)
+      })
+      results.push(
+        result(`pause, ${mebibytes} MiB`, 'ms', { ours, floor }, atMost(1.3), [
+          'floor: runsc pause, checkpoint --direct --leave-running and fsync by hand',
+        ]),
+      )
+    }
+    return results
+  },
+}
