@@ -1,0 +1,101 @@
+import assert from 'node:assert/strict'
+import { chmod, open, readdir, readFile, stat, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { after, before, test } from 'node:test'
+import { isIceboxError } from '@icebox/sdk'
+import { buildBase, eventually, output, ServerProcess } from '../server-process.ts'
+
+let server: ServerProcess
+before(async () => {
+  server = await ServerProcess.start('damage')
+  await buildBase(server.icebox, { memoryMiB: 128 })
+})
+after(() => server[Symbol.asyncDispose]())
+
+const ids = async () => (await server.icebox.sandboxes.list()).map(({ id }) => id).sort()
+const directoryOf = (snapshot: string) => join(server.dataDirectory, 'snapshots', snapshot)
+
+/** The largest file of a snapshot: its memory. */
+async function memoryFile(snapshot: string): Promise<string> {
+  const files = await readdir(directoryOf(snapshot), { recursive: true, withFileTypes: true })
+  const paths = files.filter((entry) => entry.isFile()).map((entry) => join(entry.parentPath, entry.name))
+  const sizes = await Promise.all(paths.map(async (path) => (await stat(path)).size))
+  const largest = paths[sizes.indexOf(Math.max(...sizes))]
+  assert.ok(largest)
+  return largest
+}
+
+async function flipBit(file: string): Promise<void> {
+  await chmod(file, 0o600)
+  const handle = await open(file, 'r+')
+  try {
+    const { size } = await handle.stat()
+    const byte = Buffer.alloc(1)
+    await handle.read(byte, 0, 1, Math.floor(size / 2))
+    byte[0] = (byte[0] ?? 0) ^ 1
+    await handle.write(byte, 0, 1, Math.floor(size / 2))
+  } finally {
+    await handle.close()
+  }
+}
+
+/** A snapshot whose digests are known, as they are a moment after it was taken. */
+async function snapshotOf(id: string) {
+  const sandbox = await server.icebox.sandboxes.connect(id)
+  const snapshot = await sandbox.snapshot()
+  assert.deepEqual(await server.icebox.snapshots.verify(snapshot.id), [])
+  return snapshot
+}
+
+test('a flipped bit in memory is found by verify and refused before a restore; nothing is created', async () => {
+  const sandbox = await server.icebox.sandboxes.create({ template: 'base' })
+  const snapshot = await snapshotOf(sandbox.id)
+  await flipBit(await memoryFile(snapshot.id))
+  const faults = await server.icebox.snapshots.verify(snapshot.id)
+  assert.equal(faults.length, 1)
+  await assert.rejects(server.icebox.sandboxes.create({ snapshot: snapshot.id }), (error) =>
+    isIceboxError(error, 'SnapshotCorrupt'),
+  )
+  assert.deepEqual(await ids(), [sandbox.id])
+  // The running sandbox survives a rollback to it that cannot be done.
+  await assert.rejects(sandbox.rollback(snapshot.id), (error) => isIceboxError(error, 'SnapshotCorrupt'))
+  assert.equal(await output(sandbox.exec(['echo', 'alive'])), 'alive')
+  await sandbox.delete()
+})
+
+test('a damaged manifest is refused in words', async () => {
+  const sandbox = await server.icebox.sandboxes.create({ template: 'base' })
+  const snapshot = await snapshotOf(sandbox.id)
+  const file = join(directoryOf(snapshot.id), 'manifest.json')
+  const text = await readFile(file, 'utf8')
+  await chmod(file, 0o600)
+  await writeFile(file, text.replace('"memoryMiB":128', '"memoryMiB":129'))
+  assert.notEqual(await readFile(file, 'utf8'), text)
+  await assert.rejects(server.icebox.sandboxes.create({ snapshot: snapshot.id }), (error) =>
+    isIceboxError(error, 'SnapshotCorrupt'),
+  )
+  await writeFile(file, text.slice(0, text.length / 2))
+  await assert.rejects(server.icebox.sandboxes.create({ snapshot: snapshot.id }), (error) =>
+    isIceboxError(error, 'SnapshotCorrupt'),
+  )
+  assert.deepEqual(await ids(), [sandbox.id])
+  await sandbox.delete()
+})
+
+test('a paused sandbox whose snapshot is damaged stays paused, and says why', async () => {
+  const sandbox = await server.icebox.sandboxes.create({ template: 'base' })
+  const { pausedSnapshotId } = await sandbox.pause()
+  assert.ok(pausedSnapshotId)
+  assert.deepEqual(await server.icebox.snapshots.verify(pausedSnapshotId), [])
+  const file = await memoryFile(pausedSnapshotId)
+  await flipBit(file)
+  await assert.rejects(sandbox.resume(), (error) => isIceboxError(error, 'SnapshotCorrupt'))
+  const { status } = await sandbox.info()
+  assert.equal(status.state, 'Paused')
+  // With its bytes back it goes on.
+  await flipBit(file)
+  await sandbox.resume()
+  assert.equal(await output(sandbox.exec(['echo', 'alive'])), 'alive')
+  await sandbox.delete()
+  await eventually(async () => ((await ids()).length === 0 ? true : undefined), 'all are gone')
+})

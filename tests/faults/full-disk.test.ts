@@ -1,0 +1,112 @@
+import assert from 'node:assert/strict'
+import { execFileSync } from 'node:child_process'
+import { mkdtemp, rm, statfs } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { after, before, test } from 'node:test'
+import { type IceboxError, isError } from '@icebox/model'
+import { BASE_IMAGE } from '@icebox/node'
+import { openParts, type Parts } from './parts.ts'
+
+/** A data directory on a small ext4 of its own, so that it can be filled. */
+const DISK_MIB = 1536
+
+let scratch = ''
+let parts: Parts
+const signal = () => AbortSignal.timeout(120_000)
+
+before(async () => {
+  scratch = await mkdtemp(join(tmpdir(), 'icebox-full-'))
+  execFileSync('truncate', ['-s', `${DISK_MIB}M`, join(scratch, 'disk')])
+  execFileSync('mke2fs', ['-q', '-t', 'ext4', '-m', '0', join(scratch, 'disk')])
+  execFileSync('mkdir', [join(scratch, 'data')])
+  execFileSync('mount', ['-o', 'loop', join(scratch, 'disk'), join(scratch, 'data')])
+  parts = await openParts(join(scratch, 'data'))
+  const image = await parts.control.images.pull(BASE_IMAGE, () => undefined, signal())
+  const size = { memoryMiB: 512, diskMiB: 256 }
+  const build = await parts.control.templates.build(
+    { name: 'base', image: image.spec.digest, size, env: {} },
+    () => undefined,
+    signal(),
+  )
+  await build.settled
+})
+
+after(async () => {
+  try {
+    await parts.control.close('kill', signal())
+    await parts.data.close()
+  } finally {
+    execFileSync('umount', [join(scratch, 'data')])
+    await rm(scratch, { recursive: true, force: true })
+    await rm(parts.data.run, { recursive: true, force: true })
+  }
+})
+
+async function run(sandbox: string, script: string): Promise<string> {
+  const session = await parts.control.sandboxes.exec(sandbox, { argv: ['sh', '-ec', script] }, signal())
+  const chunks: Uint8Array[] = []
+  for await (const event of session.events) {
+    if (event.type === 'output') chunks.push(event.data)
+    if (event.type === 'exit') assert.equal(event.exit.exitCode, 0, Buffer.concat(chunks).toString())
+  }
+  return Buffer.concat(chunks).toString().trim()
+}
+
+/** Leaves this many MiB on the disk. */
+async function fillTo(freeMiB: number): Promise<void> {
+  const { bavail, bsize } = await statfs(parts.data.path)
+  const bytes = bavail * bsize - freeMiB * 2 ** 20
+  execFileSync('fallocate', ['-l', String(bytes), join(parts.data.path, 'tmp', 'ballast')])
+}
+const empty = () => rm(join(parts.data.path, 'tmp', 'ballast'), { force: true })
+
+const fullDisk = (error: unknown): error is IceboxError => isError(error, 'NoSpace') && /MiB|full/.test(error.message)
+
+test('a snapshot or a pause that does not fit is refused, and the sandbox runs on and answers', async () => {
+  const { control } = parts
+  const { settled } = await control.sandboxes.create({ template: 'base', env: {}, metadata: {} }, signal())
+  const { metadata } = await settled
+  const { name } = metadata
+  await run(name, 'head -c 201326592 /dev/urandom > /dev/shm/data; sha256sum /dev/shm/data > /dev/shm/sum')
+  await fillTo(100)
+  try {
+    const snapshot = control.snapshots
+      .create(name, { kind: 'memory', stop: false }, signal())
+      .then((accepted) => accepted.settled)
+    await assert.rejects(snapshot, fullDisk)
+    await run(name, 'sha256sum -c /dev/shm/sum')
+    await assert.rejects((await control.sandboxes.pause(name, signal())).settled, fullDisk)
+    assert.equal((await control.sandboxes.get(name, signal())).status.state, 'running')
+    await run(name, 'sha256sum -c /dev/shm/sum')
+    const forks = control.sandboxes.fork(name, { count: 2, env: {} }, signal())
+    await assert.rejects(forks, fullDisk)
+    await run(name, 'sha256sum -c /dev/shm/sum')
+  } finally {
+    await empty()
+  }
+  // With room again the same pause succeeds.
+  await (await control.sandboxes.pause(name, signal())).settled
+  await (await control.sandboxes.resume(name, signal())).settled
+  await run(name, 'sha256sum -c /dev/shm/sum')
+  await (await control.sandboxes.delete(name, signal())).settled
+})
+
+test('a disk that fills up while a pause is being written: the sandbox runs on and answers', async () => {
+  const { control } = parts
+  const { metadata } = await (await control.sandboxes.create({ template: 'base', env: {}, metadata: {} }, signal()))
+    .settled
+  const { name } = metadata
+  await run(name, 'head -c 268435456 /dev/urandom > /dev/shm/data; sha256sum /dev/shm/data > /dev/shm/sum')
+  try {
+    const pause = await control.sandboxes.pause(name, signal())
+    // Between the check and the writing, somebody else takes the room.
+    await fillTo(40)
+    await assert.rejects(pause.settled, (error) => isError(error, 'NoSpace'))
+    assert.equal((await control.sandboxes.get(name, signal())).status.state, 'running')
+    await run(name, 'sha256sum -c /dev/shm/sum')
+  } finally {
+    await empty()
+  }
+  await (await control.sandboxes.delete(name, signal())).settled
+})
