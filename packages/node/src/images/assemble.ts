@@ -1,54 +1,46 @@
 import { mkdir, rm } from 'node:fs/promises'
-import { join } from 'node:path'
-import { IceboxError, type ImageConfig, type Progress } from '@icebox/model'
+import { dirname, join } from 'node:path'
+import type { ImageConfig, Progress } from '@icebox/model'
 import type { ImageSource, SourcePart } from './source.ts'
 import { requireSpace } from './space.ts'
-import { type Unpacked, Unpacker, type UnpackJob } from './unpack.ts'
+import { type Product, type Unpacked, Unpacker, type UnpackJob } from './unpack.ts'
 
 /** Downloads at a time for one image. */
 const PARALLEL_DOWNLOADS = 3
-/** The tree, and the file system made of it. */
-const SPACE_FACTOR = 2
-
-export interface AssembledImage {
-  digest: string
+export interface AssembledImage extends Unpacked {
   config: ImageConfig
-  /** The unpacked root file system. */
-  tree: string
-  unpacked: Unpacked
 }
 
-/** Downloads and unpacks an image into the directory, which the caller removes whatever happens. Throws `ImageInvalid`, `NoSpace`. */
+/**
+ * Makes the file system of an image: downloads it into the directory and unpacks it straight into the file `output`, which is
+ * durable then. The caller removes both when this fails. Throws `ImageInvalid`, `NoSpace`, `InvalidArgument` (too small a size).
+ */
 export async function assemble(
   source: ImageSource,
+  product: Product,
+  output: string,
   directory: string,
   progress: Progress,
   signal: AbortSignal,
 ): Promise<AssembledImage> {
-  const downloads = sum(source.parts.filter(({ downloaded }) => downloaded))
   // What is compressed only grows: this much is needed for certain, and more is watched for while unpacking.
-  requireSpace(directory, downloads + SPACE_FACTOR * sum(source.parts), 'the image')
-  const tree = join(directory, 'tree')
+  requireSpace(dirname(output), sum(source.parts), 'the image')
+  requireSpace(directory, sum(source.parts.filter(({ downloaded }) => downloaded)), 'downloading the image')
   const blobs = join(directory, 'blobs')
-  await mkdir(tree)
   await mkdir(blobs)
   const ending = new AbortController()
   const both = AbortSignal.any([signal, ending.signal])
-  const unpacker = new Unpacker({ root: tree, digest: source.digest === undefined, spaceFactor: SPACE_FACTOR })
-  const fetched: Promise<UnpackJob>[] = []
+  const unpacker = new Unpacker({ product, output, digest: source.digest === undefined })
+  const report = reporter(source.parts, progress)
+  const fetched = fetchAll(source.parts, blobs, report.download, both)
   try {
-    const report = reporter(source.parts, progress)
-    fetched.push(...fetchAll(source.parts, blobs, report.download, both))
     for (const [i, job] of fetched.entries()) {
       const ready = await job
-      await unpacker.run(ready, (bytes) => report.unpack(i, bytes), signal)
+      await unpacker.apply(ready, (bytes) => report.unpack(i, bytes), signal)
       if (source.parts[i]?.downloaded && 'file' in ready) await rm(ready.file)
     }
-    const unpacked = await unpacker.run({ do: 'finish' }, () => {}, signal)
-    const digest = source.digest ?? unpacked?.digest
-    if (unpacked === undefined || digest === undefined)
-      throw new IceboxError('Internal', 'the unpacking thread gave no result')
-    return { digest, config: source.config, tree, unpacked }
+    progress({ phase: product.format })
+    return { ...(await unpacker.finish(source.digest, signal)), config: source.config }
   } finally {
     ending.abort()
     await Promise.allSettled([...fetched, unpacker.close()])

@@ -45,3 +45,12 @@ export function checkDigest(expected: string, bytes: Uint8Array, what: string): 
 }
 
 export const sha256Of = (bytes: Uint8Array): string => `sha256:${createHash('sha256').update(bytes).digest('hex')}`
+
+/** The same UUID for the same image, so that the same bytes are made of it. */
+export function uuidOf(digest: string): Buffer {
+  const uuid = createHash('sha256').update(digest).digest().subarray(0, 16)
+  // Version 8 (made as one likes) of the usual variant.
+  uuid.writeUInt8((uuid.readUInt8(6) & 0x0f) | 0x80, 6)
+  uuid.writeUInt8((uuid.readUInt8(8) & 0x3f) | 0x80, 8)
+  return uuid
+}

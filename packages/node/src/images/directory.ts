@@ -1,9 +1,10 @@
 import { closeSync, constants, fstatSync, lstatSync, openSync, readdirSync, readlinkSync, readSync } from 'node:fs'
 import { IceboxError } from '@icebox/model'
 import { getXattrs } from '@icebox/snapshot'
-import { type ByteString, type Entry, type EntryKind, type EntrySink, readable, toBytes } from './entry.ts'
+import { type ByteString, type Entry, type EntryKind, type EntrySink, readable, type Time, toBytes } from './entry.ts'
 
 const CHUNK = 1_048_576
+const BILLION = 1_000_000_000n
 
 /** What the kernel packs into a device number, taken apart. */
 const major = (device: bigint): number => Number(((device >> 8n) & 0xfffn) | ((device >> 32n) & 0xfffff000n))
@@ -33,7 +34,7 @@ export function readDirectory(path: ByteString, except: string, sink: EntrySink)
       mode: Number(stat.mode) & 0o7777,
       uid: Number(stat.uid),
       gid: Number(stat.gid),
-      mtime: Number(stat.mtimeNs) / 1e9,
+      mtime: timeOf(stat.mtimeNs),
       major: kind === 'character' || kind === 'block' ? major(stat.rdev) : 0,
       minor: kind === 'character' || kind === 'block' ? minor(stat.rdev) : 0,
       xattrs: [...getXattrs(at)].map(([key, value]) => ({ name: key, value })),
@@ -54,6 +55,11 @@ export function readDirectory(path: ByteString, except: string, sink: EntrySink)
         visit(`${place}/${child}`, name === '' ? child : `${name}/${child}`)
   }
   visit(path, '')
+}
+
+function timeOf(nanoseconds: bigint): Time {
+  const rest = ((nanoseconds % BILLION) + BILLION) % BILLION
+  return { seconds: Number((nanoseconds - rest) / BILLION), nanoseconds: Number(rest) }
 }
 
 function content(path: Buffer, size: number, buffer: Buffer, sink: EntrySink): void {

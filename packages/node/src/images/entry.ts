@@ -12,9 +12,14 @@ export interface Attributes {
   mode: number
   uid: number
   gid: number
-  /** Seconds since 1970, with a fraction. */
-  mtime: number
+  mtime: Time
   xattrs: readonly Xattr[]
+}
+
+/** Since 1970; whole numbers, the nanoseconds from 0 on also before it. */
+export interface Time {
+  seconds: number
+  nanoseconds: number
 }
 
 export interface Xattr {
@@ -41,6 +46,8 @@ export interface EntrySink {
   write(chunk: Uint8Array): void
   end(): void
 }
+
+export const EPOCH: Time = { seconds: 0, nanoseconds: 0 }
 
 export const toBytes = (text: ByteString): Buffer => Buffer.from(text, 'latin1')
 export const fromBytes = (bytes: Uint8Array): ByteString => Buffer.from(bytes).toString('latin1')

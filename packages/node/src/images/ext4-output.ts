@@ -1,34 +1,36 @@
 import { dirname, join } from 'node:path'
 import type { Progress } from '@icebox/model'
+import { type AssembledImage, assemble } from './assemble.ts'
 import { renameDurably, writeDurably } from './durable.ts'
-import { makeExt4 } from './filesystem.ts'
+import { checkExt4Size } from './ext4-write.ts'
 import { Scratch } from './scratch.ts'
-import type { Unpacked } from './unpack.ts'
+import type { ImageSource } from './source.ts'
 
 /**
- * Makes the ext4 file under its name only once it is whole and durable; a file that was there is replaced. With `record`, that
- * is written beside it as `<output>.json`, with the size. Gives the size in bytes. Throws as makeExt4.
+ * Makes the ext4 file under its name only once it is whole and durable; a file that was there is replaced. What `record`
+ * gives is written beside it as `<output>.json`. `directory`: for downloads. Throws as assemble.
  */
-export async function writeExt4(
-  image: { tree: string; unpacked: Unpacked; digest: string },
+export async function makeExt4(
+  source: ImageSource,
   output: string,
-  options: { sizeBytes?: number | undefined; record?: Record<string, unknown> },
+  options: { sizeBytes?: number | undefined; record?: (image: AssembledImage) => unknown },
+  directory: string,
   progress: Progress,
   signal: AbortSignal,
-): Promise<number> {
-  progress({ phase: 'ext4' })
+): Promise<AssembledImage> {
+  const sizeBytes = options.sizeBytes === undefined ? undefined : checkExt4Size(options.sizeBytes)
   const scratch = await Scratch.create(dirname(output))
   try {
     const file = join(scratch.path, 'image.ext4')
-    const sizeBytes = await makeExt4(image.tree, image.unpacked, image.digest, file, options.sizeBytes, signal)
+    const image = await assemble(source, { format: 'ext4', sizeBytes }, file, directory, progress, signal)
     signal.throwIfAborted()
     if (options.record !== undefined) {
       const record = join(scratch.path, 'image.json')
-      await writeDurably(record, `${JSON.stringify({ ...options.record, sizeBytes }, null, 2)}\n`)
+      await writeDurably(record, `${JSON.stringify(options.record(image), null, 2)}\n`)
       await renameDurably(record, `${output}.json`)
     }
     await renameDurably(file, output)
-    return sizeBytes
+    return image
   } finally {
     await scratch.remove()
   }

@@ -1,7 +1,7 @@
 import { resolve } from 'node:path'
 import { IceboxError, type ImageConfig, type Progress } from '@icebox/model'
-import { assemble } from './assemble.ts'
-import { writeExt4 } from './ext4-output.ts'
+import type { AssembledImage } from './assemble.ts'
+import { makeExt4 } from './ext4-output.ts'
 import { openSource } from './open.ts'
 import { parseReference } from './reference.ts'
 import { Scratch } from './scratch.ts'
@@ -17,7 +17,7 @@ export interface PulledExt4 {
 
 /**
  * Pulls an image straight into an ext4 file, without a store: `snapshot pull`. The file is sparse, passes e2fsck, and the
- * digest it was made of is recorded beside it as `<output>.json`. `workDirectory` holds the unpacked image meanwhile.
+ * digest it was made of is recorded beside it as `<output>.json`. `workDirectory` takes downloads meanwhile.
  * Nothing half-written stays; what a killed pull left is removed by the next one there.
  * Throws `InvalidArgument`, `NotFound`, `ImageInvalid`, `PlatformUnsupported`, `RegistryUnreachable`, `NoSpace`, `Unavailable`.
  */
@@ -33,10 +33,14 @@ export async function pullToExt4(
   const scratch = await Scratch.create(options.workDirectory)
   try {
     const source = await openSource(parsed, { cacheDirectory, directory: scratch.path }, progress, signal)
-    const image = await assemble(source, scratch.path, progress, signal)
-    const record = { reference: parsed.canonical, digest: image.digest, config: image.config }
-    const { sizeBytes } = options
-    return { ...record, sizeBytes: await writeExt4(image, resolve(output), { sizeBytes, record }, progress, signal) }
+    const describe = ({ digest, config, sizeBytes }: AssembledImage): PulledExt4 => ({
+      reference: parsed.canonical,
+      digest,
+      config,
+      sizeBytes,
+    })
+    const making = { sizeBytes: options.sizeBytes, record: describe }
+    return describe(await makeExt4(source, resolve(output), making, scratch.path, progress, signal))
   } catch (thrown) {
     throw IceboxError.from(thrown)
   } finally {

@@ -5,7 +5,8 @@ import { IceboxError } from '@icebox/model'
 const RESERVE_BYTES = 268_435_456
 const RESERVE_FRACTION = 1 / 64
 /** How much is written before the file system is asked again: others write to it too. */
-const INTERVAL_BYTES = 33_554_432
+const INTERVAL_BYTES = 16_777_216
+const SMALLEST_BYTES = 1_048_576
 
 /** Bytes that may still be written below the directory, without what is kept in reserve. */
 export function freeBytes(directory: string): number {
@@ -28,27 +29,20 @@ export function requireSpace(directory: string, bytes: number, what: string): vo
 
 export const mebibytes = (bytes: number): string => `${Math.ceil(bytes / 1_048_576)} MiB`
 
-/**
- * Keeps what is unpacked within the free space, since what an archive grows to cannot be known before. `factor`: bytes
- * that will be needed in all for each byte unpacked.
- */
+/** Keeps what is unpacked within the free space, since what an archive grows to cannot be known before. */
 export class SpaceBudget {
   readonly #directory: string
-  readonly #later: number
-  #written = 0
-  #checkedAt: number
+  #unchecked = INTERVAL_BYTES
 
-  constructor(directory: string, factor: number) {
+  constructor(directory: string) {
     this.#directory = directory
-    this.#later = factor - 1
-    this.#checkedAt = -INTERVAL_BYTES
   }
 
   /** Call before writing. Throws `NoSpace`. */
   spend(bytes: number): void {
-    this.#written += bytes
-    if (this.#written - this.#checkedAt < INTERVAL_BYTES) return
-    this.#checkedAt = this.#written
-    requireSpace(this.#directory, bytes + INTERVAL_BYTES / 16 + this.#written * this.#later, 'unpacking the image')
+    this.#unchecked += bytes
+    if (this.#unchecked < INTERVAL_BYTES) return
+    this.#unchecked = 0
+    requireSpace(this.#directory, Math.max(bytes, SMALLEST_BYTES), 'unpacking the image')
   }
 }

@@ -5,9 +5,8 @@ import { IceboxError, type NodeImage, type Progress } from '@icebox/model'
 import { assemble } from './assemble.ts'
 import { hexOf } from './digest.ts'
 import { renameDurably, syncFile, writeDurably } from './durable.ts'
-import { checkErofs } from './erofs.ts'
-import { writeExt4 } from './ext4-output.ts'
-import { makeErofs } from './filesystem.ts'
+import { checkErofs, type FileAttribute, readAttributes } from './erofs-read.ts'
+import { makeExt4 } from './ext4-output.ts'
 import { openSource } from './open.ts'
 import {
   EROFS_NAME,
@@ -45,6 +44,11 @@ export interface ImageStore {
   list(signal: AbortSignal): Promise<NodeImage[]>
   /** Where the file of a present image is. */
   path(digest: string, type: 'erofs'): string
+  /**
+   * The extended attributes of a present image's files; most images have none. They are not in the EROFS file as gVisor sees it,
+   * which refuses files that have any: whoever runs the image there must set them. Throws `NotFound`.
+   */
+  xattrs(digest: string): Promise<FileAttribute[]>
   /**
    * Makes an ext4 file of a present image; without a size, of one that leaves it some room. Gives the size of the file and the
    * digest of the image. Throws `NotFound`, `InvalidArgument` (too small), `NoSpace`, `ImageInvalid`.
@@ -120,6 +124,11 @@ class DirectoryImageStore implements ImageStore {
     return join(this.#directory, hexOf(digest), EROFS_NAME)
   }
 
+  async xattrs(digest: string): Promise<FileAttribute[]> {
+    await this.#find(digest)
+    return readAttributes(this.path(digest, 'erofs'))
+  }
+
   async ext4(
     digest: string,
     output: string,
@@ -127,16 +136,17 @@ class DirectoryImageStore implements ImageStore {
     progress: Progress,
     signal: AbortSignal,
   ): Promise<{ sizeBytes: number; digest: string }> {
-    const record = await readRecord(this.#directory, hexOf(digest))
-    if (record === undefined)
-      throw new IceboxError('NotFound', `the image ${digest} is not on this node`, { details: { digest } })
-    return this.#inScratch(async (directory) => {
-      const { config } = record
-      const file = this.path(digest, 'erofs')
-      const source: ImageSource = { digest, config, parts: [localPart(record.sizeBytes, { do: 'erofs', file })] }
-      const image = await this.#turns.take(() => assemble(source, directory, progress, signal), signal)
-      return { digest, sizeBytes: await writeExt4(image, resolvePath(output), options, progress, signal) }
-    })
+    const record = await this.#find(digest)
+    const file = this.path(digest, 'erofs')
+    const source: ImageSource = {
+      digest,
+      config: record.config,
+      parts: [localPart(record.sizeBytes, { do: 'erofs', file })],
+    }
+    const make = () =>
+      this.#inScratch((directory) => makeExt4(source, resolvePath(output), options, directory, progress, signal))
+    const { sizeBytes } = await this.#turns.take(make, signal)
+    return { digest, sizeBytes }
   }
 
   async importErofs(file: string, image: NodeImage, signal: AbortSignal): Promise<NodeImage> {
@@ -184,6 +194,12 @@ class DirectoryImageStore implements ImageStore {
     }
   }
 
+  async #find(digest: string): Promise<ImageRecord> {
+    const record = await readRecord(this.#directory, hexOf(digest))
+    if (record !== undefined) return record
+    throw new IceboxError('NotFound', `the image ${digest} is not on this node`, { details: { digest } })
+  }
+
   async #pull(reference: Reference, progress: Progress, signal: AbortSignal): Promise<ImageRecord> {
     return this.#inScratch(async (directory) => {
       const places = { cacheDirectory: this.#cacheDirectory, directory }
@@ -217,11 +233,7 @@ class DirectoryImageStore implements ImageStore {
     signal: AbortSignal,
   ): Promise<ImageRecord> {
     const file = join(directory, EROFS_NAME)
-    const work = async () => {
-      const { tree, unpacked, digest, config } = await assemble(source, directory, progress, signal)
-      progress({ phase: 'erofs' })
-      return { digest, config, sizeBytes: await makeErofs(tree, unpacked, digest, file, signal) }
-    }
+    const work = () => assemble(source, { format: 'erofs' }, file, directory, progress, signal)
     const made = await this.#turns.take(work, signal)
     signal.throwIfAborted()
     return this.#install(file, { version: 1, ...made, references: [pullOf(reference.canonical, source.origin)] })

@@ -6,6 +6,7 @@ import {
   type EntrySink,
   fromBytes,
   readable,
+  type Time,
   type Xattr,
 } from './entry.ts'
 
@@ -176,7 +177,7 @@ export class TarReader {
       mode: number(header, 100, 8) & 0o7777,
       uid: decimal(extensions, 'uid') ?? number(header, 108, 8),
       gid: decimal(extensions, 'gid') ?? number(header, 116, 8),
-      mtime: decimal(extensions, 'mtime') ?? number(header, 136, 12),
+      mtime: paxTime(extensions) ?? { seconds: number(header, 136, 12), nanoseconds: 0 },
       // Archives older than POSIX may have anything here.
       major: kind === 'character' || kind === 'block' ? number(header, 329, 8) : 0,
       minor: kind === 'character' || kind === 'block' ? number(header, 337, 8) : 0,
@@ -229,8 +230,22 @@ function decimal(extensions: Extensions, key: string): number | undefined {
   const value = text(extensions.get(key))
   if (value === undefined || value === '') return undefined
   const parsed = Number(value)
-  if (!/^-?[0-9]+(\.[0-9]*)?$/.test(value) || !Number.isFinite(parsed)) throw invalid(`PAX ${key} is not a number`)
+  if (!/^-?[0-9]+(\.[0-9]*)?$/.test(value) || Math.abs(parsed) > Number.MAX_SAFE_INTEGER)
+    throw invalid(`PAX ${key} is not a number`)
   return parsed
+}
+
+/** Exactly: a time with nanoseconds does not fit into one floating-point number. */
+function paxTime(extensions: Extensions): Time | undefined {
+  const seconds = decimal(extensions, 'mtime')
+  if (seconds === undefined) return undefined
+  const [, fraction = ''] = (text(extensions.get('mtime')) ?? '').split('.')
+  const nanoseconds = Number(fraction.slice(0, 9).padEnd(9, '0'))
+  // What is before 1970 counts up from the whole second before.
+  const whole = Math.trunc(seconds)
+  return seconds < 0 && nanoseconds > 0
+    ? { seconds: whole - 1, nanoseconds: 1e9 - nanoseconds }
+    : { seconds: whole, nanoseconds }
 }
 
 /** PAX records: `<length> <key>=<value>\n`, the length being that of the whole record in decimal. */

@@ -38,5 +38,5 @@ export function treeDigest(root: Directory): string {
 function attributes({ uid, gid, mode, mtime, xattrs }: Attributes) {
   const sorted = xattrs.map(({ name, value }) => [name, Buffer.from(value).toString('hex')] as const)
   sorted.sort(([a], [b]) => (a < b ? -1 : 1))
-  return [uid, gid, mode, Math.floor(mtime), sorted] as const
+  return [uid, gid, mode, mtime.seconds, sorted] as const
 }

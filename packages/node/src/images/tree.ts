@@ -1,43 +1,32 @@
 import { createHash, type Hash } from 'node:crypto'
-import {
-  chmodSync,
-  closeSync,
-  fchmodSync,
-  fchownSync,
-  futimesSync,
-  lchownSync,
-  linkSync,
-  lutimesSync,
-  mkdirSync,
-  openSync,
-  rmSync,
-  symlinkSync,
-  utimesSync,
-  writeSync,
-} from 'node:fs'
 import { IceboxError } from '@icebox/model'
-import { mknod, setXattr } from '@icebox/snapshot'
-import { type Attributes, type ByteString, type Entry, type EntrySink, readable, toBytes } from './entry.ts'
-import type { SpaceBudget } from './space.ts'
+import type { ContentStore, Run } from './contents.ts'
+import { type Attributes, type ByteString, type Entry, type EntrySink, EPOCH, readable } from './entry.ts'
 
-const S_IFCHR = 0o020000
-const S_IFBLK = 0o060000
-const S_IFIFO = 0o010000
-
-/** Far above any real image; what has more is an attack on memory and inodes. */
+/** Far above any real image; what has more is an attack on memory. */
 const MAX_ENTRIES = 4_000_000
-const MAX_NAME = 255
+const MAX_NAME_BYTES = 255
+const MAX_TARGET_BYTES = 4095
 const MAX_LINKS_FOLLOWED = 40
+/** The kernel's limit for a path, which an image that is to be used keeps to. */
+const MAX_PATH_BYTES = 4096
+const MAX_DEPTH = MAX_PATH_BYTES / 2
+const MAX_ID = 0xffff_fffe
 
 /** What all names of one inode share. */
 export interface Inode extends Attributes {
   kind: Exclude<Entry['kind'], 'directory' | 'hardlink'>
   size: number
+  /** Of symlinks. */
   target: ByteString
   major: number
   minor: number
-  /** Hex sha256 of a file's content, when the tree was told to compute them. */
-  content?: string
+  /** How many names it has. */
+  links: number
+  /** Where its content lies. Files that are not empty have it. */
+  run: Run | undefined
+  /** Hex sha256 of its content, when the tree was told to compute them. */
+  content: string | undefined
 }
 
 export interface Leaf {
@@ -49,8 +38,6 @@ export interface Leaf {
 export interface Directory {
   kind: 'directory'
   layer: number
-  /** On disk. */
-  path: ByteString
   attributes: Attributes
   children: Map<ByteString, Node>
 }
@@ -60,36 +47,24 @@ export type Node = Leaf | Directory
 const invalid = (entry: ByteString, why: string): IceboxError =>
   new IceboxError('ImageInvalid', `the image has ${JSON.stringify(readable(entry))}, which ${why}`)
 
-// Most paths are ASCII, and a string is cheaper to hand to the kernel than a buffer.
-const ASCII = /^[\0-\x7f]*$/
-const onDisk = (path: ByteString): string | Buffer => (ASCII.test(path) ? path : toBytes(path))
-
 /**
- * A root file system being put together in a directory of its own from layers, with what is in it also kept in memory.
- * Every path is resolved in memory, where only what came from the image exists: nothing an image says can reach outside.
- * All calls are synchronous system calls, which is several times faster than promises for ten thousands of small files;
- * so it belongs into a worker thread.
+ * A root file system being put together from layers, in memory except for the contents of its files. Nothing of it exists
+ * on the host under its own name, so that nothing an image says can reach outside, whoever runs this.
  */
 export class Tree implements EntrySink {
   readonly root: Directory
-  readonly #budget: SpaceBudget
+  readonly #contents: ContentStore
   readonly #hashing: boolean
   #layer = 0
   #whiteouts = false
   #entries = 0
-  #open: { fd: number; path: ByteString; entry: Entry; inode: Inode; left: number; hash?: Hash } | undefined
+  #open: { inode: Inode; left: number; hash: Hash | undefined } | undefined
 
-  /** `path`: an empty directory that nobody else writes to. `hashing`: keep a digest of each file's content. */
-  constructor(path: ByteString, budget: SpaceBudget, hashing: boolean) {
-    this.root = { kind: 'directory', layer: 0, path, attributes: IMPLIED, children: new Map() }
-    this.#budget = budget
+  /** `hashing`: keep a digest of each file's content. */
+  constructor(contents: ContentStore, hashing: boolean) {
+    this.root = { kind: 'directory', layer: 0, attributes: IMPLIED, children: new Map() }
+    this.#contents = contents
     this.#hashing = hashing
-    // A set-gid bit of the parent must not hand its group down into the image.
-    chmodSync(onDisk(path), 0o700)
-  }
-
-  get entries(): number {
-    return this.#entries
   }
 
   /** What follows is the next layer. In layers of OCI images, names with `.wh.` remove what is below. */
@@ -100,138 +75,76 @@ export class Tree implements EntrySink {
 
   add(entry: Entry): void {
     if (++this.#entries > MAX_ENTRIES)
-      throw new IceboxError('ImageInvalid', `the image has more than ${MAX_ENTRIES} files`)
+      throw new IceboxError('ImageInvalid', `the image has more than ${MAX_ENTRIES} entries`)
     const names = split(entry.path)
     const last = names.pop()
     if (last === undefined) {
       if (entry.kind !== 'directory') throw invalid(entry.path, `is the root but is a ${entry.kind}`)
       this.root.attributes = attributesOf(entry)
-      return
-    }
-    if (this.#whiteouts && last.startsWith('.wh.')) this.#whiteout(names, last, entry)
+    } else if (this.#whiteouts && last.startsWith('.wh.')) this.#whiteout(names, last, entry)
     else this.#place(this.#descend(names, entry.path, true), last, entry)
   }
 
   write(chunk: Uint8Array): void {
     const open = this.#open
     if (open === undefined) return
-    this.#budget.spend(chunk.length)
-    open.hash?.update(chunk)
     open.left -= chunk.length
-    for (let at = 0; at < chunk.length; ) at += writeSync(open.fd, chunk, at)
+    open.hash?.update(chunk)
+    this.#contents.write(chunk)
   }
 
   end(): void {
     const open = this.#open
     if (open === undefined) return
     this.#open = undefined
-    const { fd, inode } = open
-    try {
-      // The owner first: changing it clears the set-uid bit and file capabilities.
-      fchownSync(fd, inode.uid, inode.gid)
-      fchmodSync(fd, inode.mode)
-      this.#setXattrs(open.path, inode)
-      futimesSync(fd, inode.mtime, inode.mtime)
-    } finally {
-      closeSync(fd)
-    }
-    if (open.hash !== undefined) inode.content = open.hash.digest('hex')
-  }
-
-  /** Lets go of a file that is open because its source failed. */
-  abandon(): void {
-    if (this.#open !== undefined) closeSync(this.#open.fd)
-    this.#open = undefined
-  }
-
-  /** Gives the directories their modes and times, which placing their children would have changed. */
-  finish(): void {
-    const visit = (directory: Directory): void => {
-      for (const child of directory.children.values()) if (child.kind === 'directory') visit(child)
-      const path = onDisk(directory.path)
-      const { uid, gid, mode, mtime } = directory.attributes
-      lchownSync(path, uid, gid)
-      chmodSync(path, mode)
-      this.#setXattrs(directory.path, directory.attributes)
-      utimesSync(path, mtime, mtime)
-    }
-    visit(this.root)
+    if (open.left !== 0) throw new IceboxError('ImageInvalid', 'a file of the image does not have the size it claims')
+    if (open.inode.run !== undefined) this.#contents.end()
+    open.inode.content = open.hash?.digest('hex')
   }
 
   #place(parent: Directory, name: ByteString, entry: Entry): void {
-    const path = `${parent.path}/${name}`
     const present = parent.children.get(name)
     if (entry.kind === 'directory') {
       if (present?.kind === 'directory') {
         present.attributes = attributesOf(entry)
         present.layer = this.#layer
-        return
+      } else {
+        this.#remove(parent, name, present)
+        this.#makeDirectory(parent, name, attributesOf(entry))
       }
-      this.#remove(parent, name, present)
-      this.#makeDirectory(parent, name, attributesOf(entry))
       return
     }
     if (entry.kind === 'hardlink') {
-      if (this.#find(entry).leaf === present) return
+      if (this.#find(entry) === present) return
       this.#remove(parent, name, present)
       // Again, because what was removed may have been a directory with the other name in it.
-      const source = this.#find(entry)
-      linkSync(onDisk(source.path), onDisk(path))
-      parent.children.set(name, { kind: 'leaf', layer: this.#layer, inode: source.leaf.inode })
+      const { inode } = this.#find(entry)
+      inode.links++
+      parent.children.set(name, { kind: 'leaf', layer: this.#layer, inode })
       return
     }
     this.#remove(parent, name, present)
-    const inode: Inode = {
-      kind: entry.kind,
-      ...attributesOf(entry),
-      size: entry.size,
-      target: entry.target,
-      major: entry.major,
-      minor: entry.minor,
-    }
+    const { kind, size, target, major, minor } = entry
+    if (kind === 'symlink' && (target === '' || target.includes('\0') || target.length > MAX_TARGET_BYTES))
+      throw invalid(entry.path, 'is a symbolic link to an impossible path')
+    const run = size > 0 ? this.#contents.begin(size) : undefined
+    const inode: Inode = { kind, ...attributesOf(entry), size, target, major, minor, links: 1, run, content: undefined }
     parent.children.set(name, { kind: 'leaf', layer: this.#layer, inode })
-    if (entry.kind === 'file') {
-      this.#budget.spend(0)
-      const fd = openSync(onDisk(path), 'wx', 0o600)
-      this.#open = {
-        fd,
-        path,
-        entry,
-        inode,
-        left: entry.size,
-        ...(this.#hashing ? { hash: createHash('sha256') } : {}),
-      }
-      return
-    }
-    if (entry.kind === 'symlink') {
-      if (entry.target === '' || entry.target.includes('\0')) throw invalid(entry.path, 'is a symbolic link to nothing')
-      symlinkSync(onDisk(entry.target), onDisk(path))
-    } else {
-      const type = entry.kind === 'fifo' ? S_IFIFO : entry.kind === 'block' ? S_IFBLK : S_IFCHR
-      mknod(toBytes(path), type | 0o600, entry.major, entry.minor)
-    }
-    lchownSync(onDisk(path), inode.uid, inode.gid)
-    if (entry.kind !== 'symlink') chmodSync(onDisk(path), inode.mode)
-    this.#setXattrs(path, inode)
-    lutimesSync(onDisk(path), inode.mtime, inode.mtime)
-  }
-
-  #setXattrs(path: ByteString, attributes: Attributes): void {
-    for (const { name, value } of attributes.xattrs) setXattr(toBytes(path), name, value)
+    if (kind === 'file') this.#open = { inode, left: size, hash: this.#hashing ? createHash('sha256') : undefined }
   }
 
   #makeDirectory(parent: Directory, name: ByteString, attributes: Attributes): Directory {
-    const path = `${parent.path}/${name}`
-    mkdirSync(onDisk(path), 0o700)
-    const made: Directory = { kind: 'directory', layer: this.#layer, path, attributes, children: new Map() }
+    const made: Directory = { kind: 'directory', layer: this.#layer, attributes, children: new Map() }
     parent.children.set(name, made)
     return made
   }
 
   #remove(parent: Directory, name: ByteString, present: Node | undefined): void {
     if (present === undefined) return
-    rmSync(onDisk(`${parent.path}/${name}`), { recursive: true, force: true })
     parent.children.delete(name)
+    if (present.kind === 'directory')
+      for (const [child, node] of [...present.children]) this.#remove(present, child, node)
+    else if (--present.inode.links === 0 && present.inode.run !== undefined) this.#contents.free(present.inode.run)
   }
 
   #whiteout(names: ByteString[], marker: ByteString, entry: Entry): void {
@@ -261,17 +174,15 @@ export class Tree implements EntrySink {
     return node.kind === 'directory' && [...node.children.values()].some((child) => this.#touchedNow(child))
   }
 
-  #find(entry: Entry): { leaf: Leaf; path: ByteString } {
+  #find(entry: Entry): Leaf {
     const names = split(entry.target)
     const last = names.pop()
-    const parent = last === undefined ? undefined : this.#descend(names, entry.path, false)
-    const leaf = last === undefined ? undefined : parent?.children.get(last)
-    if (parent === undefined || leaf?.kind !== 'leaf')
-      throw invalid(
-        entry.path,
-        `is a hard link to ${JSON.stringify(readable(entry.target))}, which is no file of the image`,
-      )
-    return { leaf, path: `${parent.path}/${last}` }
+    const leaf = last === undefined ? undefined : this.#descend(names, entry.path, false).children.get(last)
+    if (leaf?.kind === 'leaf') return leaf
+    throw invalid(
+      entry.path,
+      `is a hard link to ${JSON.stringify(readable(entry.target))}, which is no file of the image`,
+    )
   }
 
   /**
@@ -286,6 +197,7 @@ export class Tree implements EntrySink {
     let followed = 0
     for (let step = queue.shift(); step !== undefined; step = queue.shift()) {
       const here = trail.at(-1) ?? this.root
+      if (trail.length > MAX_DEPTH) throw invalid(entry, 'lies too deep')
       if (step.name === '..') {
         if (trail.length === 1) throw invalid(entry, 'leaves the image through a symbolic link')
         trail.pop()
@@ -316,9 +228,7 @@ export class Tree implements EntrySink {
 }
 
 /** Directories that entries lie in but that no entry describes. */
-const IMPLIED: Attributes = { mode: 0o755, uid: 0, gid: 0, mtime: 0, xattrs: [] }
-
-const MAX_ID = 0xffff_fffe
+const IMPLIED: Attributes = { mode: 0o755, uid: 0, gid: 0, mtime: EPOCH, xattrs: [] }
 
 function attributesOf(entry: Entry): Attributes {
   const { mode, uid, gid, mtime, xattrs } = entry
@@ -330,10 +240,11 @@ function attributesOf(entry: Entry): Attributes {
 /** The names in a path from the root of the image. Throws `ImageInvalid` for what could mean another place. */
 function split(path: ByteString): ByteString[] {
   if (path.includes('\0')) throw invalid(path, 'has a NUL in its name')
+  if (path.length > MAX_PATH_BYTES) throw invalid(path.slice(0, 60), `has a path of more than ${MAX_PATH_BYTES} bytes`)
   const names = path.split('/').filter((name) => name !== '' && name !== '.')
   for (const name of names) {
     if (name === '..') throw invalid(path, 'has ".." in its path')
-    if (name.length > MAX_NAME) throw invalid(path, `has a name of more than ${MAX_NAME} bytes`)
+    if (name.length > MAX_NAME_BYTES) throw invalid(path, `has a name of more than ${MAX_NAME_BYTES} bytes`)
   }
   return names
 }

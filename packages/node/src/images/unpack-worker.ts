@@ -1,52 +1,69 @@
-import { createReadStream, statSync } from 'node:fs'
+import { closeSync, createReadStream, fsyncSync, ftruncateSync, openSync, statSync } from 'node:fs'
+import { dirname } from 'node:path'
 import { pipeline } from 'node:stream/promises'
 import { parentPort, workerData } from 'node:worker_threads'
 import { type ErrorCode, IceboxError } from '@icebox/model'
 import { compressionOf, decompressor, MAGIC_BYTES } from './compression.ts'
-import { DigestCheck } from './digest.ts'
+import { ContentFile } from './contents.ts'
+import { DigestCheck, uuidOf } from './digest.ts'
 import { readDirectory } from './directory.ts'
 import { fromBytes } from './entry.ts'
-import { readErofs } from './erofs.ts'
+import { readErofs } from './erofs-read.ts'
+import { EROFS_RESERVED_BLOCKS, writeErofs } from './erofs-write.ts'
+import { ext4ReservedBlocks, writeExt4 } from './ext4-write.ts'
 import { SpaceBudget } from './space.ts'
 import { TarReader } from './tar.ts'
-import { type Directory, type Inode, Tree } from './tree.ts'
+import { Tree } from './tree.ts'
 import { treeDigest } from './tree-digest.ts'
-import type { ArchiveFile, Unpacked, UnpackerOptions, UnpackJob, WorkerAnswer } from './unpack.ts'
+import type { ArchiveFile, Unpacked, UnpackerOptions, WorkerAnswer, WorkerRequest } from './unpack.ts'
 
 const READ_CHUNK = 1_048_576
 const PROGRESS_INTERVAL_MS = 100
-const BLOCK = 4096
 
 if (parentPort === null) throw new Error('this module is the body of a worker thread')
 const port = parentPort
 const options = workerData as UnpackerOptions
+const { product, output } = options
 const say = (answer: WorkerAnswer) => port.postMessage(answer)
-const tree = new Tree(
-  fromBytes(Buffer.from(options.root)),
-  new SpaceBudget(options.root, options.spaceFactor),
-  options.digest,
-)
 
-port.on('message', (job: UnpackJob) => {
-  perform(job).then(
+const fd = openSync(output, 'wx', 0o644)
+const reserved = product.format === 'ext4' ? ext4ReservedBlocks(product.sizeBytes) : EROFS_RESERVED_BLOCKS
+const contents = new ContentFile(fd, reserved, new SpaceBudget(dirname(output)))
+const tree = new Tree(contents, options.digest)
+
+port.on('message', (request: WorkerRequest) => {
+  perform(request).then(
     (unpacked) => say(unpacked === undefined ? { say: 'done' } : { say: 'done', unpacked }),
     (thrown: unknown) => {
-      tree.abandon()
-      const { code, message, details } = asIceboxError(thrown)
-      say({ say: 'failed', code, message, details: { ...details } })
+      const { code, message, remedy, details } = asIceboxError(thrown)
+      say({ say: 'failed', code, message, remedy, details: { ...details } })
     },
   )
 })
 
-async function perform(job: UnpackJob): Promise<Unpacked | undefined> {
-  if (job.do === 'finish') return finish()
-  tree.beginLayer(job.do === 'layer')
-  if (job.do === 'directory') {
-    const { dev, ino } = statSync(options.root, { bigint: true })
-    readDirectory(fromBytes(Buffer.from(job.path)), `${dev}:${ino}`, tree)
-  } else if (job.do === 'erofs') readErofs(job.file, tree)
-  else await unpack(job, job.do === 'archive')
+async function perform(request: WorkerRequest): Promise<Unpacked | undefined> {
+  if (request.do === 'finish') return finish(request.digest)
+  tree.beginLayer(request.do === 'layer')
+  if (request.do === 'directory') {
+    const { dev, ino } = statSync(output, { bigint: true })
+    readDirectory(fromBytes(Buffer.from(request.path)), `${dev}:${ino}`, tree)
+  } else if (request.do === 'erofs') readErofs(request.file, tree)
+  else await unpack(request, request.do === 'archive')
   return undefined
+}
+
+function finish(known: string | undefined): Unpacked {
+  const digest = known ?? treeDigest(tree.root)
+  const uuid = uuidOf(digest)
+  const sizeBytes =
+    product.format === 'ext4'
+      ? writeExt4(tree.root, contents, uuid, product.sizeBytes)
+      : writeErofs(tree.root, contents, uuid)
+  contents.flush()
+  if (product.format === 'ext4') ftruncateSync(fd, sizeBytes)
+  fsyncSync(fd)
+  closeSync(fd)
+  return { sizeBytes, digest }
 }
 
 /** Unpacks while reading, and only then knows the digests: the caller throws the tree away when this fails. */
@@ -101,31 +118,6 @@ async function* read({ file, offset = 0, length, digest }: ArchiveFile): AsyncGe
   say({ say: 'progress', bytes })
 }
 
-function finish(): Unpacked {
-  tree.finish()
-  const unpacked = measure(tree.root)
-  return options.digest ? { ...unpacked, digest: treeDigest(tree.root) } : unpacked
-}
-
-function measure(root: Directory): { bytes: number; entries: number } {
-  const seen = new Set<Inode>()
-  let bytes = 0
-  let entries = 0
-  const visit = (directory: Directory): void => {
-    entries++
-    bytes += BLOCK
-    for (const child of directory.children.values())
-      if (child.kind === 'directory') visit(child)
-      else if (!seen.has(child.inode)) {
-        seen.add(child.inode)
-        entries++
-        bytes += Math.ceil(child.inode.size / BLOCK) * BLOCK
-      }
-  }
-  visit(root)
-  return { bytes, entries }
-}
-
 /** What the kernel and zlib refuse, in the words of images. */
 function asIceboxError(thrown: unknown): IceboxError {
   if (thrown instanceof IceboxError) return thrown
@@ -134,10 +126,7 @@ function asIceboxError(thrown: unknown): IceboxError {
   const as = (code: ErrorCode, why: string) => new IceboxError(code, `${why}: ${message}`, { cause: thrown })
   if (errno.startsWith('Z_') || errno.startsWith('ZSTD_') || errno === 'ERR_STREAM_PREMATURE_CLOSE')
     return as('ImageInvalid', 'the archive cannot be decompressed')
-  if (errno === 'ENAMETOOLONG') return as('ImageInvalid', 'a path in the image is too long')
   if (errno === 'ENOENT') return as('NotFound', 'a file of the image is missing')
-  if (errno === 'EPERM' || errno === 'EACCES')
-    return as('Unavailable', 'images hold files of many owners, which only root can make')
-  if (errno === 'EOPNOTSUPP') return as('Unavailable', `${options.root} cannot hold what the image has`)
+  if (errno === 'EPERM' || errno === 'EACCES') return as('Unavailable', 'a file of the image may not be read')
   return IceboxError.from(thrown)
 }

@@ -18,32 +18,40 @@ export type UnpackJob =
   | ({ do: 'archive' } & ArchiveFile)
   | { do: 'directory'; path: string }
   | { do: 'erofs'; file: string }
-  | { do: 'finish' }
 
-export interface Unpacked {
-  /** Bytes of content, each inode once, in whole blocks of 4 KiB. */
-  bytes: number
-  /** Files, directories and all else. */
-  entries: number
-  /** Of the canonical tree; only when it was asked for. */
-  digest?: string
-}
+/** What is to be made: `sizeBytes` of ext4, absent for one that leaves some room. */
+export type Product = { format: 'erofs' } | { format: 'ext4'; sizeBytes?: number | undefined }
 
 export interface UnpackerOptions {
-  /** An empty directory to unpack into. */
-  root: string
-  /** Whether `finish` gives the digest of the tree. */
+  product: Product
+  /** A file that does not exist yet. */
+  output: string
+  /** Whether the digest of the canonical tree is to be computed. */
   digest: boolean
-  /** Bytes that will be needed in all on that file system for each byte unpacked. */
-  spaceFactor: number
 }
+
+export interface Unpacked {
+  /** Of the file. */
+  sizeBytes: number
+  /** Of the image. */
+  digest: string
+}
+
+/** `finish` completes the file; `digest`: of the image, when it is known. */
+export type WorkerRequest = UnpackJob | { do: 'finish'; digest?: string }
 
 export type WorkerAnswer =
   | { say: 'progress'; bytes: number }
   | { say: 'done'; unpacked?: Unpacked }
-  | { say: 'failed'; code: ErrorCode; message: string; details: Record<string, string | number | boolean> }
+  | {
+      say: 'failed'
+      code: ErrorCode
+      message: string
+      remedy: string
+      details: Record<string, string | number | boolean>
+    }
 
-/** Puts a root file system together, in a worker thread. One job at a time. */
+/** Makes a file system of layers, in a worker thread. One call at a time. */
 export class Unpacker {
   readonly #worker: Worker
   #exited: IceboxError | undefined
@@ -56,16 +64,32 @@ export class Unpacker {
   }
 
   /**
+   * Puts a layer on top. `onBytes` is given the bytes read so far of this archive as stored.
    * Throws `ImageInvalid`, `NoSpace`. After any failure, and after an abort, only `close` may be called.
-   * `onBytes` is given the bytes read so far of this archive as stored.
    */
-  async run(job: UnpackJob, onBytes: (bytes: number) => void, signal: AbortSignal): Promise<Unpacked | undefined> {
+  async apply(job: UnpackJob, onBytes: (bytes: number) => void, signal: AbortSignal): Promise<void> {
+    await this.#run(job, onBytes, signal)
+  }
+
+  /** Completes the file, durably. Throws also `InvalidArgument`, when the size wanted is too small. */
+  async finish(digest: string | undefined, signal: AbortSignal): Promise<Unpacked> {
+    const request = digest === undefined ? ({ do: 'finish' } as const) : ({ do: 'finish', digest } as const)
+    const unpacked = await this.#run(request, () => {}, signal)
+    if (unpacked === undefined) throw new IceboxError('Internal', 'the thread that unpacks images gave no result')
+    return unpacked
+  }
+
+  async #run(
+    request: WorkerRequest,
+    onBytes: (bytes: number) => void,
+    signal: AbortSignal,
+  ): Promise<Unpacked | undefined> {
     signal.throwIfAborted()
     const { promise, resolve, reject } = Promise.withResolvers<Unpacked | undefined>()
     const answer = (message: WorkerAnswer) => {
       if (message.say === 'progress') onBytes(message.bytes)
       else if (message.say === 'done') resolve(message.unpacked)
-      else reject(new IceboxError(message.code, message.message, { details: message.details }))
+      else reject(new IceboxError(message.code, message.message, { details: message.details, remedy: message.remedy }))
     }
     const exit = () =>
       reject(this.#exited ?? new IceboxError('Internal', 'the thread that unpacks images ended by itself'))
@@ -73,7 +97,7 @@ export class Unpacker {
     this.#worker.on('message', answer).once('exit', exit)
     signal.addEventListener('abort', abort, { once: true })
     try {
-      this.#worker.postMessage(job)
+      this.#worker.postMessage(request)
       return await promise
     } finally {
       signal.removeEventListener('abort', abort)
