@@ -21,6 +21,14 @@ export class Operations {
     return this.#exclusive.get(id)?.verb
   }
 
+  /** Resolves when what is under way for this resource has ended, well or not. */
+  async ended(id: string): Promise<void> {
+    await this.#exclusive
+      .get(id)
+      ?.accepted.then(({ settled }) => settled)
+      .catch(() => undefined)
+  }
+
   isBusy(id: string): boolean {
     return this.#exclusive.has(id) || this.#passing.has(id)
   }

@@ -39,6 +39,8 @@ export const canResume = (state: SandboxState): boolean => state === 'paused'
 export const canSnapshot = (state: SandboxState): boolean => state === 'running'
 export const canRollback = (state: SandboxState): boolean =>
   state === 'running' || state === 'paused' || state === 'failed'
+/** On its way to running. */
+export const isArriving = (state: SandboxState): boolean => state === 'creating' || state === 'resuming'
 /** No lifecycle operation is under way. */
 export const isSettled = (state: SandboxState): boolean =>
   state === 'running' || state === 'paused' || state === 'failed'

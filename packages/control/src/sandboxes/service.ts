@@ -1,4 +1,12 @@
-import { asExecutionId, canExec, type Guest, IceboxError, type Sandbox, type SandboxState } from '@icebox/model'
+import {
+  asExecutionId,
+  canExec,
+  type Guest,
+  IceboxError,
+  isArriving,
+  type Sandbox,
+  type SandboxState,
+} from '@icebox/model'
 import { type Context, DEADLINES, within } from '../context.ts'
 import type { Accepted, Sandboxes } from '../control.ts'
 import type { Expiry } from '../expiry.ts'
@@ -24,7 +32,12 @@ export function sandboxService(context: Context, expiries: Expiry): Sandboxes {
   const reserved = new Set<string>()
 
   const running = async (ref: string): Promise<{ sandbox: Sandbox; guest: Guest }> => {
-    const sandbox = await resolveSandbox(context, ref)
+    let sandbox = await resolveSandbox(context, ref)
+    if (isArriving(sandbox.status.state)) {
+      // It will run in a moment: whoever asks now means that it should.
+      await operations.ended(sandbox.metadata.name)
+      sandbox = await records.get('Sandbox', sandbox.metadata.name)
+    }
     const { state, execution, message } = sandbox.status
     if (!canExec(state) || execution === undefined) {
       const remedy = REMEDY[state]
