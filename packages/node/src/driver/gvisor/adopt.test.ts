@@ -6,7 +6,7 @@ import { basename, join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { after, before, describe, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { type MachineSpec, newExecutionId } from '@icebox/model'
+import { isError, type MachineSpec, newExecutionId } from '@icebox/model'
 import { CgroupTree } from '../../cgroup/cgroup.ts'
 import { createNetwork } from '../../network/namespace.ts'
 import { hello, SIZE, say } from '../conformance.ts'
@@ -197,16 +197,27 @@ describe('adoption', { timeout: DEADLINE_MS }, () => {
     await say(machine, 'head -c 150000000 /dev/urandom > /root/big', signal)
     await machine.link.quiesce(signal)
     await machine.freeze(signal)
-    for (const [index, delay] of [0, 20, 60].entries()) {
+    let killed = 0
+    for (const [index, delay] of [0, 0, 20, 60].entries()) {
       const directory = join(installation.dataDirectory, `saved-killed-${index}`)
       await mkdir(directory)
-      const saving = assert.rejects(machine.save(directory, 'memory', signal), { code: 'Internal' })
+      let done = false
+      const saving = machine
+        .save(directory, 'memory', signal)
+        .catch((thrown: unknown) => {
+          assert.ok(isError(thrown, 'Internal'), String(thrown))
+          killed++
+        })
+        .finally(() => {
+          done = true
+        })
       let found = await findProcesses(`--image-path=${directory}`)
-      while (found.length === 0) found = await findProcesses(`--image-path=${directory}`)
+      while (found.length === 0 && !done) found = await findProcesses(`--image-path=${directory}`)
       await sleep(delay)
       for (const { identity } of found) await killProcess(identity)
       await saving
     }
+    assert.ok(killed > 0, 'each save was done before it could be killed')
     await machine.thaw(signal)
     await machine.link.release(signal)
     assert.equal(await say(machine, 'echo on', signal), 'on')

@@ -4,9 +4,9 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { MachineExit } from '@icebox/model'
 import { removeNetwork } from '../../network/namespace.ts'
 import { Container, destroyContainer, type Host } from './container.ts'
+import { lastWords } from './log.ts'
 import { findProcesses, isAlive, killProcess, type ListedProcess, readBootId } from './process.ts'
 import { type MachineRecord, readRecord } from './record.ts'
-import { tail } from './runsc.ts'
 
 /** How long a command that the last server left under way may take to end by itself. */
 const HELPER_MS = 10_000
@@ -60,7 +60,7 @@ async function survivor(
     return { execution, reason: 'HostRestarted', message: 'the host was restarted while it ran' }
   if (await isAlive(process)) return new Container(host, container, directory, process)
   const killed = (await host.cgroups.find(container).oomKills()) > 0
-  const said = (await tail(join(directory, 'log'))).trim()
+  const said = await lastWords(join(directory, 'log'))
   if (killed)
     return {
       execution,

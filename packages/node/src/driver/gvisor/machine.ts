@@ -7,8 +7,8 @@ import type { GuestLink } from '../../link/link.ts'
 import type { DriverFacts, Machine, Saved } from '../driver.ts'
 import { linkOrCopy } from './agent.ts'
 import type { Container } from './container.ts'
+import { lastWords } from './log.ts'
 import { type MachineRecord, writeRecord } from './record.ts'
-import { tail } from './runsc.ts'
 
 const FILES = {
   memory: ['checkpoint.img', 'pages.img', 'pages_meta.img'],
@@ -155,7 +155,7 @@ export class GvisorMachine implements Machine {
     const { memoryMiB } = this.spec.size
     if ((await this.#container.cgroup.oomKills()) > 0)
       return this.#end('OutOfMemory', `it used more than its ${memoryMiB} MiB of memory`)
-    const said = (await tail(this.#container.log)).trim()
+    const said = await lastWords(this.#container.log)
     await this.#end('Crashed', said ? `its kernel ended: ${said}` : 'its first process or its kernel ended')
   }
 

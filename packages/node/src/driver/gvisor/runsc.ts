@@ -1,8 +1,6 @@
 import { spawn } from 'node:child_process'
-import { open } from 'node:fs/promises'
 import { IceboxError } from '@icebox/model'
-
-const TAIL_BYTES = 16_384
+import { lastError } from './log.ts'
 
 /** What is the same in every call and matters to a restore. */
 export const FLAGS = [
@@ -30,34 +28,6 @@ export interface Call {
   deadlineMs: number
   /** Whether the signal ends the call at once; else it is finished first, where half of it would be worse than all. */
   abortable: boolean
-}
-
-/** The end of a file, as text; empty when there is no such file. */
-export async function tail(file: string): Promise<string> {
-  const handle = await open(file).catch(() => undefined)
-  if (!handle) return ''
-  try {
-    const { size } = await handle.stat()
-    const { buffer, bytesRead } = await handle.read(
-      Buffer.alloc(Math.min(size, TAIL_BYTES)),
-      0,
-      Math.min(size, TAIL_BYTES),
-      Math.max(0, size - TAIL_BYTES),
-    )
-    return buffer.subarray(0, bytesRead).toString()
-  } finally {
-    await handle.close()
-  }
-}
-
-/** runsc writes its errors as JSON lines into the log. */
-async function lastError(log: string): Promise<string> {
-  const lines = (await tail(log)).trimEnd().split('\n')
-  for (const line of lines.reverse()) {
-    const message = /"msg":"((?:[^"\\]|\\.)*)"/.exec(line)?.[1] ?? line
-    if (message) return message
-  }
-  return 'it said nothing'
 }
 
 /** Runs one runsc command to its end. Throws NoSpace, DeadlineExceeded, or Internal with what runsc said. */
