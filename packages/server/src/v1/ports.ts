@@ -40,6 +40,8 @@ export async function portRoutes(app: App, context: Context): Promise<void> {
       // The client may have gone while the guest was dialled.
       if (signal.aborted) return abort()
       signal.addEventListener('abort', abort, { once: true })
+      // Written past the response, which only the log reads from here on.
+      reply.raw.statusCode = 101
       socket.unshift(head)
       socket.write(
         `HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nX-Request-ID: ${request.id}\r\n\r\n`,
