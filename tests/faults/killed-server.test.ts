@@ -4,6 +4,7 @@ import { mkdtemp, readdir, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, suite, test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { Control } from '@icebox/control'
 import { isError, type Sandbox } from '@icebox/model'
 import { BASE_IMAGE } from '@icebox/node'
@@ -14,6 +15,8 @@ import { FORKS, MARK, VERBS, type Verb } from './verbs.ts'
 const MOST_STEPS = 200
 const CHILD_MS = 120_000
 const SETTLE_MS = 30_000
+/** A run that nothing stands on is gone by then. */
+const ORPHAN_MS = 10_000
 
 let directory = ''
 
@@ -78,7 +81,7 @@ async function settled(control: Control): Promise<Sandbox[]> {
     const sandboxes = await control.sandboxes.list({}, deadline)
     if (sandboxes.every(({ status }) => ['running', 'paused', 'failed'].includes(status.state))) return sandboxes
     deadline.throwIfAborted()
-    await new Promise((resolve) => setTimeout(resolve, 50))
+    await sleep(20)
   }
 }
 
@@ -114,15 +117,17 @@ async function checkInvariants(parts: Parts, verb: Verb, subject: string | undef
   const most = verb === 'create' ? 2 : verb === 'fork' ? 1 + FORKS : 1
   assert.ok(sandboxes.length <= most, `${sandboxes.length} sandboxes where at most ${most} were asked for`)
 
-  // Every machine belongs to a running sandbox and every running sandbox has one.
-  const wanted = sandboxes.filter(({ status }) => status.state === 'running').map(({ status }) => status.execution)
-  assert.deepEqual(
+  // Every machine belongs to a running sandbox and every running sandbox has one; a run that ends has a moment to do so.
+  const running = sandboxes.filter(({ status }) => status.state === 'running')
+  const wanted = running.map(({ status }) => String(status.execution)).sort()
+  const there = () =>
     node
       .machines()
       .map(({ execution }) => String(execution))
-      .sort(),
-    wanted.map(String).sort(),
-  )
+      .sort()
+  const deadline = performance.now() + ORPHAN_MS
+  while (String(there()) !== String(wanted) && performance.now() < deadline) await sleep(20)
+  assert.deepEqual(there(), wanted)
   assert.ok(node.machines().every(({ frozen }) => !frozen))
 
   // No temporary file is left, and no snapshot that nobody knows.
