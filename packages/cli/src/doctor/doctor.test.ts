@@ -68,7 +68,10 @@ test('missing programs are found, with the package to install', async (t) => {
   const program = found(diagnosis, 'mkfs.erofs')
   assert.deepEqual([program.status, program.required, program.remedy], ['missing', true, 'apt-get install erofs-utils'])
   // Compilers are not missed as long as what they build is there.
-  assert.deepEqual([found(diagnosis, 'go').status, found(diagnosis, 'rust').status], ['info', 'info'])
+  for (const id of ['go', 'rust']) {
+    assert.equal(found(diagnosis, id).required, false)
+    assert.notEqual(found(diagnosis, id).status, 'missing')
+  }
   assert.equal(found(diagnosis, 'cc').required, false)
 })
 
