@@ -11,7 +11,7 @@ import { CgroupTree } from '../../cgroup/cgroup.ts'
 import { createNetwork } from '../../network/namespace.ts'
 import { hello, SIZE, say } from '../conformance.ts'
 import type { Machine } from '../driver.ts'
-import { findProcesses, isAlive, killProcess, readBootId } from './process.ts'
+import { findProcesses, hasOpen, isAlive, killProcess, readBootId } from './process.ts'
 import { type MachineRecord, writeRecord } from './record.ts'
 import { GvisorInstallation, testImage } from './testing.ts'
 
@@ -174,7 +174,7 @@ describe('adoption', { timeout: DEADLINE_MS }, () => {
 
   test('a command that the last server left under way is waited for', async () => {
     const machine = await boot()
-    await say(machine, 'head -c 150000000 /dev/urandom > /root/big', signal)
+    await say(machine, 'head -c 150000000 /dev/zero | tr "\\0" x > /root/big', signal)
     await machine.freeze(signal)
     const directory = join(installation.dataDirectory, 'saved-late')
     await mkdir(directory)
@@ -194,13 +194,13 @@ describe('adoption', { timeout: DEADLINE_MS }, () => {
 
   test('a save whose command is killed leaves a machine that goes on', async () => {
     const machine = await boot()
-    await say(machine, 'head -c 150000000 /dev/urandom > /root/big', signal)
-    await machine.link.quiesce(signal)
-    await machine.freeze(signal)
+    await say(machine, 'head -c 150000000 /dev/zero | tr "\\0" x > /root/big', signal)
     let killed = 0
     for (const [index, delay] of [0, 0, 20, 60].entries()) {
       const directory = join(installation.dataDirectory, `saved-killed-${index}`)
       await mkdir(directory)
+      await machine.link.quiesce(signal)
+      await machine.freeze(signal)
       let done = false
       const saving = machine
         .save(directory, 'memory', signal)
@@ -216,11 +216,13 @@ describe('adoption', { timeout: DEADLINE_MS }, () => {
       await sleep(delay)
       for (const { identity } of found) await killProcess(identity)
       await saving
+      const { process } = await installation.record(machine)
+      assert.ok(process && !(await hasOpen(process, directory)))
+      await machine.thaw(signal)
+      await machine.link.release(signal)
+      assert.equal(await say(machine, 'echo on', signal), 'on')
     }
     assert.ok(killed > 0, 'each save was done before it could be killed')
-    await machine.thaw(signal)
-    await machine.link.release(signal)
-    assert.equal(await say(machine, 'echo on', signal), 'on')
     await machine.kill(signal)
     await nothingLeft()
   })

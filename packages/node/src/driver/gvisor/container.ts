@@ -1,13 +1,14 @@
 import { constants } from 'node:fs'
 import { mkdir, open, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { MachineSpec } from '@icebox/model'
 import { mkfifo } from '@icebox/snapshot'
 import { type Cgroup, type CgroupTree, parseCores } from '../../cgroup/cgroup.ts'
 import { createNetwork, removeNetwork } from '../../network/namespace.ts'
 import type { Agents } from './agent.ts'
 import { guestCores, guestMemory, memoryLimit, PIDS } from './limits.ts'
-import { identify, isAlive, killProcess, type ProcessIdentity } from './process.ts'
+import { hasOpen, identify, isAlive, killProcess, type ProcessIdentity } from './process.ts'
 import { callRunsc } from './runsc.ts'
 import { type OciSpec, placed } from './spec.ts'
 
@@ -105,13 +106,28 @@ export class Container {
 
   checkpoint(image: string, signal: AbortSignal): Promise<void> {
     const options = ['--leave-running', ...this.#direct(), `--image-path=${image}`]
-    return this.#call(['checkpoint', ...options, this.id], SAVE_MS, true, signal)
+    return this.#save(['checkpoint', ...options, this.id], image, signal)
   }
 
   /** The files of the root file system only. */
   checkpointFiles(image: string, signal: AbortSignal): Promise<void> {
     const options = ['--leave-running', ...this.#direct(), `--image-path=${image}`]
-    return this.#call(['fscheckpoint', ...options, this.id], SAVE_MS, true, signal)
+    return this.#save(['fscheckpoint', ...options, this.id], image, signal)
+  }
+
+  /**
+   * The sentry finishes a save whatever becomes of the command, and a second one meanwhile would break it. So it is neither
+   * aborted nor, when somebody killed the command, taken for ended before the sentry has closed the files.
+   */
+  async #save(words: string[], image: string, signal: AbortSignal): Promise<void> {
+    try {
+      await this.#call(words, SAVE_MS, false, signal)
+    } catch (thrown) {
+      const end = performance.now() + SAVE_MS
+      while (performance.now() < end && (await hasOpen(this.process, image))) await sleep(10)
+      throw thrown
+    }
+    signal.throwIfAborted()
   }
 
   /** What runsc believes: `created`, `running`, `paused` or `stopped`. */

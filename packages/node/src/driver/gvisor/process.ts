@@ -1,4 +1,4 @@
-import { readdir, readFile } from 'node:fs/promises'
+import { readdir, readFile, readlink } from 'node:fs/promises'
 import { z } from 'zod'
 
 /** A process that cannot be mistaken for a later one with the same number. */
@@ -34,6 +34,13 @@ export async function killProcess(identity: ProcessIdentity): Promise<void> {
   } catch {
     // It ended between the look and the signal.
   }
+}
+
+/** Whether the process has a file in the directory open. */
+export async function hasOpen({ pid }: ProcessIdentity, directory: string): Promise<boolean> {
+  const descriptors = await readdir(`/proc/${pid}/fd`).catch(() => [])
+  const targets = await Promise.all(descriptors.map((name) => readlink(`/proc/${pid}/fd/${name}`).catch(() => '')))
+  return targets.some((target) => target.startsWith(`${directory}/`))
 }
 
 export interface ListedProcess {
