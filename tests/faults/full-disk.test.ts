@@ -97,7 +97,7 @@ test('a disk that fills up while a pause is being written: the sandbox runs on a
   const { metadata } = await (await control.sandboxes.create({ template: 'base', env: {}, metadata: {} }, signal()))
     .settled
   const { name } = metadata
-  await run(name, 'head -c 268435456 /dev/urandom > /dev/shm/data; sha256sum /dev/shm/data > /dev/shm/sum')
+  await run(name, 'head -c 201326592 /dev/urandom > /dev/shm/data; sha256sum /dev/shm/data > /dev/shm/sum')
   try {
     const pause = await control.sandboxes.pause(name, signal())
     // Between the check and the writing, somebody else takes the room.

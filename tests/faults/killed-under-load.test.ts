@@ -5,7 +5,7 @@ import { buildBase, output, ServerProcess } from '../server-process.ts'
 
 /** Kills while execs stream both ways, each in the middle of whatever frame is on the link at that moment. */
 const KILLS = 5
-const LINES = 60_000
+const LINES = 600_000
 
 let server: ServerProcess
 before(async () => {
@@ -25,6 +25,7 @@ test('a server killed in the middle of frames loses no output and no input of wh
   let lines = Buffer.alloc(0)
   let sent = 0
   let ended = false
+  let kills = 0
   for (let round = 0; !ended; round += 1) {
     const box = await sandbox()
     const reading = box.attach(writer.id, { stdoutFrom: lines.length })
@@ -46,6 +47,7 @@ test('a server killed in the middle of frames loses no output and no input of wh
         seen += 1
         if (seen === 3 && round < KILLS) {
           await server.kill()
+          kills += 1
           killed.resolve()
         }
       }
@@ -55,9 +57,9 @@ test('a server killed in the middle of frames loses no output and no input of wh
     reading.detach()
     input.detach()
     await Promise.allSettled([read, feed])
-    if (ended) break
-    await server.restart()
+    if (round < KILLS) await server.restart()
   }
+  assert.equal(kills, KILLS)
   const expected = Array.from({ length: LINES }, (_, index) => `${index + 1}\n`).join('')
   assert.equal(lines.toString(), `${expected}end\n`)
 

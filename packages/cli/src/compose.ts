@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { type Log, openControl } from '@icebox/control'
 import { IceboxError, type Node } from '@icebox/model'
 import { cacheDirectory, ensureRuntime, gvisorDriver, openImageStore, openLocalNode, type Report } from '@icebox/node'
-import { openServer } from '@icebox/server'
+import { checkAddress, openServer } from '@icebox/server'
 import { openDataDirectory, openSnapshots } from '@icebox/snapshot'
 import { openSqliteStore } from '@icebox/store'
 import { VERSION } from './version.ts'
@@ -12,6 +12,8 @@ import { VERSION } from './version.ts'
 const SLOTS = 2
 /** Longest that adopting and recovering at the start may take before requests are served, milliseconds. */
 const START_DEADLINE = 300_000
+/** Longest that letting go after a failed start may take, milliseconds. */
+const CLOSE_DEADLINE = 60_000
 
 export interface Composition {
   dataDirectory: string
@@ -40,6 +42,7 @@ export interface RunningIcebox {
  */
 export async function openIcebox(options: Composition, signal: AbortSignal): Promise<RunningIcebox> {
   const programs = await ensureRuntime(options.report, signal)
+  await checkAddress(options.listen)
   const data = await openDataDirectory(options.dataDirectory)
   const undo: (() => Promise<unknown>)[] = [() => data.close()]
   try {
@@ -74,6 +77,7 @@ export async function openIcebox(options: Composition, signal: AbortSignal): Pro
     )
     undo.unshift(() => node.close())
     const control = await openControl({ store, node, log: write })
+    undo.unshift(() => control.close('keep', AbortSignal.timeout(CLOSE_DEADLINE)))
     const server = await openServer({
       control,
       key,

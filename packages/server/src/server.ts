@@ -1,5 +1,6 @@
+import { once } from 'node:events'
 import { type IncomingMessage, ServerResponse } from 'node:http'
-import type { AddressInfo, Socket } from 'node:net'
+import { type AddressInfo, createServer, type Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import type { Control } from '@icebox/control'
 import { IceboxError } from '@icebox/model'
@@ -95,6 +96,23 @@ export async function openServer(options: ServerOptions): Promise<Server> {
       signal.removeEventListener('abort', cut)
     },
   }
+}
+
+/**
+ * Throws what `openServer` would throw for this address, before anything else is begun. Another program may still take it in
+ * between.
+ */
+export async function checkAddress({ host, port }: ServerOptions['listen']): Promise<void> {
+  const probe = createServer()
+  const bound = once(probe, 'listening')
+  probe.listen({ host: host === 'localhost' ? '127.0.0.1' : host, port })
+  try {
+    await bound
+  } catch (thrown) {
+    throw listenError(thrown, host, port)
+  }
+  probe.close()
+  await once(probe, 'close')
 }
 
 /** Takes a request that came with `Upgrade: tcp` through the same hooks and routes as any other. */

@@ -11,7 +11,6 @@ import {
 import type { Context } from '../context.ts'
 import type { Accepted } from '../control.ts'
 import { resolveSnapshot } from '../snapshots/resolve.ts'
-import { bareTemplate } from '../templates/bare.ts'
 import { readyTemplate } from '../templates/resolve.ts'
 import { finishCreate } from './lifecycle.ts'
 import { sizeFromLimits } from './size.ts'
@@ -22,8 +21,8 @@ const now = () => new Date().toISOString()
 export interface Birth {
   displayName?: string | undefined
   source: SandboxSpec['source']
-  /** Id of the snapshot that is restored. */
-  snapshot: string
+  /** Id of the snapshot that is restored; of an image it is found or made once the intent is written. */
+  snapshot?: string
   size: Size
   env: Record<string, string>
   entrypoint: string[]
@@ -52,7 +51,7 @@ export async function admit(context: Context, birth: Birth): Promise<Accepted<Sa
           id: newOperationId(),
           verb: 'create',
           startedAt: now(),
-          snapshot: birth.snapshot,
+          ...(birth.snapshot === undefined ? {} : { snapshot: birth.snapshot }),
           execution: newExecutionId(),
         },
       },
@@ -65,7 +64,7 @@ export const expiry = (seconds: number | null | undefined): { expiresAt?: string
   seconds === undefined || seconds === null ? {} : { expiresAt: new Date(Date.now() + seconds * 1000).toISOString() }
 
 /** Resolves what a create asks for: the snapshot to restore, and what the sandbox inherits from it. */
-export async function birthOf(context: Context, body: CreateSandbox, signal: AbortSignal): Promise<Birth> {
+export async function birthOf(context: Context, body: CreateSandbox): Promise<Birth> {
   const own = { displayName: body.name, metadata: body.metadata, timeoutSeconds: body.timeout }
   if (body.template !== undefined) {
     const template = await readyTemplate(context, body.template)
@@ -94,14 +93,11 @@ export async function birthOf(context: Context, body: CreateSandbox, signal: Abo
     }
   }
   if (body.image !== undefined) {
-    const template = await bareTemplate(context, body.image.uri, sizeFromLimits(body.resourceLimits ?? {}), signal)
-    const snapshot = await context.records.get('Snapshot', template.status.snapshot ?? '')
     return {
       ...own,
       source: { from: 'image', image: body.image.uri },
-      snapshot: snapshot.metadata.name,
-      size: snapshot.spec.size,
-      env: { ...snapshot.spec.env, ...body.env },
+      size: sizeFromLimits(body.resourceLimits ?? {}),
+      env: body.env,
       entrypoint: body.entrypoint ?? [],
     }
   }

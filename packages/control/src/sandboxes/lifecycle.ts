@@ -17,6 +17,7 @@ import type { Accepted } from '../control.ts'
 import type { PAUSED_BY_SHUTDOWN } from '../reconcile/plan.ts'
 import { settledStatus } from '../records.ts'
 import { dropSnapshot } from '../snapshots/remove.ts'
+import { bareTemplate } from '../templates/bare.ts'
 import { endRun, restoreRun, startEntrypoint } from './run.ts'
 
 /**
@@ -47,10 +48,11 @@ export async function beginAgain(context: Context, sandbox: Sandbox): Promise<Ac
 }
 
 /** Restores the snapshot named in the intent of a sandbox that is `creating`. */
-export async function finishCreate(context: Context, sandbox: Sandbox): Promise<Sandbox> {
-  const { name } = sandbox.metadata
-  const operation = sandbox.status.operation
+export async function finishCreate(context: Context, intent: Sandbox): Promise<Sandbox> {
+  const { name } = intent.metadata
   try {
+    const sandbox = intent.status.operation?.snapshot === undefined ? await findSnapshot(context, intent) : intent
+    const { operation } = sandbox.status
     if (operation?.snapshot === undefined || operation.execution === undefined) {
       throw new IceboxError('Internal', `sandbox ${name} is being created without a snapshot to restore`)
     }
@@ -83,6 +85,23 @@ export async function finishCreate(context: Context, sandbox: Sandbox): Promise<
   } catch (error) {
     throw await fail(context, name, 'CreateFailed', error)
   }
+}
+
+/** Of a sandbox that is made from an image: finds or makes the image's own snapshot and adds it to the intent. */
+async function findSnapshot(context: Context, { metadata, spec }: Sandbox): Promise<Sandbox> {
+  if (spec.source.from !== 'image')
+    throw new IceboxError('Internal', `sandbox ${metadata.name} is of no snapshot and of no image`)
+  const template = await bareTemplate(context, spec.source.image, spec.size, within(context, DEADLINES.pull))
+  const snapshot = await context.records.get('Snapshot', template.status.snapshot ?? '')
+  await context.records.setSpec('Sandbox', metadata.name, (present) => ({
+    ...present.spec,
+    env: { ...snapshot.spec.env, ...present.spec.env },
+  }))
+  return context.records.setStatus('Sandbox', metadata.name, ({ status }) =>
+    status.operation === undefined
+      ? undefined
+      : { ...status, operation: { ...status.operation, snapshot: snapshot.metadata.name } },
+  )
 }
 
 /** Writes the intent of a pause; `settled` is the sandbox paused, or the error with the sandbox running on. */

@@ -57,15 +57,15 @@ export function sandboxService(context: Context, expiries: Expiry): Sandboxes {
   }
 
   return {
-    async create(body, signal) {
+    async create(body) {
       const name = body.name
-      if (name === undefined) return admit(context, await birthOf(context, body, signal))
+      if (name === undefined) return admit(context, await birthOf(context, body))
       const taken = async () => (await records.list('Sandbox')).some(({ spec }) => spec.displayName === name)
       if (reserved.has(name) || (await taken()))
         throw new IceboxError('AlreadyExists', `a sandbox named ${name} exists already`)
       reserved.add(name)
       try {
-        const accepted = await admit(context, await birthOf(context, body, signal))
+        const accepted = await admit(context, await birthOf(context, body))
         expiries.changed()
         return accepted
       } finally {

@@ -34,11 +34,15 @@ export async function sandboxRoutes(app: App, context: Context): Promise<void> {
   async function lifecycle(
     reply: FastifyReply,
     accept: (signal: AbortSignal) => Promise<Accepted<Sandbox>>,
+    onFailure: (id: string) => Promise<unknown> = async () => undefined,
   ): Promise<WireSandbox> {
     const accepted = await within(DEADLINE.accept, accept)
     const { name } = accepted.resource.metadata
     reply.request.resource = name
-    const settled = await settle(reply, accepted, context.closing)
+    const settled = await settle(reply, accepted, context.closing).catch(async (failure) => {
+      await onFailure(name)
+      throw failure
+    })
     if (settled !== undefined) return wireSandbox(settled)
     if (!reply.hasHeader('preference-applied')) return wireSandbox(accepted.resource)
     return wireSandbox(await within(DEADLINE.read, (signal) => context.control.sandboxes.get(name, signal), reply))
@@ -58,7 +62,11 @@ export async function sandboxRoutes(app: App, context: Context): Promise<void> {
       },
     },
     async (request, reply) => {
-      const sandbox = await lifecycle(reply, (signal) => context.control.sandboxes.create(request.body, signal))
+      const create = (signal: AbortSignal) => context.control.sandboxes.create(request.body, signal)
+      // Whoever is told of the failure never learns the id: nothing may be left under it.
+      const discard = async (id: string) =>
+        (await within(DEADLINE.accept, (signal) => context.control.sandboxes.delete(id, signal))).settled
+      const sandbox = await lifecycle(reply, create, discard)
       return reply.code(202).header('location', `/v1/sandboxes/${sandbox.id}`).send(sandbox)
     },
   )
