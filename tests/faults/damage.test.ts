@@ -62,7 +62,7 @@ test('a damaged manifest is refused in words', async () => {
   const file = join(directoryOf(snapshot.id), 'manifest.json')
   const text = await readFile(file, 'utf8')
   await chmod(file, 0o600)
-  await writeFile(file, text.replace('"memoryMiB":128', '"memoryMiB":129'))
+  await writeFile(file, text.replace('"memoryMiB": 128', '"memoryMiB": 129'))
   assert.notEqual(await readFile(file, 'utf8'), text)
   await assert.rejects(server.icebox.sandboxes.create({ snapshot: snapshot.id }), (error) =>
     isIceboxError(error, 'SnapshotCorrupt'),
