@@ -16,7 +16,7 @@ export interface Effort {
 }
 
 export const FULL: Effort = {
-  rounds: { short: 20, long: 6, image: 5 },
+  rounds: { short: 20, long: 6, image: 3 },
   execs: 5,
   burst: 10,
   children: 20,
