@@ -6,6 +6,7 @@ use crate::failure::{Failure, Outcome};
 use crate::files;
 use crate::frame::{kind, Frame};
 use crate::identity::{self, Hello};
+use crate::libc;
 use crate::link::Link;
 use crate::metrics;
 use crate::payload::{Reader, Writer};

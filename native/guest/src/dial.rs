@@ -2,6 +2,7 @@
 
 use crate::failure::Failure;
 use crate::frame::{kind, MAX_PAYLOAD};
+use crate::libc;
 use crate::link::Link;
 use crate::payload::Writer;
 use crate::sys::{self, check, Got};

@@ -2,6 +2,7 @@
 
 use crate::failure::{Failure, Outcome};
 use crate::frame::{kind, MAX_PAYLOAD};
+use crate::libc;
 use crate::link::Link;
 use crate::payload::{Malformed, Reader, Writer};
 use crate::pty;
@@ -73,6 +74,8 @@ impl Request {
 
 struct Stream {
     fd: Option<OwnedFd>,
+    /// A terminal that nobody has open at this moment: not read again before the exit.
+    quiet: bool,
     ring: Ring,
     /// Consumed by some session up to here.
     acked: u64,
@@ -82,7 +85,7 @@ struct Stream {
 
 impl Stream {
     fn new(fd: Option<OwnedFd>, keep: usize) -> Stream {
-        Stream { fd, ring: Ring::new(keep), acked: 0, patience: None }
+        Stream { fd, quiet: false, ring: Ring::new(keep), acked: 0, patience: None }
     }
 }
 
@@ -368,11 +371,12 @@ impl Execs {
         };
         let exec = self.find(id)?;
         let stdin = &mut exec.stdin;
-        if offset > stdin.taken {
+        let refused = stdin.closed || stdin.ending;
+        if offset > stdin.taken && !refused {
             return Err(Failure::invalid(format!("stdin of exec {} ends at {}, not at {}", id, stdin.taken, offset)));
         }
-        let skip = ((stdin.taken - offset) as usize).min(bytes.len());
-        let fresh = if stdin.closed || stdin.ending { &[] } else { &bytes[skip..] };
+        let skip = (stdin.taken.saturating_sub(offset) as usize).min(bytes.len());
+        let fresh = if refused { &[] } else { &bytes[skip..] };
         stdin.taken += fresh.len() as u64;
         stdin.buffer.extend(fresh);
         stdin.last = fresh.last().copied().unwrap_or(stdin.last);
@@ -412,6 +416,7 @@ impl Execs {
             });
             exec.deadline = None;
             exec.remaining = None;
+            exec.streams.iter_mut().for_each(|s| s.quiet = false);
         }
     }
 
@@ -434,7 +439,7 @@ impl Execs {
             for (i, lag) in lag.iter().enumerate() {
                 let room = exec.room(i, lag);
                 let stream = &mut exec.streams[i];
-                if let Some(fd) = &stream.fd {
+                if let Some(fd) = stream.fd.as_ref().filter(|_| !stream.quiet) {
                     if room > 0 {
                         stream.patience = None;
                         want(fd.as_raw_fd(), libc::POLLIN, exec.id, Side::Output(i));
@@ -514,7 +519,12 @@ impl Execs {
                 true
             }
             Ok(Got::Later) => false,
-            // A terminal nobody has open any more reads as EIO.
+            // A terminal nobody has open reads as EIO. Closing it while its process lives would hang that up: many programs
+            // close everything shortly before they exit.
+            Ok(Got::End) | Err(_) if exec.terminal && exec.exit.is_none() => {
+                stream.quiet = true;
+                false
+            }
             Ok(Got::End) | Err(_) => {
                 stream.fd = None;
                 stream.ring.shrink();
@@ -551,10 +561,12 @@ impl Execs {
                 over.push(id);
             }
         }
-        for id in over {
-            if let Some(exec) = self.active.remove(&id) {
-                self.retired.insert(id, exec);
+        for id in &over {
+            if let Some(exec) = self.active.remove(id) {
+                self.retired.insert(*id, exec);
             }
+        }
+        if !over.is_empty() || self.retired.len() > MAX_EXITED {
             self.forget();
         }
     }

@@ -1,5 +1,6 @@
 //! Refusals, as they go to the host: a code of the project's registry, the errno behind it and words.
 
+use crate::libc;
 use crate::payload::{Malformed, Writer};
 use std::io;
 
@@ -32,7 +33,7 @@ impl Failure {
             libc::EIO => "GuestFailed",
             _ => "InvalidArgument",
         };
-        Failure { code, errno, message: format!("{}: {}", subject, io::Error::from_raw_os_error(errno)) }
+        Failure { code, errno, message: format!("{}: {}", subject, describe(errno)) }
     }
 
     pub fn io(subject: &str, error: &io::Error) -> Failure {
@@ -47,6 +48,12 @@ impl Failure {
         w.text(self.code).u32(self.errno as u32).text(&self.message);
         w.done()
     }
+}
+
+/// In the C library's words.
+fn describe(errno: i32) -> String {
+    let text = io::Error::from_raw_os_error(errno).to_string();
+    text.split(" (os error").next().unwrap_or_default().to_string()
 }
 
 impl From<Malformed> for Failure {

@@ -2,6 +2,7 @@
 
 use crate::failure::{Failure, Outcome};
 use crate::frame::kind;
+use crate::libc;
 use crate::payload::{Reader, Writer};
 use crate::sys::{self, Got};
 use crate::tree;

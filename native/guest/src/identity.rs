@@ -1,6 +1,7 @@
 //! HELLO: who this guest is from now on, what time it is, and randomness that no other guest has.
 
 use crate::failure::{Failure, Outcome};
+use crate::libc;
 use crate::payload::{Malformed, Reader};
 use crate::sys;
 use std::fs;

@@ -10,6 +10,7 @@ mod files;
 mod frame;
 mod hold;
 mod identity;
+mod libc;
 mod link;
 mod metrics;
 mod payload;
@@ -28,6 +29,9 @@ fn main() {
         libc::mallopt(libc::M_ARENA_MAX, 1);
         libc::mallopt(libc::M_MMAP_THRESHOLD, 128 * 1024);
         libc::umask(0o022);
+        // Whatever else was left open is not for programs.
+        const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
+        libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, CLOSE_RANGE_CLOEXEC);
         if std::process::id() != 1 {
             libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
         }

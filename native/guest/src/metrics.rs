@@ -2,6 +2,7 @@
 
 use crate::failure::{Failure, Outcome};
 use crate::frame::kind;
+use crate::libc;
 use crate::payload::Writer;
 use crate::sys;
 use crate::worker::Pipe;
@@ -45,7 +46,7 @@ fn read() -> Outcome<Vec<u8>> {
 
     let root = CString::new("/").map_err(|_| Failure::invalid("/"))?;
     let mut disk: libc::statvfs = unsafe { std::mem::zeroed() };
-    if unsafe { libc::statvfs(root.as_ptr(), &mut disk) } != 0 {
+    if unsafe { libc::statvfs_path(root.as_ptr(), &mut disk) } != 0 {
         return Err(Failure::errno("statvfs /", sys::errno()));
     }
     let blocks = |n: u64| n * disk.f_frsize as u64;

@@ -1,5 +1,6 @@
 //! Pseudo terminals.
 
+use crate::libc;
 use crate::sys::{self, check};
 use std::io;
 use std::os::unix::io::{AsRawFd, OwnedFd, RawFd};

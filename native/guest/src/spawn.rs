@@ -3,7 +3,7 @@
 
 use crate::failure::{Failure, Outcome};
 use crate::users::User;
-use libc::{c_char, c_int, c_void};
+use crate::libc::{self, c_char, c_int, c_void};
 use std::ffi::CString;
 use std::os::unix::io::RawFd;
 

@@ -1,5 +1,6 @@
 //! The system calls that std does not offer, as small functions.
 
+use crate::libc;
 use std::io;
 use std::os::unix::io::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 

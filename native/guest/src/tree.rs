@@ -2,6 +2,7 @@
 
 use crate::failure::{Failure, Outcome};
 use crate::files::{at, copy_file, keep_attributes};
+use crate::libc;
 use crate::sys;
 use crate::worker::Pipe;
 use std::ffi::{CStr, CString};

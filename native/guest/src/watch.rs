@@ -3,6 +3,7 @@
 use crate::failure::{Failure, Outcome};
 use crate::files::{act_as, locate};
 use crate::frame::kind;
+use crate::libc;
 use crate::payload::{Reader, Writer};
 use crate::sys::{self, check, Got};
 use crate::worker::Pipe;

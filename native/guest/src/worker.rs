@@ -3,6 +3,7 @@
 
 use crate::failure::{Failure, Outcome};
 use crate::frame::{kind, MAX_PAYLOAD};
+use crate::libc;
 use crate::link::Link;
 use crate::payload::Writer;
 use crate::sys::{self, Waker};

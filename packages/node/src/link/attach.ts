@@ -6,9 +6,8 @@ import { IceboxError } from '@icebox/model'
 import { encodeFrame, KIND, PADDING } from './frame.ts'
 import { MuxedGuestLink } from './guest-link.ts'
 import type { GuestLink } from './link.ts'
-import { Mux } from './mux.ts'
+import { Mux, within } from './mux.ts'
 import { PayloadWriter } from './payload.ts'
-import { within } from './request.ts'
 
 const { O_NONBLOCK, O_RDONLY, O_WRONLY } = constants
 

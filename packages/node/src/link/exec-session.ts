@@ -1,8 +1,8 @@
 import { type ExecEvent, type ExecInfo, type ExecRequest, type ExecSession, IceboxError } from '@icebox/model'
 import { KIND, MAX_PAYLOAD } from './frame.ts'
-import type { Channel, Mux } from './mux.ts'
+import { type Channel, type Mux, within } from './mux.ts'
 import { type PayloadReader, PayloadWriter } from './payload.ts'
-import { Request, WINDOW, within } from './request.ts'
+import { Request, WINDOW } from './request.ts'
 import { EXEC_EVENT, OP, readExecInfo, readExit, signalNumber } from './wire.ts'
 
 const STREAMS = ['stdout', 'stderr'] as const
@@ -165,8 +165,7 @@ class Session implements ExecSession {
     for (let at = offset; at < end && !this.#stdinClosed; ) {
       const channel = this.#channel
       if (!channel) break
-      const room = channel.room(Math.min(end - at, MAX_PAYLOAD - 8))
-      const length = await within(room, options.signal)
+      const length = await channel.room(Math.min(end - at, MAX_PAYLOAD - 8), options.signal)
       const part = data.subarray(at - offset, at - offset + length)
       channel.send(KIND.data, new PayloadWriter().u64(at).raw(part).done())
       at += length
@@ -224,12 +223,15 @@ class Session implements ExecSession {
   }
 
   #consumed(stream: number, bytes: number): void {
-    const owed = (this.#owed[stream] ?? 0) + bytes
-    this.#owed[stream] = owed
-    if (owed < GRANT) return
-    this.#owed[stream] = 0
-    this.#unread[stream] = (this.#unread[stream] ?? 0) - owed
-    this.#channel?.grant(owed, stream)
+    this.#owed[stream] = (this.#owed[stream] ?? 0) + bytes
+    // At the latest when all is read: a process that waits for its reader may be kept to less than a grant.
+    const least = this.#queue.length === 0 ? 1 : GRANT
+    for (const [each, owed] of this.#owed.entries()) {
+      if (owed < least) continue
+      this.#owed[each] = 0
+      this.#unread[each] = (this.#unread[each] ?? 0) - owed
+      this.#channel?.grant(owed, each)
+    }
   }
 
   #fail(error: IceboxError): void {

@@ -76,7 +76,7 @@ export class MuxedGuestLink implements GuestLink {
     return (await this.#ask(OP.execs, new Uint8Array(), signal)).list(readExecInfo)
   }
 
-  attach(id: string, from: { stdout?: number; stderr?: number }, signal: AbortSignal): Promise<ExecSession> {
+  async attach(id: string, from: { stdout?: number; stderr?: number }, signal: AbortSignal): Promise<ExecSession> {
     return openSession(this.#mux, OP.attach, attachBody(id, from), signal)
   }
 

@@ -10,6 +10,27 @@ const MAX_REPLY = 16 * 1024 * 1024
 /** Longest message to the guest. */
 const MAX_REQUEST = 1024 * 1024
 
+/** What the caller's signal means for what was under way. */
+export function aborted(signal: AbortSignal): IceboxError {
+  const error = IceboxError.from(signal.reason)
+  if (error.code !== 'Internal') return error
+  return new IceboxError('DeadlineExceeded', 'the request to the guest was aborted', { cause: signal.reason })
+}
+
+/** Waits for the promise, no longer than the signal allows. */
+export async function within<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (!signal) return promise
+  if (signal.aborted) throw aborted(signal)
+  const { promise: stopped, reject } = Promise.withResolvers<never>()
+  const stop = () => reject(aborted(signal))
+  signal.addEventListener('abort', stop)
+  try {
+    return await Promise.race([promise, stopped])
+  } finally {
+    signal.removeEventListener('abort', stop)
+  }
+}
+
 /** What a channel's owner is told. After `failed` nothing more comes. */
 export interface Receiver {
   frame(kind: number, payload: PayloadReader): void
@@ -55,7 +76,7 @@ export class Channel {
   }
 
   /** Waits until the guest takes data on this channel and the wire has room; then at most this many bytes may be sent. */
-  async room(max: number): Promise<number> {
+  async room(max: number, signal?: AbortSignal): Promise<number> {
     for (;;) {
       if (this.#ended) throw this.#ended
       if (this.#credit > 0 && !this.#mux.isBusy) {
@@ -63,10 +84,10 @@ export class Channel {
         this.#credit -= bytes
         return bytes
       }
-      await new Promise<void>((resolve) => {
-        this.#waiting.push(resolve)
-        if (this.#mux.isBusy) this.#mux.onceDrained(resolve)
-      })
+      const { promise, resolve } = Promise.withResolvers<void>()
+      this.#waiting.push(resolve)
+      if (this.#mux.isBusy) this.#mux.onceDrained(resolve)
+      await within(promise, signal)
     }
   }
 
@@ -82,10 +103,6 @@ export class Channel {
     if (this.#ended) return
     this.send(KIND.close)
     this.end(reason)
-  }
-
-  get isEnded(): boolean {
-    return this.#ended !== undefined
   }
 
   #wake(): void {

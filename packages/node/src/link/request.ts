@@ -1,33 +1,12 @@
 import { IceboxError } from '@icebox/model'
 import { KIND, MAX_PAYLOAD } from './frame.ts'
-import type { Channel, Mux } from './mux.ts'
+import { aborted, type Channel, type Mux } from './mux.ts'
 import type { PayloadReader } from './payload.ts'
 
 /** Bytes the guest may send ahead on a stream. */
 export const WINDOW = 256 * 1024
 /** Credit goes back in pieces of this many bytes. */
 const GRANT = WINDOW / 4
-
-/** What the caller's signal means for what was under way. */
-export function aborted(signal: AbortSignal): IceboxError {
-  const error = IceboxError.from(signal.reason)
-  if (error.code !== 'Internal') return error
-  return new IceboxError('DeadlineExceeded', 'the request to the guest was aborted', { cause: signal.reason })
-}
-
-/** Waits for the promise, no longer than the signal allows. */
-export async function within<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
-  if (!signal) return promise
-  if (signal.aborted) throw aborted(signal)
-  const { promise: stopped, reject } = Promise.withResolvers<never>()
-  const stop = () => reject(aborted(signal))
-  signal.addEventListener('abort', stop)
-  try {
-    return await Promise.race([promise, stopped])
-  } finally {
-    signal.removeEventListener('abort', stop)
-  }
-}
 
 /**
  * A request that is answered by one REPLY, and the streams that may come with it: bytes from the guest, sent as fast as they are
