@@ -12,7 +12,7 @@ import type { Context } from '../context.ts'
 import type { Accepted } from '../control.ts'
 import { resolveSnapshot } from '../snapshots/resolve.ts'
 import { readyTemplate } from '../templates/resolve.ts'
-import { finishCreate } from './lifecycle.ts'
+import { finishCreate } from './birth.ts'
 import { sizeFromLimits } from './size.ts'
 
 const now = () => new Date().toISOString()

@@ -13,9 +13,11 @@ import type { Expiry } from '../expiry.ts'
 import { resolveRef } from '../records.ts'
 import { resolveSnapshot } from '../snapshots/resolve.ts'
 import { admit, birthOf, expiry } from './create.ts'
+import { beginDelete } from './delete.ts'
 import { forkSandbox } from './fork.ts'
-import { beginDelete, beginPause, beginResume, beginRollback } from './lifecycle.ts'
 import { sandboxLogs } from './logs.ts'
+import { beginPause } from './pause.ts'
+import { beginResume, beginRollback } from './restore.ts'
 
 const REMEDY: Partial<Record<SandboxState, string>> = {
   paused: 'Resume it first: `icebox resume <sandbox>`.',

@@ -1,0 +1,81 @@
+import { asExecutionId, IceboxError, isError, type Sandbox } from '@icebox/model'
+import { type Context, DEADLINES, within } from '../context.ts'
+import { settledStatus } from '../records.ts'
+import { bareTemplate } from '../templates/bare.ts'
+import { endRun, restoreRun, startEntrypoint } from './run.ts'
+
+/** Restores the snapshot named in the intent of a sandbox that is `creating`. */
+export async function finishCreate(context: Context, intent: Sandbox): Promise<Sandbox> {
+  const { name } = intent.metadata
+  try {
+    const sandbox = intent.status.operation?.snapshot === undefined ? await findSnapshot(context, intent) : intent
+    const { operation } = sandbox.status
+    if (operation?.snapshot === undefined || operation.execution === undefined) {
+      throw new IceboxError('Internal', `sandbox ${name} is being created without a snapshot to restore`)
+    }
+    const execution = asExecutionId(operation.execution)
+    const snapshot = await context.records.get('Snapshot', operation.snapshot)
+    const run = await restoreRun(context, sandbox, execution, snapshot)
+    try {
+      await startEntrypoint(context, sandbox, execution)
+      const forkedFrom = sandbox.spec.source.from === 'fork' ? snapshot.spec.parent : snapshot.metadata.name
+      const settled = await context.records.setStatus('Sandbox', name, ({ status }) => ({
+        ...settledStatus(status),
+        state: 'running',
+        execution,
+        imageName: snapshot.spec.imageName,
+        ...(forkedFrom === undefined ? {} : { lastSnapshot: forkedFrom }),
+        restoreMs: run.milliseconds,
+      }))
+      context.log('info', 'sandbox.created', {
+        sandbox: name,
+        execution,
+        snapshot: snapshot.metadata.name,
+        ms: run.milliseconds,
+        phases: run.phases,
+      })
+      return settled
+    } catch (error) {
+      await endRun(context, execution)
+      throw error
+    }
+  } catch (error) {
+    throw await fail(context, name, 'CreateFailed', error)
+  }
+}
+
+/** Of a sandbox that is made from an image: finds or makes the image's own snapshot and adds it to the intent. */
+async function findSnapshot(context: Context, { metadata, spec }: Sandbox): Promise<Sandbox> {
+  if (spec.source.from !== 'image')
+    throw new IceboxError('Internal', `sandbox ${metadata.name} is of no snapshot and of no image`)
+  const template = await bareTemplate(context, spec.source.image, spec.size, within(context, DEADLINES.pull))
+  const snapshot = await context.records.get('Snapshot', template.status.snapshot ?? '')
+  await context.records.setSpec('Sandbox', metadata.name, (present) => ({
+    ...present.spec,
+    env: { ...snapshot.spec.env, ...present.spec.env },
+  }))
+  return context.records.setStatus('Sandbox', metadata.name, ({ status }) =>
+    status.operation === undefined
+      ? undefined
+      : { ...status, operation: { ...status.operation, snapshot: snapshot.metadata.name } },
+  )
+}
+
+/** Writes that a sandbox has failed and returns the error to throw. */
+async function fail(context: Context, name: string, reason: string, error: unknown): Promise<IceboxError> {
+  const failure = IceboxError.from(error)
+  // While the control plane lets go, an interrupted operation keeps its intent: the next start begins it again.
+  if (context.closing.aborted) return failure
+  await context.records
+    .setStatus('Sandbox', name, ({ status }) => ({
+      ...settledStatus(status),
+      state: 'failed',
+      reason,
+      message: failure.message,
+    }))
+    .catch((cause) => {
+      if (!isError(cause, 'NotFound', 'InvalidState')) throw cause
+    })
+  context.log('error', 'sandbox.failed', { sandbox: name, reason, error: failure.message })
+  return failure
+}

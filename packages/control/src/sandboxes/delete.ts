@@ -1,0 +1,32 @@
+import { asExecutionId, newOperationId, type Sandbox } from '@icebox/model'
+import { type Context, DEADLINES } from '../context.ts'
+import type { Accepted } from '../control.ts'
+import { settledStatus } from '../records.ts'
+import { dropSnapshot } from '../snapshots/remove.ts'
+
+/** Writes the intent of a delete; `settled` is its last state. */
+export async function beginDelete(context: Context, name: string): Promise<Accepted<Sandbox>> {
+  const resource = await context.records.setStatus('Sandbox', name, ({ status }) => ({
+    ...settledStatus(status),
+    state: 'deleting',
+    operation: {
+      ...status.operation,
+      id: newOperationId(),
+      verb: 'delete' as const,
+      startedAt: new Date().toISOString(),
+    },
+  }))
+  return { resource, settled: finishDelete(context, resource) }
+}
+
+export async function finishDelete(context: Context, sandbox: Sandbox): Promise<Sandbox> {
+  const { name } = sandbox.metadata
+  const { execution, operation, pausedIn } = sandbox.status
+  for (const run of new Set([execution, operation?.execution])) {
+    if (run !== undefined) await context.node.kill(asExecutionId(run), AbortSignal.timeout(DEADLINES.kill))
+  }
+  if (pausedIn !== undefined) await dropSnapshot(context, pausedIn)
+  await context.records.remove('Sandbox', name)
+  context.log('info', 'sandbox.deleted', { sandbox: name })
+  return sandbox
+}

@@ -1,0 +1,115 @@
+import {
+  asExecutionId,
+  asSnapshotId,
+  canPause,
+  IceboxError,
+  newOperationId,
+  newSnapshotId,
+  type Sandbox,
+} from '@icebox/model'
+import { type Context, DEADLINES, within } from '../context.ts'
+import type { Accepted } from '../control.ts'
+import type { PAUSED_BY_SHUTDOWN } from '../reconcile/plan.ts'
+import { settledStatus } from '../records.ts'
+import { dropSnapshot } from '../snapshots/remove.ts'
+import { refuse } from './refuse.ts'
+import { endRun } from './run.ts'
+
+const now = () => new Date().toISOString()
+
+/** Writes the intent of a pause; `settled` is the sandbox paused, or the error with the sandbox running on. */
+export async function beginPause(
+  context: Context,
+  name: string,
+  reason?: typeof PAUSED_BY_SHUTDOWN,
+): Promise<Accepted<Sandbox>> {
+  const resource = await context.records.setStatus('Sandbox', name, (sandbox) => {
+    if (!canPause(sandbox.status.state)) refuse(sandbox, 'pause')
+    return {
+      ...settledStatus(sandbox.status),
+      state: 'pausing',
+      operation: { id: newOperationId(), verb: 'pause' as const, startedAt: now(), snapshot: newSnapshotId() },
+    }
+  })
+  return { resource, settled: finishPause(context, resource, reason) }
+}
+
+async function finishPause(context: Context, sandbox: Sandbox, reason: string | undefined): Promise<Sandbox> {
+  const { name } = sandbox.metadata
+  const { execution, operation } = sandbox.status
+  if (execution === undefined || operation?.snapshot === undefined)
+    throw new IceboxError('Internal', `sandbox ${name} pauses without a run`)
+  const run = asExecutionId(execution)
+  try {
+    const saved = await context.node.save(
+      run,
+      asSnapshotId(operation.snapshot),
+      {
+        kind: 'memory',
+        hold: true,
+        env: sandbox.spec.env,
+        ...(sandbox.status.lastSnapshot === undefined ? {} : { parent: asSnapshotId(sandbox.status.lastSnapshot) }),
+      },
+      within(context, DEADLINES.save),
+    )
+    context.log('info', 'sandbox.saved', {
+      sandbox: name,
+      execution,
+      snapshot: operation.snapshot,
+      phases: saved.phases,
+    })
+  } catch (error) {
+    const failure = IceboxError.from(error)
+    const alive = context.node.machines().some((machine) => machine.execution === run)
+    await context.records.setStatus('Sandbox', name, ({ status }) =>
+      alive
+        ? { ...settledStatus(status), state: 'running' }
+        : { ...settledStatus(status), state: 'failed', reason: 'PauseFailed', message: failure.message },
+    )
+    context.log('error', 'sandbox.pause.failed', { sandbox: name, execution, alive, error: failure.message })
+    throw failure
+  }
+  return commitPause(context, sandbox, operation.snapshot, reason)
+}
+
+/** The snapshot is durable: writes that it holds the sandbox, ends the run, drops the snapshot of the pause before. */
+export async function commitPause(
+  context: Context,
+  sandbox: Sandbox,
+  snapshot: string,
+  reason?: string,
+): Promise<Sandbox> {
+  const { name } = sandbox.metadata
+  const { execution, pausedIn: previous } = sandbox.status
+  await ensureSnapshotRecord(context, sandbox, snapshot)
+  const paused = await context.records.setStatus('Sandbox', name, ({ status }) => ({
+    ...settledStatus(status),
+    state: 'paused',
+    pausedIn: snapshot,
+    ...(reason === undefined ? {} : { reason }),
+  }))
+  if (execution !== undefined) await endRun(context, execution)
+  if (previous !== undefined && previous !== snapshot) await dropSnapshot(context, previous)
+  return paused
+}
+
+async function ensureSnapshotRecord(context: Context, sandbox: Sandbox, id: string): Promise<void> {
+  if ((await context.records.find('Snapshot', id)) !== undefined) return
+  const info = (await context.node.listSnapshots(within(context, DEADLINES.call))).find((each) => each.id === id)
+  const { spec, status } = sandbox
+  if (status.imageName === undefined || status.execution === undefined)
+    throw new IceboxError('Internal', `sandbox ${sandbox.metadata.name} has no image`)
+  await context.records.create('Snapshot', id, {
+    spec: {
+      kind: 'memory',
+      sandbox: sandbox.metadata.name,
+      execution: status.execution,
+      imageName: status.imageName,
+      size: spec.size,
+      env: spec.env,
+      purpose: 'pause',
+      ...(status.lastSnapshot === undefined ? {} : { parent: status.lastSnapshot }),
+    },
+    status: { state: 'ready', lastTransitionAt: now(), ...(info === undefined ? {} : { sizeBytes: info.sizeBytes }) },
+  })
+}

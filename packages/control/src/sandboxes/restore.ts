@@ -1,0 +1,129 @@
+import {
+  asExecutionId,
+  canResume,
+  canRollback,
+  IceboxError,
+  newExecutionId,
+  newOperationId,
+  type Sandbox,
+  type Snapshot,
+} from '@icebox/model'
+import type { Context } from '../context.ts'
+import type { Accepted } from '../control.ts'
+import { settledStatus } from '../records.ts'
+import { refuse } from './refuse.ts'
+import { endRun, restoreRun } from './run.ts'
+
+const now = () => new Date().toISOString()
+
+/** Writes the intent of a resume; on failure the sandbox stays paused with its snapshot. */
+export async function beginResume(context: Context, name: string): Promise<Accepted<Sandbox>> {
+  const resource = await context.records.setStatus('Sandbox', name, (sandbox) => {
+    const { status } = sandbox
+    if (!(canResume(status.state) || status.state === 'resuming') || status.pausedIn === undefined)
+      refuse(sandbox, 'resume')
+    return {
+      ...settledStatus(status),
+      state: 'resuming',
+      operation: {
+        id: newOperationId(),
+        verb: 'resume' as const,
+        startedAt: now(),
+        snapshot: status.pausedIn,
+        execution: newExecutionId(),
+      },
+    }
+  })
+  return { resource, settled: finishRestore(context, resource) }
+}
+
+/** Whether the snapshot is one of the sandbox's own line: taken of it, or an ancestor of what it was made from. */
+async function isOfLine(context: Context, sandbox: Sandbox, snapshot: Snapshot): Promise<boolean> {
+  if (snapshot.spec.sandbox === sandbox.metadata.name) return true
+  const seen = new Set<string>()
+  let id = sandbox.status.lastSnapshot
+  while (id !== undefined && !seen.has(id)) {
+    if (id === snapshot.metadata.name) return true
+    seen.add(id)
+    id = (await context.records.find('Snapshot', id))?.spec.parent
+  }
+  return false
+}
+
+/** Writes the intent of a rollback. The present run ends only when the earlier one is back; on failure all is as it was. */
+export async function beginRollback(context: Context, name: string, snapshotId: string): Promise<Accepted<Sandbox>> {
+  const snapshot = await context.records.get('Snapshot', snapshotId)
+  if (snapshot.status.state !== 'ready') {
+    throw new IceboxError('InvalidState', `snapshot ${snapshotId} is ${snapshot.status.state}, not ready`)
+  }
+  const sandbox = await context.records.get('Sandbox', name)
+  if (!(await isOfLine(context, sandbox, snapshot))) {
+    throw new IceboxError('InvalidArgument', `snapshot ${snapshotId} is not of the line of sandbox ${name}`, {
+      remedy:
+        'Roll back to a snapshot of this sandbox or of what it was made from (`icebox snapshot tree`), or create a new sandbox from it.',
+    })
+  }
+  const resource = await context.records.setStatus('Sandbox', name, (present) => {
+    if (!canRollback(present.status.state)) refuse(present, 'roll back')
+    return {
+      ...settledStatus(present.status),
+      state: 'resuming',
+      operation: {
+        id: newOperationId(),
+        verb: 'rollback' as const,
+        startedAt: now(),
+        snapshot: snapshotId,
+        execution: newExecutionId(),
+      },
+    }
+  })
+  return { resource, settled: finishRestore(context, resource) }
+}
+
+export async function finishRestore(context: Context, sandbox: Sandbox): Promise<Sandbox> {
+  const { name } = sandbox.metadata
+  const { operation, execution: previous } = sandbox.status
+  if (operation?.snapshot === undefined || operation.execution === undefined)
+    throw new IceboxError('Internal', `sandbox ${name} resumes without a snapshot`)
+  const execution = asExecutionId(operation.execution)
+  const { verb, snapshot: snapshotId } = operation
+  try {
+    const snapshot = await context.records.get('Snapshot', snapshotId)
+    const run = await restoreRun(context, sandbox, execution, snapshot)
+    const running = await context.records
+      .setStatus('Sandbox', name, ({ status }) => ({
+        ...settledStatus(status),
+        state: 'running',
+        execution,
+        imageName: snapshot.spec.imageName,
+        restoreMs: run.milliseconds,
+        // A pause belongs to the sandbox and is replaced: it is no point of its line.
+        ...(snapshot.spec.purpose === 'pause' ? {} : { lastSnapshot: snapshotId }),
+      }))
+      .catch(async (error) => {
+        await endRun(context, execution)
+        throw error
+      })
+    if (previous !== undefined && previous !== execution) await endRun(context, previous)
+    context.log('info', `sandbox.${verb === 'rollback' ? 'rolledBack' : 'resumed'}`, {
+      sandbox: name,
+      execution,
+      snapshot: snapshotId,
+      ms: run.milliseconds,
+      phases: run.phases,
+    })
+    return running
+  } catch (error) {
+    const failure = IceboxError.from(error)
+    const alive = context.node.machines().some((machine) => machine.execution === previous)
+    await context.records.setStatus('Sandbox', name, ({ status }) => {
+      if (status.state !== 'resuming') return undefined
+      if (alive) return { ...settledStatus(status), state: 'running' }
+      if (verb === 'resume')
+        return { ...settledStatus(status), state: 'paused', reason: 'ResumeFailed', message: failure.message }
+      return { ...settledStatus(status), state: 'failed', reason: 'RollbackFailed', message: failure.message }
+    })
+    context.log('error', `sandbox.${verb}.failed`, { sandbox: name, execution, error: failure.message })
+    throw failure
+  }
+}
