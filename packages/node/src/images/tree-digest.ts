@@ -3,7 +3,7 @@ import type { Attributes, ByteString } from './entry.ts'
 import type { Directory, Inode } from './tree.ts'
 
 /**
- * `sha256:<hex>` of everything a tree holds: names, kinds, owners, modes, times in whole seconds, xattrs, contents, and which
+ * `sha256:<hex>` of everything a tree holds: names, kinds, owners, modes, times, xattrs, contents, and which
  * names are one inode. The same tree gives the same digest wherever it came from. The tree must have been made with hashing.
  */
 export function treeDigest(root: Directory): string {
@@ -38,5 +38,5 @@ export function treeDigest(root: Directory): string {
 function attributes({ uid, gid, mode, mtime, xattrs }: Attributes) {
   const sorted = xattrs.map(({ name, value }) => [name, Buffer.from(value).toString('hex')] as const)
   sorted.sort(([a], [b]) => (a < b ? -1 : 1))
-  return [uid, gid, mode, mtime.seconds, sorted] as const
+  return [uid, gid, mode, mtime.seconds, mtime.nanoseconds, sorted] as const
 }
