@@ -43,7 +43,7 @@ mod op {
 }
 
 /// Threads that do blocking work at the same time; more requests wait.
-const MAX_WORKERS: usize = 16;
+const MAX_WORKERS: usize = 128;
 const MAX_WATCHES: usize = 32;
 /// Frames held back while a snapshot is taken.
 const MAX_HELD: usize = 4096;
@@ -212,12 +212,10 @@ impl Agent {
     /// Fills the link from everything that streams, and empties it as far as the host takes it.
     fn send(&mut self) {
         loop {
-            if self.state != State::Held {
-                for (channel, pipe) in &self.pipes {
-                    pipe.pump(*channel, &mut self.link);
-                }
-                self.execs.pump(&mut self.link);
+            for (channel, pipe) in &self.pipes {
+                pipe.pump(*channel, &mut self.link);
             }
+            self.execs.pump(&mut self.link);
             self.pipes.retain(|_, pipe| !pipe.is_finished());
             self.working.retain(|pipe| !pipe.is_finished());
             while self.working.len() < MAX_WORKERS {

@@ -859,3 +859,67 @@ fn c_strings(strings: &[String]) -> Outcome<Vec<CString>> {
         .collect::<Result<_, _>>()
         .map_err(|_| Failure::invalid("arguments, environment and paths must not contain a NUL byte"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::golden;
+
+    fn request(name: &str) -> Request {
+        let frame = golden::frame(name);
+        let mut r = Reader::new(&frame.payload);
+        assert_eq!((r.u8(), r.u32()), (Ok(10), Ok(262_144)));
+        let request = Request::read(&mut r).expect(name);
+        assert!(r.rest().is_empty());
+        request
+    }
+
+    #[test]
+    fn requests_are_read_as_agreed() {
+        let plain = request("exec-plain");
+        assert_eq!((plain.argv, plain.env.len(), plain.cwd.as_str(), plain.user.as_str()), (vec!["true".to_string()], 0, "", ""));
+        assert_eq!((plain.tag, plain.size, plain.stdin, plain.timeout), (None, None, false, None));
+        assert_eq!((plain.keep, plain.block), (1 << 20, false));
+        let full = request("exec-full");
+        assert_eq!((full.argv.len(), full.env), (3, vec![("K".to_string(), "V".to_string())]));
+        assert_eq!((full.cwd.as_str(), full.user.as_str(), full.tag.as_deref()), ("/w", "u:g", Some("t")));
+        assert_eq!((full.size, full.stdin, full.timeout), (Some((80, 24)), true, Some(Duration::from_millis(1500))));
+        assert_eq!((full.keep, full.block), (8192, true));
+    }
+
+    #[test]
+    fn records_are_written_as_agreed() {
+        let mut streams = [Stream::new(None, 4096), Stream::new(None, 4096)];
+        streams[0].ring.push(&[0; 10]);
+        let exec = Exec {
+            id: 1_790_000_000_123,
+            pid: 42,
+            argv: ["sh", "-c", "echo"].map(str::to_string).to_vec(),
+            cwd: "/w".to_string(),
+            user: "u".to_string(),
+            tag: Some("t".to_string()),
+            terminal: false,
+            started: 1_790_000_000_123_000_000,
+            keep: 4096,
+            block: false,
+            streams,
+            stdin: Stdin { fd: None, buffer: VecDeque::new(), taken: 3, last: 0, ending: false, closed: true },
+            deadline: None,
+            remaining: None,
+            after_exit: 0,
+            timed_out: true,
+            exit: Some(256 + 9),
+            drained: true,
+        };
+        let mut w = Writer::new();
+        describe(&mut w, &exec);
+        assert_eq!(w.done(), golden::frame("exec-info").payload);
+    }
+
+    #[test]
+    fn long_arguments_are_cut_at_a_character() {
+        let kept = recorded(&["é".repeat(3000), "more".to_string()]);
+        assert_eq!(kept, vec!["é".repeat(2048)]);
+        assert_eq!(recorded(&["a".to_string(), "b".to_string()]), vec!["a", "b"]);
+    }
+}

@@ -61,3 +61,14 @@ impl From<Malformed> for Failure {
         Failure::invalid("the request is malformed")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Failure;
+    use crate::golden;
+
+    #[test]
+    fn failures_are_sent_as_agreed() {
+        assert_eq!(Failure::errno("/x", crate::libc::ENOENT).encode(), golden::frame("error").payload);
+    }
+}

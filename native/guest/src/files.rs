@@ -42,30 +42,49 @@ pub fn at(path: &Path) -> impl Fn(io::Error) -> Failure + '_ {
     move |error| Failure::io(&path.to_string_lossy(), &error)
 }
 
+/// What is told of a file.
+struct Entry<'a> {
+    path: &'a Path,
+    kind: u8,
+    size: u64,
+    mode: u32,
+    uid: u32,
+    gid: u32,
+    owner: String,
+    group: String,
+    /// Nanoseconds since the epoch.
+    modified: i64,
+    target: Option<PathBuf>,
+}
+
+impl Entry<'_> {
+    fn encode(&self, w: &mut Writer) {
+        let name = self.path.file_name().unwrap_or_else(|| self.path.as_os_str());
+        w.bytes(self.path.as_os_str().as_bytes()).bytes(name.as_bytes()).u8(self.kind).u64(self.size);
+        w.u32(self.mode).u32(self.uid).u32(self.gid).text(&self.owner).text(&self.group).i64(self.modified);
+        match &self.target {
+            Some(target) => w.u8(1).bytes(target.as_os_str().as_bytes()),
+            None => w.u8(0),
+        };
+    }
+}
+
 fn describe(w: &mut Writer, path: &Path, meta: &Metadata, names: &Names) {
     let kind = meta.file_type();
-    let kind = if kind.is_file() {
-        0
-    } else if kind.is_dir() {
-        1
-    } else if kind.is_symlink() {
-        2
-    } else if kind.is_fifo() {
-        3
-    } else if kind.is_socket() {
-        4
-    } else {
-        5
-    };
-    let name = path.file_name().unwrap_or_else(|| path.as_os_str());
-    w.bytes(path.as_os_str().as_bytes()).bytes(name.as_bytes()).u8(kind).u64(meta.len());
-    w.u32(meta.mode() & 0o7777).u32(meta.uid()).u32(meta.gid());
-    w.text(&names.user(meta.uid())).text(&names.group(meta.gid()));
-    w.i64(meta.mtime().saturating_mul(1_000_000_000).saturating_add(meta.mtime_nsec()));
-    match if kind == 2 { fs::read_link(path).ok() } else { None } {
-        Some(target) => w.u8(1).bytes(target.as_os_str().as_bytes()),
-        None => w.u8(0),
-    };
+    let kinds = [kind.is_file(), kind.is_dir(), kind.is_symlink(), kind.is_fifo(), kind.is_socket()];
+    Entry {
+        path,
+        kind: kinds.iter().position(|is| *is).unwrap_or(kinds.len()) as u8,
+        size: meta.len(),
+        mode: meta.mode() & 0o7777,
+        uid: meta.uid(),
+        gid: meta.gid(),
+        owner: names.user(meta.uid()),
+        group: names.group(meta.gid()),
+        modified: meta.mtime().saturating_mul(1_000_000_000).saturating_add(meta.mtime_nsec()),
+        target: if kind.is_symlink() { fs::read_link(path).ok() } else { None },
+    }
+    .encode(w);
 }
 
 fn described(path: &Path) -> Outcome<Vec<u8>> {
@@ -354,5 +373,31 @@ pub fn keep_attributes(file: &File, meta: &Metadata) {
         libc::fchown(file.as_raw_fd(), meta.uid(), meta.gid());
         libc::fchmod(file.as_raw_fd(), meta.mode() & 0o7777);
         libc::futimens(file.as_raw_fd(), times.as_ptr());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::golden;
+    use std::ffi::OsStr;
+
+    #[test]
+    fn entries_are_written_as_agreed() {
+        let entry = Entry {
+            path: Path::new(OsStr::from_bytes(b"/a/\xff")),
+            kind: 2,
+            size: 3,
+            mode: 0o777,
+            uid: 1,
+            gid: 2,
+            owner: "u".to_string(),
+            group: "2".to_string(),
+            modified: -500_000_000,
+            target: Some(PathBuf::from("to")),
+        };
+        let mut w = Writer::new();
+        entry.encode(&mut w);
+        assert_eq!(w.done(), golden::frame("file-info").payload);
     }
 }

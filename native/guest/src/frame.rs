@@ -172,3 +172,127 @@ impl Parser {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Numbers that look random and are the same in every run.
+    pub struct Numbers(u64);
+    impl Numbers {
+        pub fn next(&mut self, below: usize) -> usize {
+            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (self.0 >> 33) as usize % below.max(1)
+        }
+        pub fn bytes(&mut self, length: usize) -> Vec<u8> {
+            (0..length).map(|_| self.next(256) as u8).collect()
+        }
+        /// Mostly small, now and then as long as can be.
+        fn frame(&mut self) -> Frame {
+            let length = if self.next(20) == 0 { MAX_PAYLOAD } else { self.next(300) };
+            Frame {
+                kind: self.next(256) as u8,
+                flags: self.next(65536) as u16,
+                epoch: self.next(1 << 31) as u32,
+                channel: self.next(1 << 31) as u32,
+                payload: self.bytes(length),
+            }
+        }
+    }
+
+    fn encoded(f: &Frame) -> Vec<u8> {
+        let mut out = Vec::new();
+        encode(&mut out, f.kind, f.flags, f.epoch, f.channel, &f.payload);
+        out
+    }
+
+    /// Feeds the bytes in pieces of any size.
+    fn parsed(numbers: &mut Numbers, parser: &mut Parser, mut bytes: &[u8]) -> Vec<Frame> {
+        let mut found = Vec::new();
+        while !bytes.is_empty() {
+            let (head, tail) = bytes.split_at((1 + numbers.next(5000)).min(bytes.len()));
+            parser.feed(head);
+            while let Some(frame) = parser.next() {
+                found.push(frame);
+            }
+            bytes = tail;
+        }
+        found
+    }
+
+    #[test]
+    fn the_checksum_is_that_of_zlib() {
+        assert_eq!(crc32(b"123456789"), 0xcbf4_3926);
+        assert_eq!(crc32(b""), 0);
+        assert_eq!(crc32(&[0xff; 37]), crc32_by_bit(&[0xff; 37]));
+    }
+
+    fn crc32_by_bit(bytes: &[u8]) -> u32 {
+        let mut c = !0u32;
+        for b in bytes {
+            c ^= u32::from(*b);
+            for _ in 0..8 {
+                c = if c & 1 != 0 { 0xedb8_8320 ^ (c >> 1) } else { c >> 1 };
+            }
+        }
+        !c
+    }
+
+    #[test]
+    fn frames_come_out_as_they_went_in() {
+        let mut numbers = Numbers(1);
+        for _ in 0..200 {
+            let sent: Vec<Frame> = (0..numbers.next(10)).map(|_| numbers.frame()).collect();
+            let stream: Vec<u8> = sent.iter().flat_map(encoded).collect();
+            let mut parser = Parser::new();
+            assert_eq!(parsed(&mut numbers, &mut parser, &stream), sent);
+            assert_eq!(parser.skipped, 0);
+        }
+    }
+
+    #[test]
+    fn after_rubbish_and_padding_the_next_frames_are_found() {
+        let mut numbers = Numbers(2);
+        for round in 0..2000 {
+            // Anything at all, or a frame cut short that has frames inside.
+            let before = if round % 2 == 0 {
+                let length = numbers.next(3000);
+                numbers.bytes(length)
+            } else {
+                let mut payload = encoded(&Frame { payload: vec![9; 50], ..numbers.frame() });
+                payload.extend(encoded(&Frame { payload: vec![8; 50], ..numbers.frame() }));
+                let outer = encoded(&Frame { payload, ..numbers.frame() });
+                outer[..numbers.next(outer.len())].to_vec()
+            };
+            let sent: Vec<Frame> = (0..3).map(|_| numbers.frame()).collect();
+            let mut stream = before.clone();
+            stream.resize(before.len() + PADDING, 0);
+            stream.extend(sent.iter().flat_map(encoded));
+            let found = parsed(&mut numbers, &mut Parser::new(), &stream);
+            assert_eq!(&found[found.len() - 3..], &sent[..]);
+            if round % 2 == 1 && before.len() >= HEADER {
+                assert_eq!(found.len(), 3, "a frame inside a frame that was cut short");
+            }
+        }
+    }
+
+    #[test]
+    fn a_damaged_frame_is_dropped_whole() {
+        let mut numbers = Numbers(3);
+        for _ in 0..2000 {
+            let sent: Vec<Frame> = (0..4).map(|_| numbers.frame()).collect();
+            let mut stream: Vec<u8> = sent.iter().flat_map(encoded).collect();
+            let place = numbers.next(stream.len());
+            stream[place] ^= 1 + numbers.next(255) as u8;
+            stream.resize(stream.len() + PADDING, 0);
+            let mut end = 0;
+            let whole = |f: &&Frame| {
+                let start = end;
+                end += HEADER + f.payload.len();
+                place < start || place >= end
+            };
+            let expected: Vec<Frame> = sent.iter().filter(whole).cloned().collect();
+            assert_eq!(parsed(&mut numbers, &mut Parser::new(), &stream), expected);
+        }
+    }
+}

@@ -130,7 +130,21 @@ fn hosts_with(hosts: &str, hostname: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::hosts_with;
+    use super::{hosts_with, Hello};
+    use crate::golden;
+    use crate::payload::Reader;
+
+    #[test]
+    fn hello_is_read_as_agreed() {
+        let frame = golden::frame("hello");
+        let mut r = Reader::new(&frame.payload);
+        assert_eq!((r.u8(), r.u32()), (Ok(1), Ok(262_144)));
+        let hello = Hello::read(&mut r).expect("hello");
+        assert_eq!((hello.time, hello.entropy), (1_790_000_000_123_000_000, vec![0xab; 32]));
+        assert_eq!((hello.hostname.as_str(), hello.machine_id.as_str()), ("guesttest", "0123456789abcdef0123456789abcdef"));
+        let env = [("A", "1"), ("B", "é")].map(|(k, v)| (k.to_string(), v.to_string()));
+        assert_eq!((hello.env, hello.user.as_str(), hello.cwd.as_str()), (env.to_vec(), "root", ""));
+    }
 
     #[test]
     fn hosts_names_this_host_once() {

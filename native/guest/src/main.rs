@@ -8,6 +8,8 @@ mod exec;
 mod failure;
 mod files;
 mod frame;
+#[cfg(test)]
+mod golden;
 mod hold;
 mod identity;
 mod libc;

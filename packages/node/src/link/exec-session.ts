@@ -52,6 +52,7 @@ class Session implements ExecSession {
   #channel: Channel | undefined
   #info: ExecInfo | undefined
   readonly #queue: ExecEvent[] = []
+  #delivered: ExecEvent | undefined
   readonly #unread = [0, 0]
   readonly #owed = [0, 0]
   #done = false
@@ -101,10 +102,14 @@ class Session implements ExecSession {
   readonly events: AsyncIterable<ExecEvent> = { [Symbol.asyncIterator]: () => ({ next: () => this.#next() }) }
 
   async #next(): Promise<IteratorResult<ExecEvent, undefined>> {
+    // Who asks for more has done with the last: until then the guest keeps it for whoever comes after a crash.
+    const last = this.#delivered
+    this.#delivered = undefined
+    if (last?.type === 'output') this.#consumed(STREAMS.indexOf(last.stream), last.data.length)
     for (;;) {
       const event = this.#queue.shift()
       if (event) {
-        if (event.type === 'output') this.#consumed(STREAMS.indexOf(event.stream), event.data.length)
+        this.#delivered = event
         return { done: false, value: event }
       }
       if (this.#failure) throw this.#failure

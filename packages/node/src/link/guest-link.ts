@@ -44,16 +44,7 @@ export class MuxedGuestLink implements GuestLink {
   }
 
   async hello(hello: Hello, signal: AbortSignal): Promise<void> {
-    const body = new PayloadWriter()
-      .u64(BigInt(Date.now()) * 1_000_000n)
-      .raw(randomBytes(HELLO_ENTROPY))
-      .text(hello.hostname)
-      .text(hello.machineId)
-      .list(Object.entries(hello.env), (w, [name, value]) => w.text(name).text(value))
-      .text(hello.defaults.user)
-      .text(hello.defaults.workingDir)
-      .text(hello.sandbox)
-      .done()
+    const body = helloBody(hello, Date.now(), randomBytes(HELLO_ENTROPY))
     await this.#ask(OP.hello, body, signal)
   }
 
@@ -218,5 +209,18 @@ export class MuxedGuestLink implements GuestLink {
     return new Request(this.#mux, operation, body, signal).only()
   }
 }
+
+/** `now`: milliseconds since the epoch. `entropy`: 32 bytes. */
+export const helloBody = (hello: Hello, now: number, entropy: Buffer): Buffer =>
+  new PayloadWriter()
+    .u64(BigInt(now) * 1_000_000n)
+    .raw(entropy)
+    .text(hello.hostname)
+    .text(hello.machineId)
+    .list(Object.entries(hello.env), (w, [name, value]) => w.text(name).text(value))
+    .text(hello.defaults.user)
+    .text(hello.defaults.workingDir)
+    .text(hello.sandbox)
+    .done()
 
 const onPath = (options: AsUser, path: string): PayloadWriter => new PayloadWriter().text(options.user ?? '').text(path)

@@ -20,6 +20,8 @@ export function aborted(signal: AbortSignal): IceboxError {
 /** Waits for the promise, no longer than the signal allows. */
 export async function within<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
   if (!signal) return promise
+  // What comes of it after the signal is nobody's.
+  promise.catch(() => {})
   if (signal.aborted) throw aborted(signal)
   const { promise: stopped, reject } = Promise.withResolvers<never>()
   const stop = () => reject(aborted(signal))

@@ -107,9 +107,9 @@ export class TestGuest {
     }
   }
 
-  /** What the agent costs: the process as the host sees it. */
-  get pid(): number {
-    return this.#process.pid ?? 0
+  /** Kills it without a word. */
+  crash(): void {
+    this.#process.kill('SIGKILL')
   }
 
   async stop(): Promise<void> {
