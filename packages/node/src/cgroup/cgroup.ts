@@ -6,6 +6,7 @@ import { type Layout, type Limits, layoutOf, type Setting } from './layout.ts'
 import { cgroupMounts } from './mounts.ts'
 
 const REMOVE_DEADLINE_MS = 10_000
+const ATTEMPTS = 5
 
 const errno = (thrown: unknown) => (thrown instanceof Error && 'code' in thrown ? thrown.code : undefined)
 const absent = (thrown: unknown) => errno(thrown) === 'ENOENT' || errno(thrown) === 'ENODEV'
@@ -54,7 +55,18 @@ export class CgroupTree {
   }
 
   async #prepared(): Promise<{ cores: string; memoryNodes: string }> {
-    if (this.#host) return this.#host
+    for (let attempt = 1; !this.#host; attempt++) {
+      try {
+        this.#host = await this.#makeParent()
+      } catch (thrown) {
+        // Another server that ended may have tidied the shared parent away while it was empty.
+        if (attempt === ATTEMPTS || !(thrown instanceof Error) || !absent(thrown.cause ?? thrown)) throw thrown
+      }
+    }
+    return this.#host
+  }
+
+  async #makeParent(): Promise<{ cores: string; memoryNodes: string }> {
     const [cores = '', memoryNodes = ''] = await Promise.all(
       [this.#layout.host.cores, this.#layout.host.memoryNodes].map(async (file) =>
         (await readFile(file, 'utf8')).trim(),
@@ -70,7 +82,6 @@ export class CgroupTree {
       for (const directory of this.#layout.directories(path)) await mkdir(directory, { recursive: true })
       await apply(this.#layout.delegation(path, host))
     }
-    this.#host = host
     return host
   }
 

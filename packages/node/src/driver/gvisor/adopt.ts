@@ -11,10 +11,10 @@ import { type MachineRecord, readRecord } from './record.ts'
 /** How long a command that the last server left under way may take to end by itself. */
 const HELPER_MS = 10_000
 
+/** A machine that runs. It is to be frozen again when its record says that it was being frozen. */
 export interface Adopted {
   container: Container
   record: MachineRecord
-  frozen: boolean
 }
 
 interface Places {
@@ -70,14 +70,6 @@ async function survivor(
   return { execution, reason: 'Crashed', message: `it ended while no server ran${said && `: ${said}`}` }
 }
 
-/** A machine that is stopped although nobody meant it to be is let go on. Returns whether it is stopped on purpose. */
-async function settleFrozen(container: Container, record: MachineRecord, signal: AbortSignal): Promise<boolean> {
-  if ((await container.status()) !== 'paused') return false
-  if (record.operation === 'freeze') return true
-  await container.resume(signal)
-  return false
-}
-
 /** Of a directory whose record cannot be read, the container's name is not known: what bears that is removed as a stray. */
 async function removeRunDirectory(directory: string): Promise<void> {
   await removeNetwork(join(directory, 'network'))
@@ -109,7 +101,9 @@ export async function adoptMachines(
     const sandbox = record && (await survivor(host, record, directory, bootId))
     if (record && sandbox instanceof Container) {
       await settleHelpers(processes.get(record.container) ?? [], signal)
-      adopted.push({ container: sandbox, record, frozen: await settleFrozen(sandbox, record, signal) })
+      // Stopped on purpose or not: only a guest that runs can answer.
+      if ((await sandbox.status()) === 'paused') await sandbox.resume(signal)
+      adopted.push({ container: sandbox, record })
       kept.add(record.container)
       continue
     }

@@ -9,7 +9,7 @@ import { createNetwork, removeNetwork } from '../../network/namespace.ts'
 import type { Agents } from './agent.ts'
 import { guestCores, guestMemory, memoryLimit, PIDS } from './limits.ts'
 import { hasOpen, identify, isAlive, killProcess, type ProcessIdentity } from './process.ts'
-import { callRunsc } from './runsc.ts'
+import { callRunsc, wasKilled } from './runsc.ts'
 import { type OciSpec, placed } from './spec.ts'
 
 const CREATE_MS = 60_000
@@ -17,6 +17,7 @@ const START_MS = 60_000
 const RESTORE_MS = 600_000
 const PAUSE_MS = 60_000
 const SAVE_MS = 1_800_000
+const CLOSE_MS = 60_000
 
 /** What a host must have to hold containers. */
 export interface Host {
@@ -116,15 +117,16 @@ export class Container {
   }
 
   /**
-   * The sentry finishes a save whatever becomes of the command, and a second one meanwhile would break it. So it is neither
-   * aborted nor, when somebody killed the command, taken for ended before the sentry has closed the files.
+   * The sentry finishes a save whatever becomes of the command, and a second one meanwhile would break it. So it is not
+   * aborted, and when somebody killed the command, waited for until the sentry has closed the files. (Not after other failures:
+   * then it has ended, and a file may stay open until the sentry collects its garbage.)
    */
   async #save(words: string[], image: string, signal: AbortSignal): Promise<void> {
     try {
       await this.#call(words, SAVE_MS, false, signal)
     } catch (thrown) {
-      const end = performance.now() + SAVE_MS
-      while (performance.now() < end && (await hasOpen(this.process, image))) await sleep(10)
+      const end = performance.now() + CLOSE_MS
+      if (wasKilled(thrown)) while (performance.now() < end && (await hasOpen(this.process, image))) await sleep(10)
       throw thrown
     }
     signal.throwIfAborted()

@@ -1,5 +1,5 @@
 import { constants } from 'node:fs'
-import { mkdir, open, readdir, rename, rm } from 'node:fs/promises'
+import { mkdir, open, readdir, rename, rm, rmdir } from 'node:fs/promises'
 import { availableParallelism } from 'node:os'
 import { basename, join } from 'node:path'
 import { type ExecutionId, IceboxError, type MachineExit, type MachineSpec, type SnapshotKind } from '@icebox/model'
@@ -147,16 +147,13 @@ class GvisorDriver implements Driver {
     const { adopted, lost } = await adoptMachines(host, places, signal)
     const machines: Machine[] = []
     await Promise.all(
-      adopted.map(async ({ container, record, frozen }) => {
+      adopted.map(async ({ container, record }) => {
         try {
-          // A stopped guest cannot answer. It holds its processes since before it was stopped, so none of them goes on.
-          if (frozen) await container.resume(signal)
           const link = await this.#attach(container, signal)
+          // The guest holds its processes since before it was frozen, so that none of them went on meanwhile.
+          const frozen = record.operation === 'freeze'
           if (frozen) await container.pause(signal)
-          const { operation: _, ...settled } = record
-          const kept: MachineRecord = frozen ? { ...settled, operation: 'freeze' } : settled
-          await writeRecord(container.directory, kept)
-          machines.push(this.#keep(new GvisorMachine({ container, record: kept, link, frozen, driver: facts })))
+          machines.push(this.#keep(new GvisorMachine({ container, record, link, frozen, driver: facts })))
         } catch (thrown) {
           signal.throwIfAborted()
           await container.destroy()
@@ -172,8 +169,11 @@ class GvisorDriver implements Driver {
     await this.#slots.close()
     for (const machine of this.#machines) machine.release()
     this.#machines.clear()
-    const left = await readdir(this.#machinesDirectory).catch(() => [])
-    if (left.length === 0) await (await this.#prepared)?.host.cgroups.removeParent()
+    const { host } = (await this.#prepared?.catch(() => undefined)) ?? {}
+    if (!host || (await readdir(this.#machinesDirectory)).length > 0) return
+    for (const directory of [this.#machinesDirectory, this.#slotsDirectory, host.roots])
+      await rmdir(directory).catch(() => {})
+    await host.cgroups.removeParent()
   }
 
   #prepare(): Promise<Prepared> {

@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process'
-import { IceboxError } from '@icebox/model'
+import { IceboxError, isError } from '@icebox/model'
 import { lastError } from './log.ts'
 
 /** What is the same in every call and matters to a restore. */
@@ -29,6 +29,10 @@ export interface Call {
   /** Whether the signal ends the call at once; else it is finished first, where half of it would be worse than all. */
   abortable: boolean
 }
+
+/** Whether somebody ended the command before it had done what it was to do. */
+export const wasKilled = (thrown: unknown): boolean =>
+  isError(thrown, 'Internal') && thrown.details.signal !== undefined
 
 /** Runs one runsc command to its end. Throws NoSpace, DeadlineExceeded, or Internal with what runsc said. */
 export async function callRunsc(path: string, call: Call, signal: AbortSignal): Promise<void> {
@@ -69,7 +73,10 @@ export async function callRunsc(path: string, call: Call, signal: AbortSignal): 
     signal.throwIfAborted()
     if (deadline.aborted)
       throw new IceboxError('DeadlineExceeded', `runsc ${command} took longer than ${call.deadlineMs} ms`)
-    if (signalName) throw new IceboxError('Internal', `runsc ${command} was ended by ${signalName}`)
+    if (signalName)
+      throw new IceboxError('Internal', `runsc ${command} was ended by ${signalName}`, {
+        details: { signal: signalName },
+      })
     const said = await lastError(call.log)
     if (/no space left on device|disk quota exceeded/i.test(said))
       throw new IceboxError('NoSpace', `runsc ${command}: the disk is full: ${said}`)
