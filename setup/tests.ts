@@ -3,11 +3,14 @@ import { once } from 'node:events'
 import { mkdtemp, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { cacheDirectory, cargoEnvironment } from '@icebox/node'
+import { cacheDirectory } from '@icebox/node'
 import { leftBehind, machineState } from './leftovers.ts'
 
 const ROOT = join(import.meta.dirname, '..')
-const FILE_DEADLINE_MS = 900_000
+/** Of one test; setup/watchdog.ts has that of a file. */
+const TEST_DEADLINE_MS = 600_000
+/** Of all test files together. */
+const RUN_DEADLINE_MS = 2_700_000
 /** How long what is on its way out after the last test may still be seen. */
 const SETTLE_MS = 15_000
 
@@ -15,21 +18,21 @@ export interface Task {
   name: string
   program: string
   args: string[]
-  cwd?: string
   env?: Record<string, string>
 }
 
-/** Runs a program on this terminal. Gives its exit status; a signal counts as 1. */
+/** Runs a program on this terminal to its end, which comes by SIGTERM on abort. Gives its exit status; a signal counts as 1. */
 export async function run(task: Task, signal: AbortSignal): Promise<number> {
-  const child = spawn(task.program, task.args, {
-    cwd: task.cwd ?? ROOT,
-    env: { ...process.env, ...task.env },
-    stdio: 'inherit',
-    signal,
-    killSignal: 'SIGTERM',
-  })
-  const [code] = await once(child, 'close')
-  return code ?? 1
+  signal.throwIfAborted()
+  const child = spawn(task.program, task.args, { cwd: ROOT, env: { ...process.env, ...task.env }, stdio: 'inherit' })
+  const end = () => child.kill('SIGTERM')
+  signal.addEventListener('abort', end, { once: true })
+  try {
+    const [code] = await once(child, 'close')
+    return code ?? 1
+  } finally {
+    signal.removeEventListener('abort', end)
+  }
 }
 
 const bin = (name: string) => join(ROOT, 'node_modules', '.bin', name)
@@ -41,12 +44,12 @@ export const CHECKS: Task[] = [
 ]
 
 /** The tests of what is not TypeScript. Their build directory is outside the tree, like the other caches. */
-export const nativeTests = async (signal: AbortSignal): Promise<Task[]> => [
+export const NATIVE_TESTS: Task[] = [
   {
     name: 'guest agent tests',
     program: 'cargo',
-    args: ['test', '--quiet', '--locked', '--manifest-path', 'native/guest/Cargo.toml'],
-    env: { ...(await cargoEnvironment(signal)), CARGO_TARGET_DIR: join(cacheDirectory(), 'guest-tests') },
+    args: ['test', '--quiet', '--locked', '--offline', '--manifest-path', 'native/guest/Cargo.toml'],
+    env: { CARGO_TARGET_DIR: join(cacheDirectory(), 'guest-tests') },
   },
 ]
 
@@ -64,29 +67,35 @@ export async function runTasks(tasks: Task[], signal: AbortSignal): Promise<numb
   return 0
 }
 
+/** The arguments by which Node runs test files, two at a time. */
+export const TEST_ARGUMENTS = [
+  '--test',
+  `--import=${join(import.meta.dirname, 'watchdog.ts')}`,
+  '--test-concurrency=2',
+  `--test-timeout=${TEST_DEADLINE_MS}`,
+  '--test-reporter=spec',
+]
+
 /**
- * Runs the tests of the patterns, two files at a time, in a scratch directory of their own. Fails too when the run leaves
- * something behind on the machine. When all is well, the runner's own summary is the last thing printed.
+ * Runs the tests of the patterns in a scratch directory of their own. Fails too when the run leaves something behind on the
+ * machine. When all is well, the runner's own summary is the last thing printed.
  */
 export async function runTests(patterns: string[], signal: AbortSignal): Promise<number> {
   const scratch = await mkdtemp(join(tmpdir(), 'icebox-test-'))
   try {
     const before = await machineState(scratch)
+    const deadline = AbortSignal.timeout(RUN_DEADLINE_MS)
     const status = await run(
       {
         name: 'tests',
         program: process.execPath,
-        args: [
-          '--test',
-          '--test-concurrency=2',
-          `--test-timeout=${FILE_DEADLINE_MS}`,
-          '--test-reporter=spec',
-          ...patterns,
-        ],
-        env: { TMPDIR: scratch },
+        args: [...TEST_ARGUMENTS, ...patterns],
+        // npm would keep compiled code in the scratch directory.
+        env: { TMPDIR: scratch, NODE_DISABLE_COMPILE_CACHE: '1' },
       },
-      signal,
+      AbortSignal.any([signal, deadline]),
     )
+    if (deadline.aborted) console.log(`✘ the tests were ended after ${RUN_DEADLINE_MS / 60_000} minutes`)
     const left = await leftBehind(before, scratch, SETTLE_MS, signal)
     if (left.length === 0) return status
     console.log(`✘ the tests left ${left.length} things behind (or another Icebox started them meanwhile):`)

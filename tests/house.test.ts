@@ -8,6 +8,7 @@ import { type TestContext, test } from 'node:test'
 import { promisify } from 'node:util'
 import { z } from 'zod'
 import { leftBehind, machineState } from '../setup/leftovers.ts'
+import { TEST_ARGUMENTS } from '../setup/tests.ts'
 
 const ROOT = join(import.meta.dirname, '..')
 const SYSTEM_PATH = '/usr/sbin:/usr/bin:/sbin:/bin'
@@ -149,6 +150,31 @@ test('an unknown command says which there are', async () => {
     assert.equal(failure.code, 2)
     assert.match(failure.stderr ?? '', /npm run quickstart/)
   }
+})
+
+test('a test file that does not end fails and says what it waits for; others are not touched', async (t) => {
+  const directory = await scratch(t)
+  const file = async (name: string, text: string) => {
+    const path = join(directory, `${name}.test.ts`)
+    await writeFile(path, `import { after, test } from 'node:test'\n${text}\n`)
+    return path
+  }
+  const files = [
+    await file('good', "test('good', async () => {}); after(async () => {})"),
+    await file('lingers', "test('good', () => {}); setInterval(() => {}, 1000)"),
+    await file('hangs', "test('never', () => new Promise(() => setInterval(() => {}, 1000)))"),
+  ]
+  const { NODE_TEST_CONTEXT: _, ...env } = process.env
+  const failure: { code?: number; stdout?: string } = await run(process.execPath, [...TEST_ARGUMENTS, ...files], {
+    env: { ...env, ICEBOX_TEST_FILE_DEADLINE_MS: '4000', ICEBOX_TEST_ENDING_DEADLINE_MS: '1000' },
+  }).then(
+    () => ({}),
+    (thrown) => thrown,
+  )
+  assert.equal(failure.code, 1)
+  assert.match(failure.stdout ?? '', /lingers\.test\.ts: all tests are done, but .* it waits for: .*Timeout/)
+  assert.match(failure.stdout ?? '', /hangs\.test\.ts: not done after 4 s; it waits for: .*Timeout/)
+  assert.match(failure.stdout ?? '', /ℹ pass 2\nℹ fail 2\n/)
 })
 
 async function ended(child: ChildProcess): Promise<void> {

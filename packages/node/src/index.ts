@@ -20,6 +20,6 @@ export {
 export { type Output, stepReport } from './setup/report.ts'
 export { ensureRunsc, type RunscBuild, runscBuild } from './setup/runsc.ts'
 export { ensureRuntime, runtimeSteps } from './setup/runtime.ts'
-export { cargoEnvironment, RUST_MINIMUM, rustStep, usableRust } from './setup/rust.ts'
+export { RUST_MINIMUM, rustStep, usableRust } from './setup/rust.ts'
 export { type Report, runSteps, type Step, type StepEvent } from './setup/step.ts'
 export { versionIn } from './setup/version.ts'

@@ -6,7 +6,6 @@ import { cacheDirectory } from '../cache.ts'
 import { command } from './command.ts'
 import { makeOnce } from './made.ts'
 import { locate } from './packages.ts'
-import { cargoEnvironment } from './rust.ts'
 import type { Step } from './step.ts'
 
 const SOURCE = fileURLToPath(new URL('../../../../native/guest/', import.meta.url))
@@ -46,10 +45,19 @@ export async function ensureGuest(signal: AbortSignal, say: (line: string) => vo
       const objects = join(cacheDirectory(), 'guest-objects')
       await command(
         'cargo',
-        ['build', '--release', '--locked', '--target', TARGET, '--manifest-path', join(SOURCE, 'Cargo.toml')],
+        [
+          'build',
+          '--release',
+          '--locked',
+          '--offline',
+          '--target',
+          TARGET,
+          '--manifest-path',
+          join(SOURCE, 'Cargo.toml'),
+        ],
         {
           deadlineMs: 900_000,
-          env: { ...(await cargoEnvironment(signal)), RUSTFLAGS, CARGO_TARGET_DIR: objects, CARGO_TERM_COLOR: 'never' },
+          env: { RUSTFLAGS, CARGO_TARGET_DIR: objects, CARGO_TERM_COLOR: 'never' },
           onLine: say,
         },
         signal,
@@ -65,8 +73,7 @@ export async function ensureGuest(signal: AbortSignal, say: (line: string) => vo
 export const guestStep: Step = {
   name: 'guest agent',
   why: 'is process 1 of every sandbox',
-  remedy:
-    'Check that the crates registry can be reached and that `cargo build` works in native/guest, then run this again.',
+  remedy: 'Check that `cargo build` works in native/guest, then run this again.',
   async isDone() {
     const { path, version } = await guestBuild()
     return (await locate(path)) && version

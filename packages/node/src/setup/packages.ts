@@ -40,6 +40,7 @@ export const RUNTIME_REQUIREMENTS: readonly Requirement[] = [
 /** What only the tests need: other people's tools to compare with. */
 export const TEST_REQUIREMENTS: readonly Requirement[] = [
   { needs: 'git', package: 'git', why: 'tells the tests which files are ours', version: ['--version'] },
+  { needs: 'ps', package: 'procps', why: 'lists what runs on the host', version: ['--version'] },
   { needs: 'mount', package: 'mount', why: 'makes small disks to fill', version: ['--version'] },
   { needs: 'skopeo', package: 'skopeo', why: 'makes and copies OCI images', version: ['--version'] },
   { needs: 'umoci', package: 'umoci', why: 'changes and unpacks OCI images', version: ['--version'] },

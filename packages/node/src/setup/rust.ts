@@ -14,16 +14,6 @@ export async function usableRust(signal: AbortSignal): Promise<string | undefine
   return version && atLeast(version, RUST_MINIMUM) ? said : undefined
 }
 
-/**
- * What calls of cargo get. Before 1.68 it knows crates.io only as a git repository of another host; the protocol of the
- * registry itself is there, but has to be unlocked.
- */
-export async function cargoEnvironment(signal: AbortSignal): Promise<Record<string, string>> {
-  const version = versionIn((await firstLine('cargo', ['--version'], signal)) ?? '')
-  if (!version || atLeast(version, '1.68.0')) return {}
-  return { RUSTC_BOOTSTRAP: '1', CARGO_UNSTABLE_SPARSE_REGISTRY: 'true' }
-}
-
 export const rustStep: Step = {
   name: 'Rust',
   why: 'builds the guest agent',
