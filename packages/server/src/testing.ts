@@ -37,6 +37,9 @@ export async function serve(t: TestContext, options: Partial<ServerOptions> = {}
     log: { write: (line) => log.push(JSON.parse(line)) },
     onShutdown: (mode) => shutdowns.push(mode),
     ...options,
+  }).catch(async (thrown: unknown) => {
+    await rm(temporaryDirectory, { recursive: true })
+    throw thrown
   })
   t.after(async () => {
     await server.close(AbortSignal.abort())
