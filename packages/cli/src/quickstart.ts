@@ -151,7 +151,7 @@ async function story(icebox: Icebox): Promise<void> {
   title('Paused to nothing, and back under the same id')
   const before = await count(sandbox)
   const [, pauseMs] = await timed(() => sandbox.pause())
-  line('pause', pauseMs, 'its memory, processes and disk are durable, the machine is free')
+  line('pause', pauseMs, 'its memory, processes and disk are durable, the machine is being freed')
   const refused = await sandbox.exec(['true']).then(
     () => undefined,
     (error: Error) => error,

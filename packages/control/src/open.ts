@@ -64,6 +64,7 @@ export async function openControl({
           const failures = await Promise.race([aborted, reconciler.pauseAll(PAUSED_BY_SHUTDOWN)])
           for (const { name, error } of failures)
             log('error', 'shutdown.pause.failed', { sandbox: name, error: error.message })
+          await Promise.race([aborted, context.operations.idle()])
         }
         if (mode === 'kill') {
           for (const { metadata } of await context.records.list('Sandbox')) {

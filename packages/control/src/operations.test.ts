@@ -78,3 +78,23 @@ test('passing operations queue, and a changing one waits for them', async () => 
   await Promise.all([first, second, (await third).settled])
   assert.deepEqual(order, [1, 2, 3])
 })
+
+test('what follows from settled operations is waited for by nobody but idle', async () => {
+  const operations = new Operations()
+  const tidying = Promise.withResolvers<void>()
+  operations.afterwards(tidying.promise)
+  assert.equal(operations.isBusy('a'), false)
+  let idle = false
+  const waiting = operations.idle().then(() => {
+    idle = true
+  })
+  const { settled } = await operations.exclusive('a', 'pause', async () => ({
+    resource: 1,
+    settled: Promise.resolve(2),
+  }))
+  await settled
+  await new Promise((resolve) => setImmediate(resolve))
+  assert.equal(idle, false)
+  tidying.resolve()
+  await waiting
+})

@@ -15,6 +15,7 @@ interface Exclusive {
 export class Operations {
   readonly #exclusive = new Map<string, Exclusive>()
   readonly #passing = new Map<string, Promise<unknown>>()
+  readonly #afterwards = new Set<Promise<void>>()
 
   /** What is under way for this resource. */
   verb(id: string): string | undefined {
@@ -33,10 +34,17 @@ export class Operations {
     return this.#exclusive.has(id) || this.#passing.has(id)
   }
 
+  /** Work that follows from what is settled already and that only `idle` waits for. It tells its failures itself. */
+  afterwards(work: Promise<void>): void {
+    this.#afterwards.add(work)
+    void work.finally(() => this.#afterwards.delete(work))
+  }
+
   /** Resolves when nothing is under way any more for any resource. Failures are their callers' matter. */
   async idle(): Promise<void> {
-    while (this.#exclusive.size + this.#passing.size > 0) {
+    while (this.#exclusive.size + this.#passing.size + this.#afterwards.size > 0) {
       await Promise.allSettled([
+        ...this.#afterwards,
         ...[...this.#exclusive.values()].map(async ({ accepted }) => (await accepted).settled),
         ...this.#passing.values(),
       ])

@@ -159,7 +159,7 @@ export class Sandbox implements AsyncDisposable {
     return this.#connection.json('POST', this.#route('fork'), isArrayOf(isForkResult), call)
   }
 
-  /** Resolves when its state is durable and the machine is free. */
+  /** Resolves when its state is durable. The machine is free a moment later. */
   pause(call: CallOptions = {}): Promise<WireSandbox> {
     return this.#change('pause', undefined, 'Paused', call)
   }

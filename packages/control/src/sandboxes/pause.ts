@@ -40,6 +40,7 @@ async function finishPause(context: Context, sandbox: Sandbox, reason: string | 
   if (execution === undefined || operation?.snapshot === undefined)
     throw new IceboxError('Internal', `sandbox ${name} pauses without a run`)
   const run = asExecutionId(execution)
+  let sizeBytes: number
   try {
     const saved = await context.node.save(
       run,
@@ -52,6 +53,7 @@ async function finishPause(context: Context, sandbox: Sandbox, reason: string | 
       },
       within(context, DEADLINES.save),
     )
+    sizeBytes = saved.snapshot.sizeBytes
     context.log('info', 'sandbox.saved', {
       sandbox: name,
       execution,
@@ -69,33 +71,47 @@ async function finishPause(context: Context, sandbox: Sandbox, reason: string | 
     context.log('error', 'sandbox.pause.failed', { sandbox: name, execution, alive, error: failure.message })
     throw failure
   }
-  return commitPause(context, sandbox, operation.snapshot, reason)
+  return commitPause(context, sandbox, operation.snapshot, { reason, sizeBytes })
 }
 
-/** The snapshot is durable: writes that it holds the sandbox, ends the run, drops the snapshot of the pause before. */
+/**
+ * The snapshot is durable: writes that it holds the sandbox. With that the sandbox is paused, whatever happens; the run is then
+ * ended and the snapshot of the pause before dropped, which nobody waits for: it takes longer the more memory there was.
+ */
 export async function commitPause(
   context: Context,
   sandbox: Sandbox,
   snapshot: string,
-  reason?: string,
+  known: { reason?: string | undefined; sizeBytes?: number } = {},
 ): Promise<Sandbox> {
   const { name } = sandbox.metadata
   const { execution, pausedIn: previous } = sandbox.status
-  await ensureSnapshotRecord(context, sandbox, snapshot)
+  const { reason } = known
+  await ensureSnapshotRecord(context, sandbox, snapshot, known.sizeBytes)
   const paused = await context.records.setStatus('Sandbox', name, ({ status }) => ({
     ...settledStatus(status),
     state: 'paused',
     pausedIn: snapshot,
     ...(reason === undefined ? {} : { reason }),
   }))
-  if (execution !== undefined) await endRun(context, execution)
-  if (previous !== undefined && previous !== snapshot) await dropSnapshot(context, previous)
+  if (execution !== undefined) context.operations.afterwards(endRun(context, execution))
+  if (previous !== undefined && previous !== snapshot)
+    context.operations.afterwards(
+      dropSnapshot(context, previous).catch((error) =>
+        context.log('warn', 'snapshot.drop.failed', { snapshot: previous, error: IceboxError.from(error).message }),
+      ),
+    )
   return paused
 }
 
-async function ensureSnapshotRecord(context: Context, sandbox: Sandbox, id: string): Promise<void> {
+async function ensureSnapshotRecord(
+  context: Context,
+  sandbox: Sandbox,
+  id: string,
+  knownBytes: number | undefined,
+): Promise<void> {
   if ((await context.records.find('Snapshot', id)) !== undefined) return
-  const info = (await context.node.listSnapshots(within(context, DEADLINES.call))).find((each) => each.id === id)
+  const sizeBytes = knownBytes ?? (await bytesOf(context, id))
   const { spec, status } = sandbox
   if (status.imageName === undefined || status.execution === undefined)
     throw new IceboxError('Internal', `sandbox ${sandbox.metadata.name} has no image`)
@@ -110,6 +126,11 @@ async function ensureSnapshotRecord(context: Context, sandbox: Sandbox, id: stri
       purpose: 'pause',
       ...(status.lastSnapshot === undefined ? {} : { parent: status.lastSnapshot }),
     },
-    status: { state: 'ready', lastTransitionAt: now(), ...(info === undefined ? {} : { sizeBytes: info.sizeBytes }) },
+    status: { state: 'ready', lastTransitionAt: now(), ...(sizeBytes === undefined ? {} : { sizeBytes }) },
   })
+}
+
+async function bytesOf(context: Context, snapshot: string): Promise<number | undefined> {
+  const all = await context.node.listSnapshots(within(context, DEADLINES.call))
+  return all.find(({ id }) => id === snapshot)?.sizeBytes
 }

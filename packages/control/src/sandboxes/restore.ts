@@ -89,6 +89,8 @@ export async function finishRestore(context: Context, sandbox: Sandbox): Promise
   const { verb, snapshot: snapshotId } = operation
   try {
     const snapshot = await context.records.get('Snapshot', snapshotId)
+    // The pause was answered before its machine was gone, and there may not be memory for both.
+    if (verb === 'resume' && previous !== undefined) await endRun(context, previous)
     const run = await restoreRun(context, sandbox, execution, snapshot)
     const running = await context.records
       .setStatus('Sandbox', name, ({ status }) => ({
@@ -104,7 +106,7 @@ export async function finishRestore(context: Context, sandbox: Sandbox): Promise
         await endRun(context, execution)
         throw error
       })
-    if (previous !== undefined && previous !== execution) await endRun(context, previous)
+    if (verb === 'rollback' && previous !== undefined) await endRun(context, previous)
     context.log('info', `sandbox.${verb === 'rollback' ? 'rolledBack' : 'resumed'}`, {
       sandbox: name,
       execution,
