@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import { mkdir, mkdtemp, readFile, realpath, rm } from 'node:fs/promises'
 import { basename, join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { openIcebox } from '@icebox/cli'
 import type { MachineSpec } from '@icebox/model'
 import { BASE_IMAGE, ensureRuntime, stepReport } from '@icebox/node'
@@ -39,6 +40,8 @@ export interface Stage {
   snapshot(id: string, kind: 'memory' | 'filesystem'): Promise<FloorSnapshot>
   /** Runs that exist now. */
   executions(): string[]
+  /** Resolves when no run exists: a pause is answered before the last of its machine is gone. */
+  ended(): Promise<void>
   /** The control group of a run of ours. */
   cgroupOf(execution: string): ReturnType<CgroupTree['find']>
   floor: FloorHost
@@ -113,6 +116,9 @@ export class Lab {
       ...{ icebox, machine, snapshot, floor, template: TEMPLATE },
       templateSnapshot: await snapshot(snapshotId, 'memory'),
       slots: (count) => server.node.prepareSlots(machine, count, signal),
+      ended: async () => {
+        while (server.node.machines().length > 0) await sleep(5, undefined, { signal })
+      },
       executions: () => server.node.machines().map(({ execution }) => execution),
       cgroupOf: (execution) => groups.find(execution),
       logged: async (event) => {

@@ -1,11 +1,11 @@
-import { randomBytes } from 'node:crypto'
+import { randomBytes, randomInt } from 'node:crypto'
 import { constants } from 'node:fs'
 import { link, mkdir, open, readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Hello, MachineSpec } from '@icebox/model'
 import { mkfifo } from '@icebox/snapshot'
-import type { Cgroup, CgroupTree } from '../../packages/node/src/cgroup/cgroup.ts'
-import { memoryLimit, PIDS } from '../../packages/node/src/driver/gvisor/limits.ts'
+import { type Cgroup, type CgroupTree, parseCores } from '../../packages/node/src/cgroup/cgroup.ts'
+import { guestCores, guestMemory, memoryLimit, PIDS } from '../../packages/node/src/driver/gvisor/limits.ts'
 import { AGENT_NAME, type OciSpec, placed } from '../../packages/node/src/driver/gvisor/spec.ts'
 import { attachLink } from '../../packages/node/src/link/attach.ts'
 import type { GuestLink } from '../../packages/node/src/link/link.ts'
@@ -68,10 +68,15 @@ export class FloorContainer {
     const spec = placed(plan.oci, { image: plan.image, agent, network: at('network'), cgroup: this.cgroup.path })
     const { size } = plan.machine
     const cores = await this.#host.cgroups.hostCores()
-    const [input, output] = await Promise.all([
+    const all = parseCores(cores)
+    const start = randomInt(all.length)
+    const told = [...all.slice(start), ...all.slice(0, start)].slice(0, guestCores(size, all.length)).join(',')
+    const limits = { cpu: size.cpu, memoryBytes: guestMemory(size), pids: PIDS, cores: told }
+    const [input, output, cgroup] = await Promise.all([
       open(at('in'), constants.O_RDWR),
       open(at('out'), constants.O_RDWR),
-      this.#host.cgroups.make(this.id, { cpu: size.cpu, memoryBytes: memoryLimit(size), pids: PIDS, cores }),
+      // What the group allows at this moment is what the guest is told it has.
+      this.#host.cgroups.make(this.id, limits),
       createNetwork(at('network')),
       mkdir(join(this.#bundle, 'rootfs')),
       writeFile(join(this.#bundle, 'config.json'), JSON.stringify(spec)),
@@ -84,6 +89,7 @@ export class FloorContainer {
     } finally {
       await Promise.all([input.close(), output.close()])
     }
+    await cgroup.limit({ memoryBytes: memoryLimit(size), cores })
   }
 
   start(signal: AbortSignal): Promise<void> {

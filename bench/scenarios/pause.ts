@@ -31,7 +31,7 @@ async function pauseByHand(container: FloorContainer, directory: string, signal:
 
 export const pause: Scenario = {
   name: 'pause',
-  summary: 'a running sandbox until its state is durable and the machine is free',
+  summary: 'a running sandbox until its state is durable',
   async run(lab, effort, signal) {
     const stage = await lab.stage()
     const results: Result[] = []

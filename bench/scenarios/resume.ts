@@ -18,6 +18,7 @@ export const resume: Scenario = {
             floor: async () => [await restoreAnswered(stage, taken, 'memory', 1, signal)],
             ours: async () => {
               await sandbox.pause()
+              await stage.ended()
               return [
                 await timed(async () => {
                   await sandbox.resume()
