@@ -40,8 +40,10 @@ interface ErofsInode {
 }
 
 /** An extended attribute and the file it belongs to: an absolute path, which need not be UTF-8. */
-export interface FileAttribute extends Xattr {
+export interface FileAttribute {
   path: Buffer
+  name: string
+  value: Buffer
 }
 
 const invalid = (what: string): IceboxError => new IceboxError('ImageInvalid', `the EROFS file is not valid: ${what}`)

@@ -26,7 +26,7 @@ export async function openSource(
     case 'tar':
       return openTar(reference.file)
     case 'directory': {
-      const found = await find(reference.path)
+      const found = await findFile(reference.path)
       if (!found.isDirectory()) throw new IceboxError('InvalidArgument', `${reference.path} is not a directory`)
       return { config: PLAIN_CONFIG, parts: [localPart(0, { do: 'directory', path: reference.path })] }
     }
@@ -39,13 +39,14 @@ export async function openSource(
 }
 
 async function openTar(file: string): Promise<ImageSource> {
-  const found = await find(file)
+  const found = await findFile(file)
   if (!found.isFile()) throw new IceboxError('InvalidArgument', `${file} is not a file`)
   const origin = [file, found.dev, found.ino, found.size, found.mtimeMs].join(' ')
   return { origin, config: PLAIN_CONFIG, parts: [localPart(found.size, { do: 'archive', file, length: found.size })] }
 }
 
-async function find(path: string) {
+/** What is at the path. Throws `NotFound`. */
+export async function findFile(path: string) {
   return stat(path).catch((cause: unknown) => {
     throw new IceboxError('NotFound', `${path} cannot be read`, { cause, details: { path } })
   })

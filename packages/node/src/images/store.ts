@@ -7,7 +7,7 @@ import { hexOf } from './digest.ts'
 import { renameDurably, syncFile, writeDurably } from './durable.ts'
 import { checkErofs, type FileAttribute, readAttributes } from './erofs-read.ts'
 import { makeExt4 } from './ext4-output.ts'
-import { openSource } from './open.ts'
+import { findFile, openSource } from './open.ts'
 import {
   EROFS_NAME,
   type ImageRecord,
@@ -62,7 +62,7 @@ export interface ImageStore {
   ): Promise<{ sizeBytes: number; digest: string }>
   /**
    * Takes in a copy of an EROFS file that another node made of the image. That its content is what the digest stands for
-   * cannot be told from the file: whoever trusts the file must have checked it. Throws `ImageInvalid`, `NoSpace`.
+   * cannot be told from the file: whoever trusts the file must have checked it. Throws `NotFound`, `ImageInvalid`, `NoSpace`.
    */
   importErofs(file: string, image: NodeImage, signal: AbortSignal): Promise<NodeImage>
   /** Removing what is not there succeeds. */
@@ -160,7 +160,8 @@ class DirectoryImageStore implements ImageStore {
     const make = () =>
       this.#inScratch(async (directory) => {
         const copy = join(directory, EROFS_NAME)
-        requireSpace(directory, (await stat(file)).size, 'the image')
+        const { size } = await findFile(file)
+        requireSpace(directory, size, 'the image')
         await copyFile(file, copy, constants.COPYFILE_FICLONE)
         signal.throwIfAborted()
         checkErofs(copy)

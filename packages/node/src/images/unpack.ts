@@ -57,7 +57,8 @@ export class Unpacker {
   #exited: IceboxError | undefined
 
   constructor(options: UnpackerOptions) {
-    this.#worker = new Worker(new URL('./unpack-worker.ts', import.meta.url), { workerData: options })
+    // However this process was started, the thread starts as a program file.
+    this.#worker = new Worker(new URL('./unpack-worker.ts', import.meta.url), { workerData: options, execArgv: [] })
     this.#worker.on('error', (error) => {
       this.#exited = IceboxError.from(error)
     })
