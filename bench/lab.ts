@@ -45,8 +45,8 @@ export interface Stage {
   /** The control group of a run of ours. */
   cgroupOf(execution: string): ReturnType<CgroupTree['find']>
   floor: FloorHost
-  /** Lines of the server's log with this event, oldest first. */
-  logged(event: string): Promise<Record<string, unknown>[]>
+  /** The last `count` lines of the server's log with this event, oldest first; waits until there are so many. */
+  logged(event: string, count: number): Promise<Record<string, unknown>[]>
 }
 
 /** Where everything is measured: a scratch directory on disk and, for those who ask for it, a stage. */
@@ -121,13 +121,14 @@ export class Lab {
       },
       executions: () => server.node.machines().map(({ execution }) => execution),
       cgroupOf: (execution) => groups.find(execution),
-      logged: async (event) => {
-        const text = await readFile(join(data, 'server.log'), 'utf8')
-        const lines: Record<string, unknown>[] = text
-          .split('\n')
-          .filter(Boolean)
-          .map((line) => JSON.parse(line))
-        return lines.filter((line) => line.event === event)
+      logged: async (event, count) => {
+        for (;;) {
+          const lines = (await readFile(join(data, 'server.log'), 'utf8')).split('\n').slice(0, -1)
+          const found: Record<string, unknown>[] = lines.map((line) => JSON.parse(line))
+          const wanted = found.filter((line) => line.event === event)
+          if (wanted.length >= count) return wanted.slice(-count)
+          await sleep(5, undefined, { signal })
+        }
       },
     }
   }

@@ -43,7 +43,8 @@ const commands: Record<string, (args: string[]) => Promise<number>> = {
   },
   check: () => runTasks(CHECKS, signal),
   async bench(args) {
-    await setUp(...runtimeSteps(), baseImageStep)
+    // What it prints may be JSON.
+    await runSteps([...runtimeSteps(), baseImageStep], stepReport(process.stderr), signal)
     return await program('packages/cli/src/main.ts', ['bench', ...args])
   },
 }
