@@ -88,6 +88,9 @@ export class Lab {
     const report = stepReport(process.stderr)
     const programs = await ensureRuntime(report, signal)
     const data = join(this.directory, 'data')
+    await mkdir(data)
+    const run = runDirectoryOf(await realpath(data))
+    this.#undo.push(() => rm(run, { recursive: true, force: true }))
     const server = await openIcebox(
       { dataDirectory: data, listen: { host: '127.0.0.1', port: 0 }, report, slots: 0, onShutdown: () => {} },
       signal,
@@ -111,7 +114,7 @@ export class Lab {
       }
       return { directory, plan }
     }
-    const groups = await CgroupTree.open(join('/icebox', basename(runDirectoryOf(await realpath(data)))))
+    const groups = await CgroupTree.open(join('/icebox', basename(run)))
     return {
       ...{ icebox, machine, snapshot, floor, template: TEMPLATE },
       templateSnapshot: await snapshot(snapshotId, 'memory'),

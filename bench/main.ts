@@ -78,6 +78,7 @@ for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
 try {
   process.exitCode = await main(interrupted.signal)
 } catch (thrown) {
-  console.error(`bench: ${thrown instanceof Error ? thrown.message : thrown}`)
+  const why: unknown = interrupted.signal.aborted ? interrupted.signal.reason : thrown
+  console.error(`bench: ${why instanceof Error ? why.message : why}`)
   process.exitCode = 1
 }
