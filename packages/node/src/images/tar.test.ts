@@ -103,6 +103,14 @@ test('an archive that ends early is refused wherever it ends', () => {
   )
 })
 
+test('with a digest that vouches for it, an archive may lack what comes after its last content', () => {
+  const whole = Buffer.concat([header('0', 'a', 3), Buffer.from('abc'), Buffer.alloc(509), header('5', 'b'), END])
+  for (const length of [515, 700, 1024, 1536])
+    assert.equal(read([whole.subarray(0, length)], false).length, length < 1536 ? 1 : 2, `${length}`)
+  for (const length of [300, 512, 514, 1030, 1600])
+    assert.throws(() => read([whole.subarray(0, length)], false), /truncated/)
+})
+
 test('damaged archives are refused or read, never anything else', () => {
   const whole = archive('pax')
   fc.assert(

@@ -91,6 +91,8 @@ test('a whiteout does not remove what its own layer brings', () => {
   assert.deepEqual(build([entry('a')], [entry('a'), entry('.wh.a')]).paths, ['/a'])
   assert.deepEqual(build([], [entry('.wh.never')]).paths, [])
   assert.deepEqual(build([entry('a')], [entry('.wh..wh.plnk')]).paths, ['/a'])
+  assert.deepEqual(build([entry('d/x')], [entry('d'), entry('d/.wh.x'), entry('d/.wh..wh..opq')]).paths, ['/d'])
+  assert.deepEqual(build([entry('a')], [entry('none/.wh.x'), entry('none/.wh..wh..opq')]).paths, ['/a'])
 })
 
 test('files become directories and the reverse', () => {

@@ -82,7 +82,7 @@ export class Tree implements EntrySink {
       if (entry.kind !== 'directory') throw invalid(entry.path, `is the root but is a ${entry.kind}`)
       this.root.attributes = attributesOf(entry)
     } else if (this.#whiteouts && last.startsWith('.wh.')) this.#whiteout(names, last, entry)
-    else this.#place(this.#descend(names, entry.path, true), last, entry)
+    else this.#place(this.#make(names, entry.path), last, entry)
   }
 
   write(chunk: Uint8Array): void {
@@ -153,7 +153,9 @@ export class Tree implements EntrySink {
     if (!opaque && marker.startsWith('.wh..wh.')) return
     const name = marker.slice('.wh.'.length)
     if (name === '' || name === '.' || name === '..') throw invalid(entry.path, 'removes no name')
-    const directory = this.#descend(names, entry.path, true)
+    const directory = this.#descend(names, entry.path, undefined)
+    // Tools remove what was in a directory even where its own layer puts a file in its place.
+    if (directory === undefined) return
     if (opaque) {
       for (const [child, node] of [...directory.children]) this.#hide(directory, child, node)
       directory.layer = this.#layer
@@ -177,7 +179,7 @@ export class Tree implements EntrySink {
   #find(entry: Entry): Leaf {
     const names = split(entry.target)
     const last = names.pop()
-    const leaf = last === undefined ? undefined : this.#descend(names, entry.path, false).children.get(last)
+    const leaf = last === undefined ? undefined : this.#descend(names, entry.path, undefined)?.children.get(last)
     if (leaf?.kind === 'leaf') return leaf
     throw invalid(
       entry.path,
@@ -185,14 +187,24 @@ export class Tree implements EntrySink {
     )
   }
 
+  /** The directory of a path, made where it is missing. */
+  #make(names: ByteString[], entry: ByteString): Directory {
+    const directory = this.#descend(names, entry, (here, name) => this.#makeDirectory(here, name, IMPLIED))
+    if (directory === undefined) throw invalid(entry, 'goes through a file as if it were a directory')
+    return directory
+  }
+
   /**
-   * The directory a path leads to, as the image itself would see it. Symbolic links are followed within the image, but not
-   * upwards out of it, not to what does not exist, and not from the root when the same layer brought them: no honest
-   * archive has those, and each is a known attack.
+   * The directory a path leads to, as the image itself would see it; undefined when it is missing and not to be made, or is
+   * a file. Symbolic links are followed within the image, but not upwards out of it, not to what does not exist, and not
+   * from the root when the same layer brought them: no honest archive has those, and each is a known attack.
    */
-  #descend(names: ByteString[], entry: ByteString, make: boolean): Directory {
+  #descend(
+    names: ByteString[],
+    entry: ByteString,
+    make: ((here: Directory, name: ByteString) => Directory) | undefined,
+  ): Directory | undefined {
     const trail = [this.root]
-    // Names of the path itself may be made; names that a link brought in may not.
     const queue = names.map((name) => ({ name, linked: false }))
     let followed = 0
     for (let step = queue.shift(); step !== undefined; step = queue.shift()) {
@@ -205,10 +217,7 @@ export class Tree implements EntrySink {
       }
       const child = here.children.get(step.name)
       if (child?.kind === 'directory') trail.push(child)
-      else if (child === undefined) {
-        if (!make || step.linked) throw invalid(entry, 'goes through a directory that the image does not have')
-        trail.push(this.#makeDirectory(here, step.name, IMPLIED))
-      } else if (child.inode.kind === 'symlink') {
+      else if (child?.inode.kind === 'symlink') {
         if (++followed > MAX_LINKS_FOLLOWED) throw invalid(entry, 'goes through too many symbolic links')
         const { target } = child.inode
         if (target.startsWith('/')) {
@@ -221,9 +230,11 @@ export class Tree implements EntrySink {
         }
         const linked = target.split('/').filter((name) => name !== '' && name !== '.')
         queue.unshift(...linked.map((name) => ({ name, linked: true })))
-      } else throw invalid(entry, 'goes through a file as if it were a directory')
+      } else if (step.linked) throw invalid(entry, 'goes through a symbolic link to no directory of the image')
+      else if (child !== undefined || make === undefined) return undefined
+      else trail.push(make(here, step.name))
     }
-    return trail.at(-1) ?? this.root
+    return trail.at(-1)
   }
 }
 
@@ -231,7 +242,9 @@ export class Tree implements EntrySink {
 const IMPLIED: Attributes = { mode: 0o755, uid: 0, gid: 0, mtime: EPOCH, xattrs: [] }
 
 function attributesOf(entry: Entry): Attributes {
-  const { mode, uid, gid, mtime, xattrs } = entry
+  const { uid, gid, mtime, xattrs } = entry
+  // Linux knows no other for them, whatever an archive says.
+  const mode = entry.kind === 'symlink' ? 0o777 : entry.mode
   for (const id of [uid, gid])
     if (!Number.isInteger(id) || id < 0 || id > MAX_ID) throw invalid(entry.path, `belongs to the impossible id ${id}`)
   return { mode, uid, gid, mtime, xattrs }
