@@ -20,13 +20,11 @@ const DEADLINE_MS = 300_000
 describe('adoption', { timeout: DEADLINE_MS }, () => {
   let installation: GvisorInstallation
   let spec: MachineSpec
-  let image: string
   const signal = AbortSignal.timeout(DEADLINE_MS)
 
   before(async () => {
-    const { digest, path } = await testImage(signal)
+    const { digest } = await testImage(signal)
     spec = { imageDigest: digest, size: SIZE }
-    image = path(digest)
     installation = await GvisorInstallation.make(signal)
     await installation.driver.adopt(signal)
   })
@@ -125,7 +123,7 @@ describe('adoption', { timeout: DEADLINE_MS }, () => {
 
   /** Runs a server until it has said so many lines, and some more milliseconds, and kills it. */
   async function killServer(work: string, lines: number, milliseconds: number): Promise<string[]> {
-    const { dataDirectory, runDirectory, programs } = installation
+    const { dataDirectory, runDirectory, programs, image } = installation
     const server = spawn(
       process.execPath,
       [

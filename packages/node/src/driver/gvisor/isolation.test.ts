@@ -32,10 +32,10 @@ describe('isolation: what a hostile sandbox can reach', { timeout: DEADLINE_MS }
   const signal = AbortSignal.timeout(DEADLINE_MS)
 
   before(async () => {
-    const { digest, path } = await testImage(signal)
+    const { digest } = await testImage(signal)
     spec = { imageDigest: digest, size: SIZE }
-    image = path(digest)
     installation = await GvisorInstallation.make(signal)
+    image = installation.image
     await installation.driver.adopt(signal)
     neighbour = await boot()
     // The one that is tried came from a slot and a snapshot, as most do.

@@ -13,6 +13,7 @@ import { withLock } from '../../setup/lock.ts'
 import { ensureRunsc } from '../../setup/runsc.ts'
 import type { Installation } from '../conformance.ts'
 import type { Driver, Machine } from '../driver.ts'
+import { linkOrCopy } from './agent.ts'
 import { type GvisorConfig, gvisorDriver } from './gvisor.ts'
 import { findProcesses, killProcess } from './process.ts'
 import { type MachineRecord, readRecord } from './record.ts'
@@ -36,26 +37,28 @@ export async function testImage(signal: AbortSignal): Promise<{ digest: string; 
 
 /** For tests. A driver with directories of its own, and a look at everything it may leave on the host. */
 export class GvisorInstallation implements Installation {
-  readonly #config: Omit<GvisorConfig, 'dataDirectory' | 'runDirectory'>
+  readonly programs: Pick<GvisorConfig, 'runsc' | 'guest'>
   readonly #runDirectories: string[] = []
   readonly #drivers: Driver[] = []
   readonly #dataDirectories: string[] = []
   dataDirectory = ''
   driver: Driver
 
-  private constructor(config: Omit<GvisorConfig, 'dataDirectory' | 'runDirectory'>, dataDirectory: string) {
-    this.#config = config
+  private constructor(programs: Pick<GvisorConfig, 'runsc' | 'guest'>, dataDirectory: string) {
+    this.programs = programs
     this.driver = this.#open(dataDirectory)
   }
 
   static async make(signal: AbortSignal): Promise<GvisorInstallation> {
     const [runsc, guest, image] = await Promise.all([ensureRunsc(signal), ensureGuest(signal), testImage(signal)])
     const directory = await mkdtemp(join(tmpdir(), 'icebox-driver-'))
-    return new GvisorInstallation({ runsc, guest, imagePath: image.path }, directory)
+    await linkOrCopy(image.path(image.digest), join(directory, 'image'))
+    return new GvisorInstallation({ runsc, guest }, directory)
   }
 
-  get programs(): { runsc: string; guest: string } {
-    return { runsc: this.#config.runsc, guest: this.#config.guest }
+  /** Moves with the data directory. */
+  get image(): string {
+    return join(this.dataDirectory, 'image')
   }
 
   get runDirectory(): string {
@@ -71,7 +74,8 @@ export class GvisorInstallation implements Installation {
 
   restart(): Driver {
     const { dataDirectory, runDirectory } = this
-    this.driver = gvisorDriver({ ...this.#config, dataDirectory, runDirectory })
+    const { image } = this
+    this.driver = gvisorDriver({ ...this.programs, dataDirectory, runDirectory, imagePath: () => image })
     this.#drivers.push(this.driver)
     return this.driver
   }
