@@ -8,7 +8,7 @@ export {
   runDirectoryOf,
 } from './data-directory.ts'
 export { gate } from './gate.ts'
-export { getXattrs, mkfifo, mknod, setXattr, tryLock } from './linux/libc.ts'
+export { getXattrs, mkfifo, setXattr, tryLock } from './linux/libc.ts'
 export { createNetworkNamespace, unmount } from './linux/namespace.ts'
 export type { DriverFacts, Manifest } from './manifest.ts'
 export {

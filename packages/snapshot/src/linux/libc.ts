@@ -5,7 +5,6 @@ const libc = koffi.load('libc.so.6')
 const mkfifoCall = libc.func('int mkfifo(const char *path, uint32_t mode)')
 const flockCall = libc.func('int flock(int fd, int operation)')
 // Paths that may hold any bytes are passed as such, with a NUL at the end.
-const mknodCall = libc.func('int mknod(const uint8_t *path, uint32_t mode, uint64_t dev)')
 const lsetxattrCall = libc.func(
   'int lsetxattr(const uint8_t *path, const char *name, const uint8_t *value, size_t size, int flags)',
 )
@@ -39,13 +38,6 @@ export function tryLock(fd: number): boolean {
 
 const terminated = (path: Uint8Array): Buffer => Buffer.concat([path, new Uint8Array(1)])
 const readable = (path: Uint8Array): string => Buffer.from(path).toString()
-
-/** Makes a device node or FIFO. `mode` has the S_IF bits. Throws an Error with `code`. */
-export function mknod(path: Uint8Array, mode: number, major: number, minor: number): void {
-  const high = BigInt.asUintN(64, ((BigInt(major) & 0xfffff000n) << 32n) | ((BigInt(minor) & 0xffffff00n) << 12n))
-  const low = BigInt(((major & 0xfff) << 8) | (minor & 0xff))
-  if (mknodCall(terminated(path), mode, high | low) !== 0) throw failure('mknod', readable(path))
-}
 
 /** Sets an extended attribute of the file itself, also of a symbolic link. Throws an Error with `code`. */
 export function setXattr(path: Uint8Array, name: string, value: Uint8Array): void {
