@@ -1,7 +1,8 @@
 export { cacheDirectory } from './cache.ts'
 export { missingControllers } from './cgroup/layout.ts'
 export { type CgroupMounts, cgroupMounts } from './cgroup/mounts.ts'
-export { type GvisorConfig, gvisorDriver } from './driver/gvisor/gvisor.ts'
+export { gvisorDriver } from './driver/gvisor/gvisor.ts'
+export type { GvisorConfig } from './driver/gvisor/host.ts'
 export { type PulledExt4, pullToExt4 } from './images/pull-ext4.ts'
 export { defaultFileName } from './images/reference.ts'
 export { type ImageStore, openImageStore } from './images/store.ts'
@@ -9,7 +10,7 @@ export { openLocalNode } from './local-node.ts'
 export { BASE_IMAGE, baseImageStep } from './setup/base-image.ts'
 export { firstLine } from './setup/command.ts'
 export { GO_TOOLCHAIN, presentGo } from './setup/go.ts'
-export { ensureGuest, type GuestBuild, guestBuild } from './setup/guest.ts'
+export { ensureGuest, guestBuild } from './setup/guest.ts'
 export {
   locate,
   packagesStep,
@@ -17,8 +18,8 @@ export {
   RUNTIME_REQUIREMENTS,
   TEST_REQUIREMENTS,
 } from './setup/packages.ts'
-export { type Output, stepReport } from './setup/report.ts'
-export { ensureRunsc, type RunscBuild, runscBuild } from './setup/runsc.ts'
+export { stepReport } from './setup/report.ts'
+export { ensureRunsc, runscBuild } from './setup/runsc.ts'
 export { ensureRuntime, runtimeSteps } from './setup/runtime.ts'
 export { RUST_MINIMUM, rustStep, usableRust } from './setup/rust.ts'
 export { type Report, runSteps, type Step, type StepEvent } from './setup/step.ts'
