@@ -3,9 +3,10 @@ import { basename, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { MachineExit } from '@icebox/model'
 import { removeNetwork } from '../../network/namespace.ts'
-import { Container, destroyContainer, type Host } from './container.ts'
+import { Container, destroyContainer } from './container.ts'
+import type { Host } from './host.ts'
 import { lastWords } from './log.ts'
-import { findProcesses, isAlive, killProcess, type ListedProcess, readBootId } from './process.ts'
+import { findProcesses, isAlive, killProcess, type ListedProcess } from './process.ts'
 import { type MachineRecord, readRecord } from './record.ts'
 
 /** How long a command that the last server left under way may take to end by itself. */
@@ -15,13 +16,6 @@ const HELPER_MS = 10_000
 export interface Adopted {
   container: Container
   record: MachineRecord
-}
-
-interface Places {
-  /** Run directories of machines, by execution. */
-  machines: string
-  /** Run directories of slots. */
-  slots: string
 }
 
 const list = (directory: string) => readdir(directory).catch(() => [])
@@ -52,11 +46,10 @@ async function survivor(
   host: Host,
   record: MachineRecord,
   directory: string,
-  bootId: string,
 ): Promise<Container | MachineExit | undefined> {
   const { execution, operation, process, container } = record
   if (!process || (operation && operation !== 'freeze')) return undefined
-  if (record.bootId !== bootId)
+  if (record.bootId !== host.bootId)
     return { execution, reason: 'HostRestarted', message: 'the host was restarted while it ran' }
   if (await isAlive(process)) return new Container(host, container, directory, process)
   const killed = (await host.cgroups.find(container).oomKills()) > 0
@@ -76,57 +69,51 @@ async function removeRunDirectory(directory: string): Promise<void> {
   await rm(directory, { recursive: true, force: true })
 }
 
-async function removeProcesses(processes: ListedProcess[] = []): Promise<void> {
-  for (const { identity } of processes) await killProcess(identity)
-}
-
 /**
  * Finds the machines that outlived the last server and removes everything else that bears our mark: what was half made, what
  * died, what belongs to nobody. It may be interrupted anywhere and run again.
  */
 export async function adoptMachines(
   host: Host,
-  places: Places,
   signal: AbortSignal,
 ): Promise<{ adopted: Adopted[]; lost: MachineExit[] }> {
   const processes = await processesByContainer(host)
-  const bootId = await readBootId()
   const adopted: Adopted[] = []
   const lost: MachineExit[] = []
   const kept = new Set<string>()
+  const removed = async (id: string, directory?: string) => {
+    for (const { identity } of processes.get(id) ?? []) await killProcess(identity)
+    // What cannot be removed now, such as a process that waits for a dead disk, must not keep the others from being adopted.
+    await destroyContainer(host, id, directory).catch(() => {})
+  }
 
-  for (const name of await list(places.machines)) {
-    const directory = join(places.machines, name)
+  for (const name of await list(host.machines)) {
+    const directory = join(host.machines, name)
     const record = await readRecord(directory)
-    const sandbox = record && (await survivor(host, record, directory, bootId))
+    const sandbox = record && (await survivor(host, record, directory))
     if (record && sandbox instanceof Container) {
-      await settleHelpers(processes.get(record.container) ?? [], signal)
-      // Stopped on purpose or not: only a guest that runs can answer.
-      if ((await sandbox.status()) === 'paused') await sandbox.resume(signal)
-      adopted.push({ container: sandbox, record })
-      kept.add(record.container)
-      continue
-    }
-    if (sandbox && 'reason' in sandbox) lost.push(sandbox)
-    if (record) {
-      await removeProcesses(processes.get(record.container))
-      await destroyContainer(host, record.container, directory)
-    } else await removeRunDirectory(directory)
+      try {
+        await settleHelpers(processes.get(record.container) ?? [], signal)
+        // Stopped on purpose or not: only a guest that runs can answer.
+        if ((await sandbox.status()) === 'paused') await sandbox.resume(signal)
+        adopted.push({ container: sandbox, record })
+        kept.add(record.container)
+        continue
+      } catch (thrown) {
+        signal.throwIfAborted()
+        lost.push({ execution: record.execution, reason: 'Crashed', message: `it cannot be taken over: ${thrown}` })
+      }
+    } else if (sandbox && 'reason' in sandbox) lost.push(sandbox)
+    if (record) await removed(record.container, directory)
+    else await removeRunDirectory(directory)
   }
-  for (const name of await list(places.slots)) {
-    await removeProcesses(processes.get(name))
-    await destroyContainer(host, name, join(places.slots, name))
-  }
+  for (const name of await list(host.slots)) await removed(name, join(host.slots, name))
   const strays = new Set([
     ...processes.keys(),
     ...(await list(host.roots)),
     ...(await list(host.bundles)),
     ...(await host.cgroups.list()),
   ])
-  for (const id of strays) {
-    if (kept.has(id)) continue
-    await removeProcesses(processes.get(id))
-    await destroyContainer(host, id)
-  }
+  for (const id of strays) if (!kept.has(id)) await removed(id)
   return { adopted, lost }
 }
