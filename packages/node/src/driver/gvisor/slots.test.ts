@@ -1,0 +1,93 @@
+import assert from 'node:assert/strict'
+import { mkdtemp, readdir } from 'node:fs/promises'
+import { join } from 'node:path'
+import { after, before, describe, test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { type MachineSpec, newExecutionId } from '@icebox/model'
+import { hello, SIZE, say } from '../conformance.ts'
+import type { Machine } from '../driver.ts'
+import { findProcesses, killProcess } from './process.ts'
+import { GvisorInstallation, testImage } from './testing.ts'
+
+const DEADLINE_MS = 240_000
+
+describe('slots', { timeout: DEADLINE_MS }, () => {
+  let installation: GvisorInstallation
+  let spec: MachineSpec
+  let saved: { directory: string; kind: 'memory' }
+  const signal = AbortSignal.timeout(DEADLINE_MS)
+
+  before(async () => {
+    spec = { imageDigest: (await testImage(signal)).digest, size: SIZE }
+    installation = await GvisorInstallation.make(signal)
+    await installation.driver.adopt(signal)
+    const source = await installation.driver.boot(newExecutionId(), spec, signal)
+    await source.link.hello(hello(source.execution), signal)
+    saved = { directory: await mkdtemp(join(installation.dataDirectory, 'saved-')), kind: 'memory' }
+    await source.link.quiesce(signal)
+    await source.freeze(signal)
+    await source.save(saved.directory, 'memory', signal)
+    await source.kill(signal)
+  })
+  after(() => installation?.remove())
+
+  const slots = () => readdir(join(installation.runDirectory, 'slots'))
+  const restore = async () => {
+    const machine = await installation.driver.restore(newExecutionId(), saved, spec, signal)
+    await machine.link.hello(hello(machine.execution), signal)
+    return machine
+  }
+  const usesSlot = async (machine: Machine) => (await installation.record(machine)).container !== machine.execution
+
+  test('there are as many as were asked for, and again after some were used', async () => {
+    await installation.driver.prepare(spec, 2, signal)
+    assert.equal((await slots()).length, 2)
+    let most = 0
+    let done = false
+    const watching = (async () => {
+      while (!done) {
+        most = Math.max(most, (await slots()).length)
+        await sleep(5)
+      }
+    })()
+    const machines = await Promise.all([restore(), restore(), restore()])
+    await installation.driver.prepare(spec, 2, signal)
+    done = true
+    await watching
+    assert.equal(most, 2)
+    assert.equal((await slots()).length, 2)
+    assert.equal((await Promise.all(machines.map(usesSlot))).filter(Boolean).length, 2)
+    for (const machine of machines) assert.equal(await say(machine, 'echo on', signal), 'on')
+    await Promise.all(machines.map((machine) => machine.kill(signal)))
+  })
+
+  test('a slot serves machines of its own spec only', async () => {
+    const other = { ...spec, size: { ...SIZE, memoryMiB: SIZE.memoryMiB + 64 } }
+    const machine = await installation.driver.boot(newExecutionId(), other, signal)
+    assert.equal(await usesSlot(machine), false)
+    await machine.kill(signal)
+    const same = await installation.driver.boot(newExecutionId(), spec, signal)
+    assert.equal(await usesSlot(same), true)
+    await same.kill(signal)
+  })
+
+  test('a slot that died meanwhile is passed over', async () => {
+    await installation.driver.prepare(spec, 1, signal)
+    const [id] = await slots()
+    for (const { identity } of await findProcesses(`--root=${join(installation.runDirectory, 'runsc', id ?? '')}`))
+      await killProcess(identity)
+    const machine = await restore()
+    assert.notEqual((await installation.record(machine)).container, id)
+    assert.equal(await say(machine, 'echo on', signal), 'on')
+    await machine.kill(signal)
+  })
+
+  test('they end with the driver, and at once when none are wanted', async () => {
+    await installation.driver.prepare(spec, 2, signal)
+    await installation.driver.prepare(spec, 0, signal)
+    assert.deepEqual(await slots(), [])
+    await installation.driver.prepare(spec, 1, signal)
+    await installation.driver.close()
+    assert.deepEqual(await installation.traces(), [])
+  })
+})
