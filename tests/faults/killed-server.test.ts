@@ -3,7 +3,7 @@ import { spawn } from 'node:child_process'
 import { mkdtemp, readdir, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { after, before, suite, test } from 'node:test'
+import { after, before, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Control } from '@icebox/control'
 import { isError, type Sandbox } from '@icebox/model'
@@ -146,44 +146,42 @@ async function checkInvariants(parts: Parts, verb: Verb, subject: string | undef
   }
 }
 
-suite('a server killed at any step of a verb loses and doubles nothing', () => {
-  for (const verb of VERBS) {
-    test(verb, async (context) => {
-      for (let step = 1; ; step += 1) {
-        assert.ok(step < MOST_STEPS)
-        const { sandbox, completed, said } = await crash(verb, step)
-        const parts = await openParts(directory)
-        try {
-          await checkInvariants(parts, verb, sandbox)
-        } catch (error) {
-          throw new Error(`after ${said || 'no crash'}: ${error instanceof Error ? error.message : error}`, {
-            cause: error,
-          })
-        } finally {
-          await deleteAll(parts)
-          await parts.close()
-        }
-        if (!completed) continue
-        assert.ok(step > 1, 'no step was crashed at')
-        context.diagnostic(`${step - 1} steps`)
-        return
+for (const verb of VERBS) {
+  test(`a server killed at any step of ${verb} loses and doubles nothing`, async (context) => {
+    for (let step = 1; ; step += 1) {
+      assert.ok(step < MOST_STEPS)
+      const { sandbox, completed, said } = await crash(verb, step)
+      const parts = await openParts(directory)
+      try {
+        await checkInvariants(parts, verb, sandbox)
+      } catch (error) {
+        throw new Error(`after ${said || 'no crash'}: ${error instanceof Error ? error.message : error}`, {
+          cause: error,
+        })
+      } finally {
+        await deleteAll(parts)
+        await parts.close()
       }
-    })
-  }
-
-  test('a snapshot that was acknowledged is there afterwards', async () => {
-    const { completed } = await crash('snapshot', MOST_STEPS)
-    assert.ok(completed)
-    const parts = await openParts(directory)
-    try {
-      const snapshot = await parts.control.snapshots.get('taken', AbortSignal.timeout(10_000))
-      assert.equal(snapshot.status.state, 'ready')
-      await deleteAll(parts)
-      await assert.rejects(parts.control.snapshots.get('taken', AbortSignal.timeout(10_000)), (error) =>
-        isError(error, 'NotFound'),
-      )
-    } finally {
-      await parts.close()
+      if (!completed) continue
+      assert.ok(step > 1, 'no step was crashed at')
+      context.diagnostic(`${step - 1} steps`)
+      return
     }
   })
+}
+
+test('a snapshot that was acknowledged is there afterwards', async () => {
+  const { completed } = await crash('snapshot', MOST_STEPS)
+  assert.ok(completed)
+  const parts = await openParts(directory)
+  try {
+    const snapshot = await parts.control.snapshots.get('taken', AbortSignal.timeout(10_000))
+    assert.equal(snapshot.status.state, 'ready')
+    await deleteAll(parts)
+    await assert.rejects(parts.control.snapshots.get('taken', AbortSignal.timeout(10_000)), (error) =>
+      isError(error, 'NotFound'),
+    )
+  } finally {
+    await parts.close()
+  }
 })
