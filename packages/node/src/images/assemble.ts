@@ -24,8 +24,8 @@ export async function assemble(
   signal: AbortSignal,
 ): Promise<AssembledImage> {
   // What is compressed only grows: this much is needed for certain, and more is watched for while unpacking.
-  requireSpace(dirname(output), sum(source.parts), 'the image')
-  requireSpace(directory, sum(source.parts.filter(({ downloaded }) => downloaded)), 'downloading the image')
+  const downloads = sum(source.parts.filter(({ downloaded }) => downloaded))
+  requireSpace(dirname(output), downloads + sum(source.parts), 'the image')
   const blobs = join(directory, 'blobs')
   await mkdir(blobs)
   const ending = new AbortController()
