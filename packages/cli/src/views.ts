@@ -19,8 +19,10 @@ const column = <R>(title: string, cell: (row: R) => string | undefined): Column<
   cell: (row) => cell(row) || '-',
 })
 
-const sourceOf = (sandbox: WireSandbox): string =>
-  sandbox.template ?? sandbox.image?.uri ?? (sandbox.snapshotId === undefined ? '' : `snapshot ${sandbox.snapshotId}`)
+function sourceOf({ template, image, snapshotId, forkedFrom }: WireSandbox): string {
+  if (forkedFrom !== undefined) return `fork of ${forkedFrom}`
+  return template ?? image?.uri ?? (snapshotId === undefined ? '' : `snapshot ${snapshotId}`)
+}
 const limits = ({ cpu, memoryMiB, diskMiB }: WireSandbox['size']): string =>
   `${cpu} cpu, ${size(memoryMiB * 2 ** 20)} memory, ${size(diskMiB * 2 ** 20)} disk`
 const command = (argv: readonly string[] | undefined): string | undefined =>

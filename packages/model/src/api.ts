@@ -49,6 +49,8 @@ export const WireSandbox = z.object({
   template: z.string().optional(),
   snapshotId: z.string().optional(),
   image: z.object({ uri: z.string() }).optional(),
+  /** Id of the sandbox it is a fork of. */
+  forkedFrom: z.string().optional(),
   status: status(WIRE_SANDBOX_STATES),
   metadata: z.record(z.string(), z.string()),
   entrypoint: z.array(z.string()),

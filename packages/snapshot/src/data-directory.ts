@@ -1,5 +1,5 @@
 import { createHash, randomBytes } from 'node:crypto'
-import { chmod, type FileHandle, mkdir, open, readdir, readFile, realpath, rm, stat } from 'node:fs/promises'
+import { chmod, type FileHandle, mkdir, open, readdir, readFile, realpath, rm, rmdir, stat } from 'node:fs/promises'
 import { homedir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { IceboxError } from '@icebox/model'
@@ -24,7 +24,7 @@ export interface DataDirectory {
   readonly run: string
   /** The API key; made at first. Throws InvalidArgument when the file holds something else. */
   readOrCreateKey(): Promise<string>
-  /** Gives up the lock. */
+  /** Gives up the lock, and the run directory when no machine runs on. */
   close(): Promise<void>
 }
 
@@ -146,7 +146,11 @@ export async function openDataDirectory(path: string): Promise<DataDirectory> {
       tmp,
       run,
       readOrCreateKey: () => readOrCreateKey(real),
-      close: () => handle.close(),
+      async close() {
+        // Only when nothing runs on: then it is empty.
+        await rmdir(run).catch(() => {})
+        await handle.close()
+      },
     }
   } catch (thrown) {
     await handle.close()
