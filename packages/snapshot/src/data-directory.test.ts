@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { chmod, chown, mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises'
+import { chmod, chown, mkdir, mkdtemp, readdir, readFile, rm, rmdir, stat, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
@@ -86,6 +86,8 @@ test('repairs permissions', async (t) => {
   const path = join(await scratch(t), 'data')
   const first = await opened(t, path)
   await first.readOrCreateKey()
+  // Something still runs: else the run directory goes with the server.
+  await mkdir(join(first.run, 'machines'))
   await first.close()
   for (const each of [first.path, first.snapshots, first.run]) await chmod(each, 0o777)
   await chmod(join(path, 'key'), 0o644)
@@ -93,6 +95,9 @@ test('repairs permissions', async (t) => {
   await second.readOrCreateKey()
   for (const each of [first.path, first.snapshots, first.run]) assert.equal(await permissions(each), 0o700)
   assert.equal(await permissions(join(path, 'key')), 0o600)
+  await rmdir(join(second.run, 'machines'))
+  await second.close()
+  await assert.rejects(stat(second.run), { code: 'ENOENT' })
 })
 
 test('refuses a directory of another user, one with other things in it and a file', async (t) => {
