@@ -5,6 +5,7 @@ use crate::exec::{Defaults, Execs, Side};
 use crate::failure::{Failure, Outcome};
 use crate::files;
 use crate::frame::{kind, Frame};
+use crate::hold::Hold;
 use crate::identity::{self, Hello};
 use crate::libc;
 use crate::link::Link;
@@ -55,8 +56,10 @@ enum State {
     /// Booted, no HELLO yet.
     Fresh,
     Running,
-    /// Finishing what is under way; then the channel is answered.
-    Draining(u32),
+    /// Finishing what is under way.
+    Draining,
+    /// Waiting for user processes to stand still.
+    Holding,
     /// Until RELEASE in the source, HELLO in a copy.
     Held,
 }
@@ -64,6 +67,11 @@ enum State {
 pub struct Agent {
     link: Link,
     state: State,
+    /// There was a HELLO: without one, nothing is done for anybody.
+    greeted: bool,
+    /// Who is told when all is still.
+    quiescing: Option<u32>,
+    hold: Hold,
     execs: Execs,
     defaults: Defaults,
     dials: BTreeMap<u32, Dial>,
@@ -102,6 +110,9 @@ impl Agent {
         Ok(Agent {
             link: Link::new(0, 1),
             state: State::Fresh,
+            greeted: false,
+            quiescing: None,
+            hold: Hold::default(),
             execs: Execs::new(),
             defaults: Defaults::default(),
             dials: BTreeMap::new(),
@@ -188,6 +199,9 @@ impl Agent {
             }
             deadline = self.execs.next_deadline();
         }
+        if self.state == State::Holding {
+            deadline = self.hold.deadline();
+        }
         let mut timeout = deadline.map(|d| d.saturating_duration_since(now));
         if self.link.ended {
             timeout = Some(timeout.map_or(ENDED_WAIT, |t| t.min(ENDED_WAIT)));
@@ -201,11 +215,13 @@ impl Agent {
         while let Ok(sys::Got::Bytes(_)) = sys::read(self.children.as_raw_fd(), &mut info) {}
         loop {
             let mut status = 0;
-            let pid = unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG) };
+            let pid = unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG | libc::__WALL) };
             if pid <= 0 {
                 return;
             }
-            self.execs.reaped(pid, status);
+            if !self.hold.heard(pid, status) {
+                self.execs.reaped(pid, status);
+            }
         }
     }
 
@@ -330,6 +346,7 @@ impl Agent {
             Ok(epoch) if epoch != 0 => epoch,
             _ => return,
         };
+        self.quiescing = None;
         self.held.clear();
         self.waiting.clear();
         self.execs.sessions.clear();
@@ -342,7 +359,7 @@ impl Agent {
         w.u8(match self.state {
             State::Fresh => 0,
             State::Running => 1,
-            State::Draining(_) | State::Held => 2,
+            State::Draining | State::Holding | State::Held => 2,
         });
         w.text(env!("CARGO_PKG_VERSION"));
         self.link.attach(epoch, &w.done());
@@ -358,23 +375,25 @@ impl Agent {
                 identity::assume(&hello)?;
                 self.execs.ids_from(hello.time / 1_000_000);
                 self.defaults = Defaults { env: hello.env, user: hello.user, cwd: hello.cwd };
-                self.go_on(Some(channel));
+                self.greeted = true;
+                self.go_on(channel);
                 return Ok(());
             }
             op::QUIESCE => {
                 match self.state {
                     State::Held => self.link.send(kind::REPLY, channel, &[]),
-                    State::Draining(_) => self.state = State::Draining(channel),
+                    State::Draining | State::Holding => self.quiescing = Some(channel),
                     State::Fresh | State::Running => {
                         self.gate.close();
                         self.execs.stop_time(Instant::now());
-                        self.state = State::Draining(channel);
+                        self.state = State::Draining;
+                        self.quiescing = Some(channel);
                     }
                 }
                 return Ok(());
             }
             op::RELEASE => {
-                self.go_on(Some(channel));
+                self.go_on(channel);
                 return Ok(());
             }
             op::EXEC => self.execs.start(&mut r, &self.defaults, channel, window)?,
@@ -442,29 +461,36 @@ impl Agent {
 
     /// Ends the wait for a still moment: then user processes are held, the disk is synced, and the host may save.
     fn drain(&mut self) {
-        let channel = match self.state {
-            State::Draining(channel) if self.gate.is_still() => channel,
-            _ => return,
-        };
-        if let Ok(root) = sys::open("/", libc::O_RDONLY | libc::O_DIRECTORY) {
-            unsafe { libc::syncfs(root.as_raw_fd()) };
+        if self.state == State::Draining && self.gate.is_still() {
+            self.hold.begin(Instant::now());
+            self.state = State::Holding;
         }
-        self.state = State::Held;
-        self.link.send(kind::REPLY, channel, &[]);
+        if self.state == State::Holding {
+            self.reap();
+            if !self.hold.is_complete(Instant::now()) {
+                return;
+            }
+            if let Ok(root) = sys::open("/", libc::O_RDONLY | libc::O_DIRECTORY) {
+                unsafe { libc::syncfs(root.as_raw_fd()) };
+            }
+            self.state = State::Held;
+            if let Some(channel) = self.quiescing.take() {
+                self.link.send(kind::REPLY, channel, &[]);
+            }
+        }
     }
 
     /// After a save in the source, after HELLO everywhere: everything goes on.
-    fn go_on(&mut self, channel: Option<u32>) {
-        let was = self.state;
-        if let State::Draining(waiting) = was {
-            let stopped = Failure::new("Conflict", "the guest was released before it was still");
-            self.link.fail(waiting, &stopped);
+    fn go_on(&mut self, channel: u32) {
+        let was_quiet = !self.moves();
+        if let Some(waiting) = self.quiescing.take() {
+            let released = Failure::new("Conflict", "the guest was released before it was still");
+            self.link.fail(waiting, &released);
         }
-        if let Some(channel) = channel {
-            self.link.send(kind::REPLY, channel, &[]);
-        }
-        self.state = State::Running;
-        if let State::Draining(_) | State::Held = was {
+        self.link.send(kind::REPLY, channel, &[]);
+        self.state = if self.greeted { State::Running } else { State::Fresh };
+        if was_quiet {
+            self.hold.end();
             self.execs.resume_time(Instant::now());
             self.gate.open();
         }

@@ -27,7 +27,6 @@ pub const F_GETFL: c_int = 3;
 pub const F_SETFL: c_int = 4;
 pub const IN_ATTRIB: u32 = 0x4;
 pub const IN_CLOEXEC: c_int = O_CLOEXEC;
-pub const IN_CLOSE_WRITE: u32 = 0x8;
 pub const IN_CREATE: u32 = 0x100;
 pub const IN_DELETE: u32 = 0x200;
 pub const IN_IGNORED: u32 = 0x8000;
@@ -59,6 +58,9 @@ pub const PROT_READ: c_int = 1;
 pub const PROT_WRITE: c_int = 2;
 pub const PR_CAPBSET_DROP: c_int = 24;
 pub const PR_SET_CHILD_SUBREAPER: c_int = 36;
+pub const PTRACE_DETACH: c_uint = 17;
+pub const PTRACE_INTERRUPT: c_uint = 0x4207;
+pub const PTRACE_SEIZE: c_uint = 0x4206;
 pub const RLIMIT_NOFILE: c_int = 7;
 pub const RUSAGE_CHILDREN: c_int = -1;
 pub const SFD_CLOEXEC: c_int = O_CLOEXEC;
@@ -86,6 +88,7 @@ pub const TIOCSCTTY: c_ulong = 0x540e;
 pub const TIOCSPTLCK: c_ulong = 0x4004_5431;
 pub const TIOCSWINSZ: c_ulong = 0x5414;
 pub const WNOHANG: c_int = 1;
+pub const __WALL: c_int = 0x4000_0000;
 pub const _SC_CLK_TCK: c_int = 2;
 pub const _SC_NPROCESSORS_ONLN: c_int = 84;
 
@@ -210,6 +213,12 @@ pub const fn WIFSIGNALED(status: c_int) -> bool {
 pub const fn WEXITSTATUS(status: c_int) -> c_int {
     (status >> 8) & 0xff
 }
+pub const fn WIFSTOPPED(status: c_int) -> bool {
+    status & 0xff == 0x7f
+}
+pub const fn WSTOPSIG(status: c_int) -> c_int {
+    (status >> 8) & 0xff
+}
 
 extern "C" {
     pub fn __errno_location() -> *mut c_int;
@@ -251,6 +260,7 @@ extern "C" {
     pub fn pipe2(fds: *mut c_int, flags: c_int) -> c_int;
     pub fn poll(fds: *mut pollfd, count: nfds_t, timeout: c_int) -> c_int;
     pub fn prctl(option: c_int, ...) -> c_int;
+    pub fn ptrace(request: c_uint, ...) -> c_long;
     pub fn read(fd: c_int, buffer: *mut c_void, size: size_t) -> ssize_t;
     pub fn readdir(directory: *mut DIR) -> *mut dirent;
     pub fn sethostname(name: *const c_char, size: size_t) -> c_int;

@@ -24,7 +24,8 @@ pub struct Link {
     /// Nobody holds the other end at this moment.
     pub ended: bool,
     pub epoch: u32,
-    partial: BTreeMap<u32, Vec<u8>>,
+    /// Messages of which frames are still to come, with their epoch.
+    partial: BTreeMap<u32, (u32, Vec<u8>)>,
     scratch: Vec<u8>,
 }
 
@@ -133,7 +134,10 @@ impl Link {
             }
             // Whether the epoch is still the current one is asked again when the message is handled.
             if frame.flags & MORE != 0 || self.partial.contains_key(&frame.channel) {
-                let whole = self.partial.entry(frame.channel).or_default();
+                let (epoch, whole) = self.partial.entry(frame.channel).or_insert_with(|| (frame.epoch, Vec::new()));
+                if *epoch != frame.epoch {
+                    continue;
+                }
                 if whole.len() + frame.payload.len() <= MAX_MESSAGE {
                     whole.extend_from_slice(&frame.payload);
                 } else {
@@ -142,10 +146,11 @@ impl Link {
                 if frame.flags & MORE != 0 {
                     continue;
                 }
-                frame.payload = self.partial.remove(&frame.channel).unwrap_or_default();
+                frame.payload = self.partial.remove(&frame.channel).map(|(_, whole)| whole).unwrap_or_default();
                 if frame.payload.len() > MAX_MESSAGE {
-                    let too_large = Failure::new("TooLarge", "a request is larger than 1 MiB");
-                    self.fail(frame.channel, &too_large);
+                    if frame.epoch == self.epoch {
+                        self.fail(frame.channel, &Failure::new("TooLarge", "a request is larger than 1 MiB"));
+                    }
                     continue;
                 }
             }

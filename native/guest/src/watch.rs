@@ -18,7 +18,6 @@ use std::path::{Path, PathBuf};
 const MAX_DIRECTORIES: usize = 8192;
 const MASK: u32 = libc::IN_CREATE
     | libc::IN_MODIFY
-    | libc::IN_CLOSE_WRITE
     | libc::IN_DELETE
     | libc::IN_MOVED_FROM
     | libc::IN_MOVED_TO
@@ -125,7 +124,7 @@ impl Watch {
         }
         let change = match mask {
             m if m & (libc::IN_CREATE | libc::IN_MOVED_TO) != 0 => change::CREATE,
-            m if m & (libc::IN_MODIFY | libc::IN_CLOSE_WRITE) != 0 => change::WRITE,
+            m if m & libc::IN_MODIFY != 0 => change::WRITE,
             m if m & libc::IN_DELETE != 0 => change::REMOVE,
             m if m & libc::IN_MOVED_FROM != 0 => change::RENAME,
             m if m & libc::IN_ATTRIB != 0 => change::CHMOD,
