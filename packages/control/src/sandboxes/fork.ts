@@ -53,7 +53,11 @@ export async function forkSandbox(
       }),
     )
   } finally {
-    await removeForkSnapshot(context, snapshot)
+    context.operations.afterwards(
+      removeForkSnapshot(context, snapshot).catch((error) =>
+        context.log('warn', 'snapshot.drop.failed', { snapshot, error: IceboxError.from(error).message }),
+      ),
+    )
   }
 }
 
