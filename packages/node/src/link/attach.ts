@@ -1,37 +1,62 @@
 import { randomInt } from 'node:crypto'
-import { constants, openSync } from 'node:fs'
+import { closeSync, constants, openSync, readSync } from 'node:fs'
 import { Socket } from 'node:net'
 import type { Readable, Writable } from 'node:stream'
 import { IceboxError } from '@icebox/model'
 import { encodeFrame, KIND, PADDING } from './frame.ts'
 import { MuxedGuestLink } from './guest-link.ts'
 import type { GuestLink } from './link.ts'
-import { Mux, within } from './mux.ts'
+import { aborted, Mux, within } from './mux.ts'
 import { PayloadWriter } from './payload.ts'
 
 const { O_NONBLOCK, O_RDONLY, O_WRONLY } = constants
+/** Somebody who writes on and on while we read is there. */
+const MAX_LEFT_READS = 64
 
 /**
  * Takes the link to a guest by the two FIFOs in its machine's run directory, and begins a new epoch. Whoever had the link before
  * is cut off; the guest's processes and their output stay. Throws `GuestFailed` when nobody holds the other ends.
  */
 export async function attachLink(paths: { in: string; out: string }, signal: AbortSignal): Promise<GuestLink> {
+  // Beginning an epoch ends the one before: not for a caller that has given up.
+  if (signal.aborted) throw aborted(signal)
   const output = new Socket({ fd: open(paths.in, O_WRONLY), readable: false, writable: true })
   try {
-    const input = new Socket({ fd: open(paths.out, O_RDONLY), readable: true, writable: false })
-    return await attachStreams(input, output, signal)
+    const fd = open(paths.out, O_RDONLY)
+    if (!hasWriter(fd)) {
+      closeSync(fd)
+      throw gone(paths.out)
+    }
+    return await attachStreams(new Socket({ fd, readable: true, writable: false }), output, signal)
   } catch (error) {
     output.destroy()
     throw error
   }
 }
 
+const gone = (path: string, cause?: unknown) =>
+  new IceboxError('GuestFailed', `the guest does not hold its end of ${path}`, { cause })
+
 function open(path: string, flags: number): number {
   try {
     return openSync(path, flags | O_NONBLOCK)
   } catch (error) {
-    throw new IceboxError('GuestFailed', `the guest does not hold its end of ${path}`, { cause: error })
+    throw gone(path, error)
   }
+}
+
+/**
+ * Whether anybody can still write to the FIFO. A reader that came after the last writer is never woken by its end, so it has to
+ * be asked for. What was left in it goes: it is of an epoch that is over.
+ */
+function hasWriter(fd: number): boolean {
+  const left = Buffer.allocUnsafe(64 * 1024)
+  try {
+    for (let reads = 0; reads < MAX_LEFT_READS; reads++) if (readSync(fd, left) === 0) return false
+  } catch (error) {
+    if (!(error instanceof Error && 'code' in error && error.code === 'EAGAIN')) throw IceboxError.from(error)
+  }
+  return true
 }
 
 /** The same on any byte stream: `input` carries what the guest says, `output` what it is told. They are destroyed on failure. */

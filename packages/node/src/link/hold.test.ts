@@ -131,14 +131,14 @@ function holding({ link, whileHeld }: Held): void {
         argv: [
           'perl',
           '-e',
-          '$| = 1; $SIG{USR1} = sub { $n++ }; $SIG{TERM} = sub { print "$n\\n"; exit }; print "ready\\n"; 1 while 1',
+          '$| = 1; $SIG{NUM35} = sub { $n++ }; $SIG{TERM} = sub { print "$n\\n"; exit }; print "ready\\n"; 1 while 1',
         ],
       },
       signal,
     )
     for await (const event of caught.events) if (event.type === 'output') break
     for (let round = 0; round < 20; round++) {
-      const sent = caught.kill('SIGUSR1', signal)
+      const sent = caught.kill('SIGRTMIN+1', signal)
       await whileHeld(async () => {})
       await sent
       await sleep(20)
