@@ -58,6 +58,7 @@ test('an import against any of the rules is found', (t) => {
   )
   write('packages/node/src/good.test.ts', "import fc from 'fast-check'\nimport { spawn } from 'node:child_process'\n")
   write('packages/sdk/src/good.ts', "import type { X } from '@icebox/model'\nexport type { Y } from '@icebox/model'\n")
+  write('tests/good-too.ts', "import { x } from '../packages/node/src/images/fixture.ts'\n")
   write('bench/good.ts', "import { x } from '../packages/node/src/x.ts'\n")
   write('tests/good.ts', "import { x } from '@icebox/cli'\nimport './a.ts'\n")
   const { faults } = importFaults(root)

@@ -68,8 +68,9 @@ function faultOf(root: string, file: string, { specifier, typeOnly }: Import): s
   if (specifier === undefined) return 'imports what is not a plain string, so that nobody can tell what it needs'
   if (specifier.startsWith('.')) {
     const target = relative(root, resolve(root, dirname(file), specifier)).split(sep)
-    // Benchmarks measure parts that nobody else sees.
-    if (target[0] === 'packages' && target[1] !== self && parts[0] !== 'bench')
+    // Benchmarks measure parts that nobody else sees; tests share what was written for tests.
+    const open = parts[0] === 'bench' || (self === undefined && isTest(specifier))
+    if (target[0] === 'packages' && target[1] !== self && !open)
       return `reaches into another package by path: ${specifier}`
     if (self !== undefined && (target[0] !== 'packages' || target[1] !== self))
       return `leaves its package: ${specifier}`
@@ -101,8 +102,8 @@ function faultOf(root: string, file: string, { specifier, typeOnly }: Import): s
   return declared ? undefined : `imports what its package.json does not name: ${name}`
 }
 
-/** Tests, and the suites that all implementations of one interface pass. */
-const isTest = (file: string) => /(\.test|\/conformance)\.ts$/.test(file)
+/** Tests, what they share, and the suites that all implementations of one interface pass. */
+const isTest = (file: string) => /(\.test|\/(conformance|fixture|testing))\.ts$/.test(file)
 
 function declares(root: string, directory: string, name: string): boolean {
   const path = join(root, directory, 'package.json')
