@@ -11,6 +11,8 @@ const QUERY_DEADLINE_MS = 30_000
 /** What the smallest bootstrap takes while it is made: the tree, the packages and the tar. */
 const NEEDED_BYTES = 600_000_000
 const ARCHITECTURE = 'amd64'
+/** Of apt's and dpkg's messages the first says why, and some are very long. */
+const MAX_ERROR = 300
 const PUBLIC_MIRROR = 'http://deb.debian.org/debian'
 const PUBLIC_SECURITY = 'http://deb.debian.org/debian-security'
 /** Suites that have no separate updates and security archives. */
@@ -97,7 +99,7 @@ async function mmdebstrap(
     if (!(thrown instanceof IceboxError) || thrown.code !== 'Internal') throw thrown
     throw new IceboxError(
       'Unavailable',
-      `debian:${suite} could not be built: ${errors.slice(-5).join('; ') || thrown.message}`,
+      `debian:${suite} could not be built: ${errors[0]?.slice(0, MAX_ERROR) ?? thrown.message}`,
       {
         cause: thrown,
         remedy:

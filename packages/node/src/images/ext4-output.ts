@@ -1,5 +1,6 @@
+import { stat } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
-import type { Progress } from '@icebox/model'
+import { IceboxError, type Progress } from '@icebox/model'
 import { type AssembledImage, assemble } from './assemble.ts'
 import { renameDurably, writeDurably } from './durable.ts'
 import { checkExt4Size } from './ext4-write.ts'
@@ -19,6 +20,8 @@ export async function makeExt4(
   signal: AbortSignal,
 ): Promise<AssembledImage> {
   const sizeBytes = options.sizeBytes === undefined ? undefined : checkExt4Size(options.sizeBytes)
+  if ((await stat(output).catch(() => undefined))?.isDirectory())
+    throw new IceboxError('InvalidArgument', `${output} is a directory, not a file to be written`)
   const scratch = await Scratch.create(dirname(output))
   try {
     const file = join(scratch.path, 'image.ext4')

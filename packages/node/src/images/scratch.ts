@@ -1,7 +1,9 @@
 import { mkdir, mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
+import { IceboxError } from '@icebox/model'
 
 const PREFIX = '.icebox-'
+const UNWRITABLE = ['EACCES', 'EPERM', 'EROFS', 'ENOTDIR', 'EEXIST']
 const FORM = /^\.icebox-([0-9]+)-([0-9]+)-[A-Za-z0-9]+$/
 
 /** A directory for work under way. Its name says which process owns it, so that what a crash leaves can be told and removed. */
@@ -12,12 +14,22 @@ export class Scratch {
     this.path = path
   }
 
-  /** Makes one below the parent, which is made too, and removes those whose owner is gone. */
+  /**
+   * Makes one below the parent, which is made too, and removes those whose owner is gone.
+   * Throws `InvalidArgument` when nothing can be made there.
+   */
   static async create(parent: string): Promise<Scratch> {
-    await mkdir(parent, { recursive: true })
-    await Scratch.sweep(parent)
-    const started = await startTime(process.pid)
-    return new Scratch(await mkdtemp(join(parent, `${PREFIX}${process.pid}-${started ?? 0}-`)))
+    try {
+      await mkdir(parent, { recursive: true })
+      await Scratch.sweep(parent)
+      const started = await startTime(process.pid)
+      return new Scratch(await mkdtemp(join(parent, `${PREFIX}${process.pid}-${started ?? 0}-`)))
+    } catch (thrown) {
+      if (!(thrown instanceof Error && 'code' in thrown && UNWRITABLE.includes(String(thrown.code)))) throw thrown
+      throw new IceboxError('InvalidArgument', `nothing can be written in ${parent}: ${thrown.message}`, {
+        cause: thrown,
+      })
+    }
   }
 
   static async sweep(parent: string): Promise<void> {

@@ -54,14 +54,16 @@ export type WorkerAnswer =
 /** Makes a file system of layers, in a worker thread. One call at a time. */
 export class Unpacker {
   readonly #worker: Worker
-  #exited: IceboxError | undefined
+  /** Why the thread has ended, once it has. */
+  readonly #ended: Promise<IceboxError>
 
   constructor(options: UnpackerOptions) {
     // However this process was started, the thread starts as a program file.
     this.#worker = new Worker(new URL('./unpack-worker.ts', import.meta.url), { workerData: options, execArgv: [] })
-    this.#worker.on('error', (error) => {
-      this.#exited = IceboxError.from(error)
-    })
+    const { promise, resolve } = Promise.withResolvers<IceboxError>()
+    this.#ended = promise
+    this.#worker.once('error', (error) => resolve(IceboxError.from(error)))
+    this.#worker.once('exit', () => resolve(new IceboxError('Internal', 'the thread that unpacks images has ended')))
   }
 
   /**
@@ -92,17 +94,16 @@ export class Unpacker {
       else if (message.say === 'done') resolve(message.unpacked)
       else reject(new IceboxError(message.code, message.message, { details: message.details, remedy: message.remedy }))
     }
-    const exit = () =>
-      reject(this.#exited ?? new IceboxError('Internal', 'the thread that unpacks images ended by itself'))
     const abort = () => reject(signal.reason)
-    this.#worker.on('message', answer).once('exit', exit)
+    this.#worker.on('message', answer)
+    void this.#ended.then(reject)
     signal.addEventListener('abort', abort, { once: true })
     try {
       this.#worker.postMessage(request)
       return await promise
     } finally {
       signal.removeEventListener('abort', abort)
-      this.#worker.off('message', answer).off('exit', exit)
+      this.#worker.off('message', answer)
     }
   }
 
