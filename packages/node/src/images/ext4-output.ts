@@ -3,7 +3,7 @@ import { dirname, join } from 'node:path'
 import { IceboxError, type Progress } from '@icebox/model'
 import { type AssembledImage, assemble } from './assemble.ts'
 import { renameDurably, writeDurably } from './durable.ts'
-import { checkExt4Size } from './ext4-write.ts'
+import { checkExt4Size } from './ext4/write.ts'
 import { Scratch } from './scratch.ts'
 import type { ImageSource } from './source.ts'
 

@@ -5,7 +5,7 @@ import { bootstrapTar } from './bootstrap.ts'
 import { openLayout } from './layout.ts'
 import { PLAIN_CONFIG } from './manifest.ts'
 import type { Reference } from './reference.ts'
-import { openRegistry } from './registry.ts'
+import { openRegistry } from './registry/registry.ts'
 import { type ImageSource, localPart } from './source.ts'
 
 /** Finds what the reference names and reads all but the layers. `directory` takes what has to be on disk before. */

@@ -5,7 +5,7 @@ import { IceboxError, type NodeImage, type Progress } from '@icebox/model'
 import { assemble } from './assemble.ts'
 import { hexOf } from './digest.ts'
 import { renameDurably, syncFile, writeDurably } from './durable.ts'
-import { checkErofs, type FileAttribute, readAttributes } from './erofs-read.ts'
+import { checkErofs, type FileAttribute, readAttributes } from './erofs/read.ts'
 import { makeExt4 } from './ext4-output.ts'
 import { findFile, openSource } from './open.ts'
 import {

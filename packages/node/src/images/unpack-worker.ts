@@ -7,8 +7,8 @@ import { compressionOf, decompressor, MAGIC_BYTES } from './compression.ts'
 import { ContentFile } from './contents.ts'
 import { DigestCheck, uuidOf } from './digest.ts'
 import { fromBytes } from './entry.ts'
-import { EROFS_RESERVED_BLOCKS, writeErofs } from './erofs-write.ts'
-import { ext4ReservedBlocks, writeExt4 } from './ext4-write.ts'
+import { EROFS_RESERVED_BLOCKS, writeErofs } from './erofs/write.ts'
+import { ext4ReservedBlocks, writeExt4 } from './ext4/write.ts'
 import { SpaceBudget } from './space.ts'
 import { TarReader } from './tar.ts'
 import { Tree } from './tree.ts'
@@ -48,7 +48,7 @@ async function perform(request: WorkerRequest): Promise<Unpacked | undefined> {
     const { dev, ino } = statSync(output, { bigint: true })
     readDirectory(fromBytes(Buffer.from(request.path)), `${dev}:${ino}`, tree)
   } else if (request.do === 'erofs') {
-    const { readErofs } = await import('./erofs-read.ts')
+    const { readErofs } = await import('./erofs/read.ts')
     readErofs(request.file, tree)
   } else await unpack(request, request.do === 'archive')
   return undefined

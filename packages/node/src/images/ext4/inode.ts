@@ -1,9 +1,9 @@
 import { IceboxError } from '@icebox/model'
-import { BLOCK_BYTES } from './contents.ts'
-import type { Attributes, Time } from './entry.ts'
-import { EXTENTS_FLAG, INODE_BYTES, MAX_LINKS } from './ext4-format.ts'
-import { encodeXattrs } from './ext4-xattrs.ts'
-import { packDevice, type StoredKind, TYPE_BITS } from './modes.ts'
+import { BLOCK_BYTES } from '../contents.ts'
+import type { Attributes, Time } from '../entry.ts'
+import { packDevice, type StoredKind, TYPE_BITS } from '../modes.ts'
+import { EXTENTS_FLAG, INODE_BYTES, MAX_LINKS } from './format.ts'
+import { encodeXattrs } from './xattrs.ts'
 
 const EXTRA_BYTES = 32
 const XATTRS_OFFSET = 128 + EXTRA_BYTES

@@ -1,6 +1,6 @@
-import { BLOCK_BYTES, blocksOf } from './contents.ts'
-import { type ByteString, toBytes } from './entry.ts'
-import { ENTRY_TYPES, type StoredKind } from './modes.ts'
+import { BLOCK_BYTES, blocksOf } from '../contents.ts'
+import { type ByteString, toBytes } from '../entry.ts'
+import { ENTRY_TYPES, type StoredKind } from '../modes.ts'
 
 const HEADER_BYTES = 8
 

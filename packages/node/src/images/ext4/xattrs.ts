@@ -1,6 +1,6 @@
 import { IceboxError } from '@icebox/model'
-import { BLOCK_BYTES } from './contents.ts'
-import type { Xattr } from './entry.ts'
+import { BLOCK_BYTES } from '../contents.ts'
+import type { Xattr } from '../entry.ts'
 
 const MAGIC = 0xea020000
 const ENTRY_BYTES = 16

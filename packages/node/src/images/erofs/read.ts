@@ -1,8 +1,9 @@
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs'
 import { IceboxError } from '@icebox/model'
 import { z } from 'zod'
-import { BLOCK_BYTES } from './contents.ts'
-import { type ByteString, type Entry, type EntrySink, fromBytes, type Time, type Xattr } from './entry.ts'
+import { BLOCK_BYTES } from '../contents.ts'
+import { type ByteString, type Entry, type EntrySink, fromBytes, type Time, type Xattr } from '../entry.ts'
+import { KIND_OF_MODE, type StoredKind } from '../modes.ts'
 import {
   ATTRIBUTES_FOOTER_BYTES,
   ATTRIBUTES_MARK,
@@ -15,8 +16,7 @@ import {
   SLOT_BYTES,
   SUPERBLOCK_BYTES,
   SUPERBLOCK_OFFSET,
-} from './erofs-format.ts'
-import { KIND_OF_MODE, type StoredKind } from './modes.ts'
+} from './format.ts'
 
 const CHUNK = 1_048_576
 const MAX_DIRECTORY_BYTES = 1_073_741_824

@@ -1,4 +1,4 @@
-import { BLOCK_BYTES } from './contents.ts'
+import { BLOCK_BYTES } from '../contents.ts'
 import {
   BLOCKS_PER_GROUP,
   FEATURES_COMPATIBLE,
@@ -7,7 +7,7 @@ import {
   FIRST_INODE,
   INODE_BYTES,
   JOURNAL_INODE,
-} from './ext4-format.ts'
+} from './format.ts'
 
 const OFFSET = 1024
 const JOURNAL_MAGIC = 0xc03b3998

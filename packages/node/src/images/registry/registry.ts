@@ -1,13 +1,13 @@
 import { open } from 'node:fs/promises'
 import { join } from 'node:path'
 import { IceboxError } from '@icebox/model'
+import { checkDigest, DigestCheck, hexOf, sha256Of } from '../digest.ts'
+import { type Descriptor, type Manifest, MEDIA_TYPES, parseConfig, parseManifest, selectPlatform } from '../manifest.ts'
+import type { Reference } from '../reference.ts'
+import type { ImageSource, SourcePart } from '../source.ts'
 import { authorize, parseChallenge, refused } from './authorization.ts'
 import { type Credentials, findCredentials } from './credentials.ts'
-import { checkDigest, DigestCheck, hexOf, sha256Of } from './digest.ts'
 import { type Answer, bodyOf, broken, isLoopback, request, retrying, Transient } from './http.ts'
-import { type Descriptor, type Manifest, MEDIA_TYPES, parseConfig, parseManifest, selectPlatform } from './manifest.ts'
-import type { Reference } from './reference.ts'
-import type { ImageSource, SourcePart } from './source.ts'
 
 /** Manifests and configs are small; what is larger is something else. */
 const MAX_DOCUMENT_BYTES = 8_388_608

@@ -8,8 +8,8 @@ import { join } from 'node:path'
 import { after, before, beforeEach, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { isError, type NodeImage } from '@icebox/model'
-import { filesBelow, quiet, readManifest, sh, soon, tarOf, temporaryDirectory, writeLayout } from './fixture.ts'
-import { openImageStore } from './store.ts'
+import { filesBelow, quiet, readManifest, sh, soon, tarOf, temporaryDirectory, writeLayout } from '../fixture.ts'
+import { openImageStore } from '../store.ts'
 
 const directory = temporaryDirectory()
 const layout = join(directory, 'layout')

@@ -1,5 +1,7 @@
-import { BLOCK_BYTES, blocksOf, type ContentFile } from './contents.ts'
-import { type Attributes, type ByteString, toBytes } from './entry.ts'
+import { BLOCK_BYTES, blocksOf, type ContentFile } from '../contents.ts'
+import { type Attributes, type ByteString, toBytes } from '../entry.ts'
+import { ENTRY_TYPES, packDevice, type StoredKind, TYPE_BITS } from '../modes.ts'
+import type { Directory, Inode } from '../tree.ts'
 import {
   ATTRIBUTES_FOOTER_BYTES,
   ATTRIBUTES_MARK,
@@ -12,9 +14,7 @@ import {
   SLOT_BYTES,
   SUPERBLOCK_BYTES,
   SUPERBLOCK_OFFSET,
-} from './erofs-format.ts'
-import { ENTRY_TYPES, packDevice, type StoredKind, TYPE_BITS } from './modes.ts'
-import type { Directory, Inode } from './tree.ts'
+} from './format.ts'
 
 /** Blocks before the contents: the superblock's. */
 export const EROFS_RESERVED_BLOCKS = 1

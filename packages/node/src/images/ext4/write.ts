@@ -1,7 +1,9 @@
 import { IceboxError } from '@icebox/model'
-import { BLOCK_BYTES, blocksOf, type ContentFile, type Run } from './contents.ts'
-import { type Attributes, type ByteString, EPOCH, readable, toBytes } from './entry.ts'
-import { type DirectoryEntry, encodeDirectory } from './ext4-directory.ts'
+import { BLOCK_BYTES, blocksOf, type ContentFile, type Run } from '../contents.ts'
+import { type Attributes, type ByteString, EPOCH, readable, toBytes } from '../entry.ts'
+import { mebibytes } from '../space.ts'
+import type { Directory, Inode } from '../tree.ts'
+import { type DirectoryEntry, encodeDirectory } from './directory.ts'
 import {
   BLOCKS_PER_GROUP,
   FIRST_INODE,
@@ -10,11 +12,9 @@ import {
   JOURNAL_INODE,
   MAX_LINKS,
   ROOT_INODE,
-} from './ext4-format.ts'
-import { encodeInode, FAST_SYMLINK_BYTES } from './ext4-inode.ts'
-import { encodeJournal, encodeSuperblock, journalBlocks } from './ext4-superblock.ts'
-import { mebibytes } from './space.ts'
-import type { Directory, Inode } from './tree.ts'
+} from './format.ts'
+import { encodeInode, FAST_SYMLINK_BYTES } from './inode.ts'
+import { encodeJournal, encodeSuperblock, journalBlocks } from './superblock.ts'
 
 const MIB = 1_048_576
 export const MIN_EXT4_BYTES = 16 * MIB
