@@ -88,7 +88,7 @@ class Session implements ExecSession {
     try {
       await within(begun.promise, signal)
     } catch (error) {
-      channel.close(IceboxError.from(error))
+      channel.close(() => IceboxError.from(error))
       throw error
     }
   }
@@ -142,8 +142,7 @@ class Session implements ExecSession {
   }
 
   detach(): void {
-    const detached = new IceboxError('GuestFailed', 'the session was detached')
-    this.#channel?.close(detached)
+    this.#channel?.close(() => new IceboxError('GuestFailed', 'the session was detached'))
     this.#done = true
     this.#queue.length = 0
     this.#notify()
@@ -212,7 +211,7 @@ class Session implements ExecSession {
     } else if (kind === EXEC_EVENT.exit) {
       this.#enqueue({ type: 'exit', exit: readExit(payload) })
       this.#done = true
-      this.#channel?.end(new IceboxError('InvalidState', `exec ${this.info.id} has exited`))
+      this.#channel?.end(() => new IceboxError('InvalidState', `exec ${this.info.id} has exited`))
     } else if (kind === EXEC_EVENT.stdinTaken) {
       this.#taken = Math.max(this.#taken, payload.u64())
     } else if (kind === EXEC_EVENT.stdinClosed) {

@@ -55,7 +55,8 @@ export class Channel {
   readonly receiver: Receiver
   #credit = GUEST_WINDOW
   #waiting: (() => void)[] = []
-  #ended: IceboxError | undefined
+  /** What a later use throws; made only then, for a stack costs as much as a request. */
+  #ended: (() => IceboxError) | undefined
 
   constructor(mux: Mux, id: number, receiver: Receiver) {
     this.#mux = mux
@@ -80,7 +81,7 @@ export class Channel {
   /** Waits until the guest takes data on this channel and the wire has room; then at most this many bytes may be sent. */
   async room(max: number, signal?: AbortSignal): Promise<number> {
     for (;;) {
-      if (this.#ended) throw this.#ended
+      if (this.#ended) throw this.#ended()
       if (this.#credit > 0 && !this.#mux.isBusy) {
         const bytes = Math.min(max, this.#credit)
         this.#credit -= bytes
@@ -94,14 +95,14 @@ export class Channel {
   }
 
   /** No more frames either way. */
-  end(reason: IceboxError): void {
+  end(reason: () => IceboxError): void {
     this.#ended ??= reason
     this.#mux.forget(this.id)
     this.#wake()
   }
 
   /** The same, and the guest is told to forget the channel. */
-  close(reason: IceboxError): void {
+  close(reason: () => IceboxError): void {
     if (this.#ended) return
     this.send(KIND.close)
     this.end(reason)
@@ -189,7 +190,7 @@ export class Mux {
     this.#input.destroy()
     this.#output.destroy()
     for (const channel of [...this.#channels.values()]) {
-      channel.end(reason)
+      channel.end(() => reason)
       channel.receiver.failed(reason)
     }
     for (const resume of this.#drained.splice(0)) resume()
@@ -231,7 +232,7 @@ export class Mux {
       channel.credited(payload.u32())
     } else if (frame.kind === KIND.error) {
       const error = refusal(payload)
-      channel.end(error)
+      channel.end(() => error)
       channel.receiver.failed(error)
     } else {
       channel.receiver.frame(frame.kind, payload)

@@ -123,7 +123,7 @@ export class Request {
   }
 
   destroy(reason: IceboxError): void {
-    this.#channel.close(reason)
+    this.#channel.close(() => reason)
     this.#fail(reason)
   }
 
