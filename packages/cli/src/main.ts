@@ -45,5 +45,9 @@ for (const stream of [process.stdout, process.stderr])
   stream.on('error', (error: Error) => {
     process.exit('code' in error && error.code === 'EPIPE' ? 141 : 1)
   })
+const status = await main(process.argv.slice(2))
+// What was written to a pipe whose reader is slow is still here, and an exit would lose it.
+for (const stream of [process.stdout, process.stderr])
+  await new Promise<void>((resolve) => stream.write('', () => resolve()))
 // Nothing that is still open, such as a stdin that nobody ends, holds the command back.
-process.exit(await main(process.argv.slice(2)))
+process.exit(status)
