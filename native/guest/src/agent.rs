@@ -41,6 +41,7 @@ mod op {
     pub const WATCH: u8 = 29;
     pub const DIAL: u8 = 30;
     pub const METRICS: u8 = 31;
+    pub const SET_XATTR: u8 = 32;
 }
 
 /// Threads that do blocking work at the same time; more requests wait.
@@ -423,6 +424,7 @@ impl Agent {
             op::REMOVE => files::remove,
             op::SET_ATTRIBUTES => files::set_attributes,
             op::SYMLINK => files::symlink,
+            op::SET_XATTR => files::set_xattr,
             op::WATCH => return self.watch(channel, window, body),
             op::METRICS => metrics::answer,
             _ => return Err(Failure::new("NotImplemented", format!("the guest does not know operation {}", op))),

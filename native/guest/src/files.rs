@@ -8,6 +8,7 @@ use crate::sys::{self, Got};
 use crate::tree;
 use crate::users::{self, Names, User};
 use crate::worker::{become_user, Pipe};
+use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -314,6 +315,23 @@ pub fn symlink(pipe: &Pipe, body: &[u8]) -> Outcome<()> {
     make_parents(&path)?;
     std::os::unix::fs::symlink(target, &path).map_err(at(&path))?;
     pipe.say(kind::REPLY, described(&path)?);
+    Ok(())
+}
+
+/// An extended attribute of exactly this path, which need not be UTF-8; a symlink is not followed.
+pub fn set_xattr(pipe: &Pipe, body: &[u8]) -> Outcome<()> {
+    let mut r = Reader::new(body);
+    act_as(&mut r)?;
+    let path = Path::new(OsStr::from_bytes(r.bytes()?)).to_path_buf();
+    let name = r.text()?;
+    let value = r.bytes()?;
+    let nul = |_| Failure::invalid("a NUL byte");
+    let c_path = std::ffi::CString::new(path.as_os_str().as_bytes()).map_err(nul)?;
+    let c_name = std::ffi::CString::new(name).map_err(nul)?;
+    if unsafe { libc::lsetxattr(c_path.as_ptr(), c_name.as_ptr(), value.as_ptr().cast(), value.len(), 0) } != 0 {
+        return Err(at(&path)(io::Error::last_os_error()));
+    }
+    pipe.say(kind::REPLY, Vec::new());
     Ok(())
 }
 

@@ -225,6 +225,7 @@ extern "C" {
     pub fn _exit(status: c_int) -> !;
     pub fn chdir(path: *const c_char) -> c_int;
     pub fn chown(path: *const c_char, uid: u32, gid: u32) -> c_int;
+    pub fn lsetxattr(path: *const c_char, name: *const c_char, value: *const c_void, size: size_t, flags: c_int) -> c_int;
     pub fn clock_gettime(clock: c_int, time: *mut timespec) -> c_int;
     pub fn clock_settime(clock: c_int, time: *const timespec) -> c_int;
     pub fn clone(

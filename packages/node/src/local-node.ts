@@ -136,9 +136,21 @@ class LocalNode implements Node {
       clock.mark('boot')
       await this.#greet(machine, hello, signal)
       clock.mark('hello')
+      await this.#addXattrs(machine, signal)
+      clock.mark('xattrs')
     })
     this.#keepSlots(spec)
     return clock.phases
+  }
+
+  /**
+   * gVisor's EROFS has no extended attributes: they are set in the disk of the first boot of an image, and every snapshot of
+   * that has them.
+   */
+  async #addXattrs({ link, spec }: Machine, signal: AbortSignal): Promise<void> {
+    for (const { path, name, value } of await this.#parts.images.xattrs(spec.imageDigest)) {
+      await link.setXattr(path, name, value, signal)
+    }
   }
 
   async restore(

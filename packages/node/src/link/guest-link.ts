@@ -141,6 +141,11 @@ export class MuxedGuestLink implements GuestLink {
     return readFileInfo(await this.#ask(OP.symlink, onPath(options, path).text(target).done(), signal))
   }
 
+  async setXattr(path: Uint8Array, name: string, value: Uint8Array, signal: AbortSignal): Promise<void> {
+    const body = new PayloadWriter().text('').u32(path.length).raw(path).text(name).u32(value.length).raw(value)
+    await this.#ask(OP.setXattr, body.done(), signal)
+  }
+
   async remove(path: string, options: AsUser, signal: AbortSignal): Promise<void> {
     await this.#ask(OP.remove, onPath(options, path).done(), signal)
   }

@@ -11,6 +11,8 @@ export interface GuestLink extends Guest {
   quiesce(signal: AbortSignal): Promise<void>
   /** After a save, in the source: work and processes go on. */
   release(signal: AbortSignal): Promise<void>
+  /** Gives exactly this absolute path an extended attribute, as root; a symlink is not followed. */
+  setXattr(path: Uint8Array, name: string, value: Uint8Array, signal: AbortSignal): Promise<void>
   /** Resolves when the stream has ended: the guest is gone, or `detach` was called. */
   readonly closed: Promise<void>
   /** Lets go of the stream; the guest's processes go on. */

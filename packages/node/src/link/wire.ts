@@ -24,6 +24,7 @@ export const OP = {
   watch: 29,
   dial: 30,
   metrics: 31,
+  setXattr: 32,
 } as const
 
 export const EXEC_EVENT = { gap: 1, exit: 2, stdinTaken: 3, stdinClosed: 4 } as const
