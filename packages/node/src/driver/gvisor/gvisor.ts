@@ -17,12 +17,15 @@ import { specKey } from './spec.ts'
 import { Turns } from './turns.ts'
 import { runscIdentity } from './version.ts'
 
+/** Slots are refilled when nothing was launched for so long: the first exec in a new machine is not to wait for them. */
+const QUIET_MS = 200
+
 class GvisorDriver implements Driver {
   readonly name = 'gvisor'
   readonly capabilities: Capabilities = { memorySnapshots: true, incremental: false, lazyRestore: false }
   readonly #config: GvisorConfig
   // A create or restore waits for the kernel half of its time. Measured with 20 on two cores: 4 to 20 at once take equally long.
-  readonly #turns = new Turns(4 * availableParallelism())
+  readonly #turns = new Turns(4 * availableParallelism(), QUIET_MS)
   readonly #slots: Slots<Plan>
   readonly #machines = new Set<GvisorMachine>()
   #prepared: Promise<Host> | undefined

@@ -4,17 +4,21 @@ interface Waiting {
 }
 
 /**
- * Lets at most `limit` pieces of work run at once, in the order they came. Background work runs only while nothing else
- * runs or waits, one piece at a time.
+ * Lets at most `limit` pieces of work run at once, in the order they came. Background work is begun, one piece at a time, only when
+ * nothing else has run or waited for `quietMs` milliseconds: whoever was just served has more to do.
  */
 export class Turns {
   readonly #limit: number
+  readonly #quietMs: number
+  #quietFrom = 0
+  #timer: NodeJS.Timeout | undefined
   readonly #waiting: Waiting[] = []
   #running = 0
   #background = 0
 
-  constructor(limit: number) {
+  constructor(limit: number, quietMs: number) {
     this.#limit = limit
+    this.#quietMs = quietMs
   }
 
   /** Throws the signal's reason when it aborts before the turn has come. */
@@ -25,6 +29,7 @@ export class Turns {
     } finally {
       this.#running--
       if (background) this.#background--
+      else this.#quietFrom = performance.now() + this.#quietMs
       this.#next()
     }
   }
@@ -54,8 +59,18 @@ export class Turns {
       let index = this.#waiting.findIndex(({ background }) => !background)
       // A background piece under way takes no turn from the others.
       if (index >= 0 && this.#running - this.#background >= this.#limit) return
-      if (index < 0 && this.#running > 0) return
-      if (index < 0) index = 0
+      if (index < 0) {
+        if (this.#waiting.length === 0 || this.#running > 0) return
+        const wait = this.#quietFrom - performance.now()
+        if (wait > 0) {
+          this.#timer ??= setTimeout(() => {
+            this.#timer = undefined
+            this.#next()
+          }, wait)
+          return
+        }
+        index = 0
+      }
       const [chosen] = this.#waiting.splice(index, 1)
       if (!chosen) return
       this.#running++
