@@ -212,8 +212,9 @@ impl Agent {
 
     /// Collects every child that ended: the agent's own, and orphans of the whole sandbox.
     fn reap(&mut self) {
+        // Only wakes: whoever has ended is found below. The signal is pending once, however many there are.
         let mut info = [0u8; 1024];
-        while let Ok(sys::Got::Bytes(_)) = sys::read(self.children.as_raw_fd(), &mut info) {}
+        let _ = sys::read(self.children.as_raw_fd(), &mut info);
         loop {
             let mut status = 0;
             let pid = unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG | libc::__WALL) };

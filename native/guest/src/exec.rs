@@ -151,6 +151,8 @@ pub struct Execs {
     /// The last channel served: the next one goes first.
     turn: u32,
     spawner: Spawner,
+    /// /dev/null, opened once.
+    null: Option<OwnedFd>,
     scratch: Vec<u8>,
 }
 
@@ -171,6 +173,7 @@ impl Execs {
             sessions: BTreeMap::new(),
             turn: 0,
             spawner: Spawner::new(),
+            null: None,
             scratch: vec![0; 64 * 1024],
         }
     }
@@ -249,20 +252,25 @@ impl Execs {
         } else {
             let input = if request.stdin {
                 let (read, write) = sys::pipe().map_err(failed)?;
-                sys::set_nonblocking(write.as_raw_fd());
+                sys::set_only_nonblocking(write.as_raw_fd());
                 exec.stdin.fd = Some(write);
-                read
+                let fd = read.as_raw_fd();
+                ends.push(read);
+                fd
             } else {
-                sys::open("/dev/null", libc::O_RDONLY).map_err(failed)?
+                match &self.null {
+                    Some(null) => null.as_raw_fd(),
+                    None => self.null.insert(sys::open("/dev/null", libc::O_RDONLY).map_err(failed)?).as_raw_fd(),
+                }
             };
             let (out_read, out) = sys::pipe().map_err(failed)?;
             let (err_read, err) = sys::pipe().map_err(failed)?;
-            sys::set_nonblocking(out_read.as_raw_fd());
-            sys::set_nonblocking(err_read.as_raw_fd());
+            sys::set_only_nonblocking(out_read.as_raw_fd());
+            sys::set_only_nonblocking(err_read.as_raw_fd());
             exec.streams[0].fd = Some(out_read);
             exec.streams[1].fd = Some(err_read);
-            let stdio = [input.as_raw_fd(), out.as_raw_fd(), err.as_raw_fd()];
-            ends.extend([input, out, err]);
+            let stdio = [input, out.as_raw_fd(), err.as_raw_fd()];
+            ends.extend([out, err]);
             stdio
         };
         if !request.stdin {

@@ -6,7 +6,7 @@ use crate::libc;
 use crate::payload::{Reader, Writer};
 use crate::sys::{self, Got};
 use crate::tree;
-use crate::users::{self, Names, User};
+use crate::users::{self, Database, User};
 use crate::worker::{become_user, Pipe};
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions};
@@ -70,7 +70,7 @@ impl Entry<'_> {
     }
 }
 
-fn describe(w: &mut Writer, path: &Path, meta: &Metadata, names: &Names) {
+fn describe(w: &mut Writer, path: &Path, meta: &Metadata, names: &Database) {
     let kind = meta.file_type();
     let kinds = [kind.is_file(), kind.is_dir(), kind.is_symlink(), kind.is_fifo(), kind.is_socket()];
     Entry {
@@ -91,7 +91,7 @@ fn describe(w: &mut Writer, path: &Path, meta: &Metadata, names: &Names) {
 fn described(path: &Path) -> Outcome<Vec<u8>> {
     let meta = fs::symlink_metadata(path).map_err(at(path))?;
     let mut w = Writer::new();
-    describe(&mut w, path, &meta, &Names::read());
+    describe(&mut w, path, &meta, &Database::read());
     Ok(w.done())
 }
 
@@ -107,7 +107,7 @@ pub fn read(pipe: &Pipe, body: &[u8]) -> Outcome<()> {
         return Err(Failure::invalid(format!("{}: not a regular file", path.display())));
     }
     let mut w = Writer::new();
-    describe(&mut w, &path, &meta, &Names::read());
+    describe(&mut w, &path, &meta, &Database::read());
     pipe.say(kind::REPLY, w.done());
     if offset > 0 {
         file.seek(SeekFrom::Start(offset)).map_err(at(&path))?;
@@ -215,7 +215,7 @@ pub fn list(pipe: &Pipe, body: &[u8]) -> Outcome<()> {
     let user = act_as(&mut r)?;
     let path = locate(&r.text()?, &user)?;
     let depth = r.u32()?;
-    let names = Names::read();
+    let names = Database::read();
     let mut entries = 0;
     let mut pending = vec![(fs::read_dir(&path).map_err(at(&path))?, 1)];
     pipe.say(kind::REPLY, Vec::new());

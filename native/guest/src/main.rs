@@ -31,6 +31,9 @@ fn main() {
         libc::mallopt(libc::M_ARENA_MAX, 1);
         libc::mallopt(libc::M_MMAP_THRESHOLD, 128 * 1024);
         libc::umask(0o022);
+        // What programs inherit. std ignores SIGPIPE; here it is blocked, like every signal.
+        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+        libc::syscall(libc::SYS_setgroups, 0usize, std::ptr::null::<u32>());
         // Whatever else was left open is not for programs.
         const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
         libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, CLOSE_RANGE_CLOEXEC);

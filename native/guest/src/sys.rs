@@ -30,6 +30,11 @@ pub fn set_nonblocking(fd: RawFd) {
     }
 }
 
+/// Of a descriptor that was made here and has no other flags.
+pub fn set_only_nonblocking(fd: RawFd) {
+    unsafe { libc::fcntl(fd, libc::F_SETFL, libc::O_NONBLOCK) };
+}
+
 /// A pipe closed on exec: (read, write).
 pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     let mut fds = [0; 2];

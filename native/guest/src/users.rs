@@ -2,6 +2,9 @@
 
 use crate::failure::{Failure, Outcome};
 use crate::sys;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::sync::{Arc, Mutex};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
@@ -50,7 +53,7 @@ fn accounts() -> Vec<Account> {
             shell: f.get(6).cloned().unwrap_or_default(),
         })
     };
-    lines("/etc/passwd").iter().filter_map(parse).collect()
+    lines(FILES[0]).iter().filter_map(parse).collect()
 }
 
 fn groups() -> Vec<Group> {
@@ -62,7 +65,59 @@ fn groups() -> Vec<Group> {
             members: members.split(',').filter(|m| !m.is_empty()).map(str::to_string).collect(),
         })
     };
-    lines("/etc/group").iter().filter_map(parse).collect()
+    lines(FILES[1]).iter().filter_map(parse).collect()
+}
+
+const FILES: [&str; 2] = ["/etc/passwd", "/etc/group"];
+
+/// What tells one content of a file from the next: its inode, size and times.
+type Stamp = Option<(u64, u64, i64, i64, i64, i64)>;
+
+fn stamps() -> [Stamp; 2] {
+    FILES.map(|file| {
+        let m = fs::metadata(file).ok()?;
+        Some((m.ino(), m.size(), m.mtime(), m.mtime_nsec(), m.ctime(), m.ctime_nsec()))
+    })
+}
+
+/// Both files, parsed.
+pub struct Database {
+    stamps: [Stamp; 2],
+    accounts: Vec<Account>,
+    groups: Vec<Group>,
+}
+
+/// Reading and parsing the files costs more than all else that is done to start a process.
+static LAST: Mutex<Option<Arc<Database>>> = Mutex::new(None);
+
+impl Database {
+    /// As the files are now.
+    pub fn read() -> Arc<Database> {
+        let mut last = LAST.lock().unwrap_or_else(|e| e.into_inner());
+        let stamps = stamps();
+        match &*last {
+            Some(database) if database.stamps == stamps => database.clone(),
+            _ => {
+                let database = Arc::new(Database { stamps, accounts: accounts(), groups: groups() });
+                *last = Some(database.clone());
+                database
+            }
+        }
+    }
+
+    pub fn user(&self, uid: u32) -> String {
+        match self.accounts.iter().find(|a| a.uid == uid) {
+            Some(a) => a.name.clone(),
+            None => uid.to_string(),
+        }
+    }
+
+    pub fn group(&self, gid: u32) -> String {
+        match self.groups.iter().find(|g| g.gid == gid) {
+            Some(g) => g.name.clone(),
+            None => gid.to_string(),
+        }
+    }
 }
 
 /// Finds `name`, `uid`, `name:group` or `uid:gid`. As with Docker, a uid without an account has group 0 and home `/`, and a group
@@ -72,7 +127,8 @@ pub fn resolve(wanted: &str) -> Outcome<User> {
         Some((user, group)) => (user, Some(group)),
         None => (wanted, None),
     };
-    let accounts = accounts();
+    let database = Database::read();
+    let accounts = &database.accounts;
     let account = accounts
         .iter()
         .find(|a| a.name == user)
@@ -92,14 +148,16 @@ pub fn resolve(wanted: &str) -> Outcome<User> {
     };
     match group {
         Some(group) => {
-            let known = groups().into_iter().find(|g| g.name == group).map(|g| g.gid);
+            let known = database.groups.iter().find(|g| g.name == group).map(|g| g.gid);
             found.gid = match known.or_else(|| group.parse().ok().filter(|gid| *gid != u32::MAX)) {
                 Some(gid) => gid,
                 None => return Err(Failure::new("NotFound", format!("no group {:?} in /etc/group", group))),
             };
         }
         None if account.is_some() => {
-            found.groups = groups().into_iter().filter(|g| g.members.contains(&found.name)).map(|g| g.gid).collect();
+            let has_member = |g: &&Group| g.members.contains(&found.name);
+            let groups = database.groups.iter().filter(has_member).map(|g| g.gid).collect();
+            found.groups = groups;
         }
         None => {}
     }
@@ -114,29 +172,5 @@ fn bare(uid: u32) -> User {
         groups: Vec::new(),
         home: "/".to_string(),
         shell: "/bin/sh".to_string(),
-    }
-}
-
-/// Names of uids and gids, for listings: read once.
-pub struct Names {
-    accounts: Vec<Account>,
-    groups: Vec<Group>,
-}
-
-impl Names {
-    pub fn read() -> Names {
-        Names { accounts: accounts(), groups: groups() }
-    }
-    pub fn user(&self, uid: u32) -> String {
-        match self.accounts.iter().find(|a| a.uid == uid) {
-            Some(a) => a.name.clone(),
-            None => uid.to_string(),
-        }
-    }
-    pub fn group(&self, gid: u32) -> String {
-        match self.groups.iter().find(|g| g.gid == gid) {
-            Some(g) => g.name.clone(),
-            None => gid.to_string(),
-        }
     }
 }

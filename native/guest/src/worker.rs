@@ -8,6 +8,7 @@ use crate::link::Link;
 use crate::payload::Writer;
 use crate::sys::{self, Waker};
 use crate::users::User;
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::os::unix::io::RawFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -236,17 +237,64 @@ impl Pipe {
 /// What a worker does: speaks through the pipe, and ends with REPLY or END sent by itself, or with the failure that is to be sent.
 pub type Job = Box<dyn FnOnce(&Pipe) -> Outcome<()> + Send>;
 
+/// Threads that wait for the next job: starting one costs more than most jobs.
+const MAX_IDLE: usize = 2;
+
+struct Pool {
+    jobs: Vec<(Arc<Pipe>, Job)>,
+    idle: usize,
+}
+
+static POOL: Mutex<Pool> = Mutex::new(Pool { jobs: Vec::new(), idle: 0 });
+static JOBS: Condvar = Condvar::new();
+
+/// Has the job done by a thread.
 pub fn start(pipe: Arc<Pipe>, job: Job) -> std::io::Result<()> {
-    let run = move || {
+    let mut pool = lock(&POOL);
+    pool.jobs.push((pipe, job));
+    if pool.idle >= pool.jobs.len() {
+        JOBS.notify_one();
+        return Ok(());
+    }
+    let started = std::thread::Builder::new().stack_size(STACK).spawn(work).map(|_| ());
+    if started.is_err() {
+        pool.jobs.pop();
+    }
+    started
+}
+
+fn work() {
+    loop {
+        let mut pool = lock(&POOL);
+        let (pipe, job) = loop {
+            if !pool.jobs.is_empty() {
+                break pool.jobs.remove(0);
+            }
+            if pool.idle >= MAX_IDLE {
+                return;
+            }
+            pool.idle += 1;
+            pool = wait(&JOBS, pool);
+            pool.idle -= 1;
+        };
+        drop(pool);
         pipe.gate.enter();
         if let Err(failure) = job(&pipe) {
             pipe.say(kind::ERROR, failure.encode());
         }
         pipe.gate.leave();
+        let is_root = become_root();
         lock(&pipe.queues).finished = true;
         pipe.gate.waker.wake();
-    };
-    std::thread::Builder::new().stack_size(STACK).spawn(run).map(|_| ())
+        if !is_root {
+            return;
+        }
+    }
+}
+
+thread_local! {
+    /// Whose rights this thread has, when they are not root's.
+    static IS_USER: Cell<bool> = Cell::new(false);
 }
 
 /// Gives this thread, and no other, the user's rights over files. Only the effective ids change: with the real and saved ones
@@ -255,16 +303,30 @@ pub fn become_user(user: &User) -> Outcome<()> {
     if user.uid == 0 && user.gid == 0 && user.groups.is_empty() {
         return Ok(());
     }
-    const KEEP: libc::c_long = -1;
-    let (uid, gid) = (libc::c_long::from(user.uid), libc::c_long::from(user.gid));
-    let ok = unsafe {
-        libc::syscall(libc::SYS_setgroups, user.groups.len(), user.groups.as_ptr()) == 0
-            && libc::syscall(libc::SYS_setresgid, KEEP, gid, KEEP) == 0
-            && libc::syscall(libc::SYS_setresuid, KEEP, uid, KEEP) == 0
-    };
-    if ok {
+    IS_USER.with(|is_user| is_user.set(true));
+    if set_effective(user.uid, user.gid, &user.groups, false) {
         Ok(())
     } else {
         Err(Failure::errno(&format!("cannot act as user {:?}", user.name), sys::errno()))
+    }
+}
+
+/// Takes root's rights back.
+fn become_root() -> bool {
+    !IS_USER.with(|is_user| is_user.replace(false)) || set_effective(0, 0, &[], true)
+}
+
+/// Raw calls: glibc would change all threads.
+fn set_effective(uid: u32, gid: u32, groups: &[u32], user_first: bool) -> bool {
+    const KEEP: libc::c_long = -1;
+    let set_user = || unsafe { libc::syscall(libc::SYS_setresuid, KEEP, libc::c_long::from(uid), KEEP) == 0 };
+    let set_groups = || unsafe {
+        libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) == 0
+            && libc::syscall(libc::SYS_setresgid, KEEP, libc::c_long::from(gid), KEEP) == 0
+    };
+    if user_first {
+        set_user() && set_groups()
+    } else {
+        set_groups() && set_user()
     }
 }
