@@ -4,10 +4,11 @@ use crate::failure::{Failure, Outcome};
 use crate::frame::kind;
 use crate::libc;
 use crate::payload::{Reader, Writer};
+use crate::pipe::Pipe;
 use crate::sys::{self, Got};
 use crate::tree;
 use crate::users::{self, Database, User};
-use crate::worker::{become_user, Pipe};
+use crate::worker::become_user;
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -60,7 +61,7 @@ struct Entry<'a> {
 
 impl Entry<'_> {
     fn encode(&self, w: &mut Writer) {
-        let name = self.path.file_name().unwrap_or_else(|| self.path.as_os_str());
+        let name = self.path.file_name().unwrap_or(self.path.as_os_str());
         w.bytes(self.path.as_os_str().as_bytes()).bytes(name.as_bytes()).u8(self.kind).u64(self.size);
         w.u32(self.mode).u32(self.uid).u32(self.gid).text(&self.owner).text(&self.group).i64(self.modified);
         match &self.target {
@@ -183,8 +184,7 @@ pub fn write(pipe: &Pipe, body: &[u8]) -> Outcome<()> {
         return Err(Failure::invalid(format!("{}: not a regular file", path.display())));
     }
     let temporary = beside(&path);
-    let mut file =
-        OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary).map_err(at(&path))?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary).map_err(at(&path))?;
     let mut unfinished = Unfinished(temporary, false);
     while let Some(bytes) = pipe.receive()? {
         file.write_all(&bytes).map_err(at(&path))?;
@@ -298,7 +298,8 @@ pub fn rename(pipe: &Pipe, body: &[u8]) -> Outcome<()> {
         }
         Err(error) => {
             let missing = error.kind() == io::ErrorKind::NotFound;
-            let subject = if missing { from.display().to_string() } else { format!("{} to {}", from.display(), to.display()) };
+            let subject =
+                if missing { from.display().to_string() } else { format!("{} to {}", from.display(), to.display()) };
             return Err(Failure::io(&subject, &error));
         }
         Ok(()) => {}

@@ -141,7 +141,10 @@ mod tests {
         assert_eq!((r.u8(), r.u32()), (Ok(1), Ok(262_144)));
         let hello = Hello::read(&mut r).expect("hello");
         assert_eq!((hello.time, hello.entropy), (1_790_000_000_123_000_000, vec![0xab; 32]));
-        assert_eq!((hello.hostname.as_str(), hello.machine_id.as_str()), ("guesttest", "0123456789abcdef0123456789abcdef"));
+        assert_eq!(
+            (hello.hostname.as_str(), hello.machine_id.as_str()),
+            ("guesttest", "0123456789abcdef0123456789abcdef")
+        );
         let env = [("A", "1"), ("B", "é")].map(|(k, v)| (k.to_string(), v.to_string()));
         assert_eq!((hello.env, hello.user.as_str(), hello.cwd.as_str()), (env.to_vec(), "root", ""));
     }

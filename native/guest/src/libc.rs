@@ -200,7 +200,7 @@ pub struct dirent {
     pub d_name: [c_char; 256],
 }
 #[repr(C)]
-pub struct DIR {
+pub struct Dir {
     private: [u8; 0],
 }
 
@@ -225,7 +225,13 @@ extern "C" {
     pub fn _exit(status: c_int) -> !;
     pub fn chdir(path: *const c_char) -> c_int;
     pub fn chown(path: *const c_char, uid: u32, gid: u32) -> c_int;
-    pub fn lsetxattr(path: *const c_char, name: *const c_char, value: *const c_void, size: size_t, flags: c_int) -> c_int;
+    pub fn lsetxattr(
+        path: *const c_char,
+        name: *const c_char,
+        value: *const c_void,
+        size: size_t,
+        flags: c_int,
+    ) -> c_int;
     pub fn clock_gettime(clock: c_int, time: *mut timespec) -> c_int;
     pub fn clock_settime(clock: c_int, time: *const timespec) -> c_int;
     pub fn clone(
@@ -235,7 +241,7 @@ extern "C" {
         argument: *mut c_void,
         ...
     ) -> c_int;
-    pub fn closedir(directory: *mut DIR) -> c_int;
+    pub fn closedir(directory: *mut Dir) -> c_int;
     pub fn connect(fd: c_int, address: *const c_void, size: socklen_t) -> c_int;
     pub fn dup2(from: c_int, to: c_int) -> c_int;
     pub fn eventfd(value: c_uint, flags: c_int) -> c_int;
@@ -243,7 +249,7 @@ extern "C" {
     pub fn fchmod(fd: c_int, mode: mode_t) -> c_int;
     pub fn fchown(fd: c_int, uid: u32, gid: u32) -> c_int;
     pub fn fcntl(fd: c_int, command: c_int, ...) -> c_int;
-    pub fn fdopendir(fd: c_int) -> *mut DIR;
+    pub fn fdopendir(fd: c_int) -> *mut Dir;
     pub fn futimens(fd: c_int, times: *const timespec) -> c_int;
     pub fn getrandom(buffer: *mut c_void, size: size_t, flags: c_uint) -> ssize_t;
     pub fn getrlimit(resource: c_int, limit: *mut rlimit) -> c_int;
@@ -254,8 +260,7 @@ extern "C" {
     pub fn ioctl(fd: c_int, request: c_ulong, ...) -> c_int;
     pub fn kill(pid: pid_t, signal: c_int) -> c_int;
     pub fn mallopt(parameter: c_int, value: c_int) -> c_int;
-    pub fn mmap(at: *mut c_void, size: size_t, protection: c_int, flags: c_int, fd: c_int, offset: i64)
-        -> *mut c_void;
+    pub fn mmap(at: *mut c_void, size: size_t, protection: c_int, flags: c_int, fd: c_int, offset: i64) -> *mut c_void;
     pub fn open(path: *const c_char, flags: c_int, ...) -> c_int;
     pub fn openat(directory: c_int, path: *const c_char, flags: c_int, ...) -> c_int;
     pub fn pipe2(fds: *mut c_int, flags: c_int) -> c_int;
@@ -263,7 +268,7 @@ extern "C" {
     pub fn prctl(option: c_int, ...) -> c_int;
     pub fn ptrace(request: c_uint, ...) -> c_long;
     pub fn read(fd: c_int, buffer: *mut c_void, size: size_t) -> ssize_t;
-    pub fn readdir(directory: *mut DIR) -> *mut dirent;
+    pub fn readdir(directory: *mut Dir) -> *mut dirent;
     pub fn sethostname(name: *const c_char, size: size_t) -> c_int;
     pub fn setrlimit(resource: c_int, limit: *const rlimit) -> c_int;
     pub fn setsid() -> pid_t;

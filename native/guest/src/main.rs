@@ -16,6 +16,7 @@ mod libc;
 mod link;
 mod metrics;
 mod payload;
+mod pipe;
 mod pty;
 mod ring;
 mod spawn;

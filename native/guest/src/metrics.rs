@@ -4,8 +4,8 @@ use crate::failure::{Failure, Outcome};
 use crate::frame::kind;
 use crate::libc;
 use crate::payload::Writer;
+use crate::pipe::Pipe;
 use crate::sys;
-use crate::worker::Pipe;
 use std::ffi::CString;
 
 fn meminfo(text: &str, name: &str) -> u64 {

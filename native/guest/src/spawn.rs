@@ -2,8 +2,8 @@
 //! copied, and between clone and exec it makes system calls only.
 
 use crate::failure::{Failure, Outcome};
-use crate::users::User;
 use crate::libc::{self, c_char, c_int, c_void};
+use crate::users::User;
 use std::ffi::CString;
 use std::os::unix::io::RawFd;
 

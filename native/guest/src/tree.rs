@@ -3,8 +3,8 @@
 use crate::failure::{Failure, Outcome};
 use crate::files::{at, copy_file, keep_attributes};
 use crate::libc;
+use crate::pipe::Pipe;
 use crate::sys;
-use crate::worker::Pipe;
 use std::ffi::{CStr, CString};
 use std::fs::{self, DirBuilder, File};
 use std::io;
@@ -110,7 +110,10 @@ pub fn copy(pipe: &Pipe, from: &Path, to: &Path) -> Outcome<()> {
         } else if meta.is_file() {
             copy_file(pipe, &from, &to)?;
         } else {
-            return Err(Failure::invalid(format!("{}: only files, directories and symlinks move between file systems", from.display())));
+            return Err(Failure::invalid(format!(
+                "{}: only files, directories and symlinks move between file systems",
+                from.display()
+            )));
         }
     }
     // Children first: a directory may be one that not even its owner writes to.

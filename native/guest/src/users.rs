@@ -37,16 +37,13 @@ const MAX_DATABASE: usize = 4 << 20;
 
 fn lines(path: &str) -> Vec<Vec<String>> {
     let contents = sys::read_small(path, MAX_DATABASE).unwrap_or_default();
-    String::from_utf8_lossy(&contents)
-        .lines()
-        .map(|line| line.split(':').map(str::to_string).collect())
-        .collect()
+    String::from_utf8_lossy(&contents).lines().map(|line| line.split(':').map(str::to_string).collect()).collect()
 }
 
 fn accounts() -> Vec<Account> {
     let parse = |f: &Vec<String>| {
         Some(Account {
-            name: f.get(0)?.clone(),
+            name: f.first()?.clone(),
             uid: f.get(2)?.parse().ok()?,
             gid: f.get(3)?.parse().ok()?,
             home: f.get(5).cloned().unwrap_or_default(),
@@ -60,7 +57,7 @@ fn groups() -> Vec<Group> {
     let parse = |f: &Vec<String>| {
         let members = f.get(3).map(String::as_str).unwrap_or("");
         Some(Group {
-            name: f.get(0)?.clone(),
+            name: f.first()?.clone(),
             gid: f.get(2)?.parse().ok()?,
             members: members.split(',').filter(|m| !m.is_empty()).map(str::to_string).collect(),
         })

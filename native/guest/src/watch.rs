@@ -5,8 +5,8 @@ use crate::files::{act_as, locate};
 use crate::frame::kind;
 use crate::libc;
 use crate::payload::{Reader, Writer};
+use crate::pipe::Pipe;
 use crate::sys::{self, check, Got};
-use crate::worker::Pipe;
 use std::collections::HashMap;
 use std::ffi::{CString, OsStr};
 use std::fs;
@@ -16,12 +16,8 @@ use std::path::{Path, PathBuf};
 
 /// Directories of one watch.
 const MAX_DIRECTORIES: usize = 8192;
-const MASK: u32 = libc::IN_CREATE
-    | libc::IN_MODIFY
-    | libc::IN_DELETE
-    | libc::IN_MOVED_FROM
-    | libc::IN_MOVED_TO
-    | libc::IN_ATTRIB;
+const MASK: u32 =
+    libc::IN_CREATE | libc::IN_MODIFY | libc::IN_DELETE | libc::IN_MOVED_FROM | libc::IN_MOVED_TO | libc::IN_ATTRIB;
 
 mod change {
     pub const OVERFLOW: u8 = 0;
@@ -58,9 +54,13 @@ impl Watch {
     fn add(&mut self, path: &Path) -> Outcome<()> {
         let name = path.display().to_string();
         if self.directories.len() >= MAX_DIRECTORIES {
-            return Err(Failure::new("TooLarge", format!("{}: more than {} directories to watch", name, MAX_DIRECTORIES)));
+            return Err(Failure::new(
+                "TooLarge",
+                format!("{}: more than {} directories to watch", name, MAX_DIRECTORIES),
+            ));
         }
-        let c_path = CString::new(path.as_os_str().as_bytes()).map_err(|_| Failure::invalid("a NUL byte in the path"))?;
+        let c_path =
+            CString::new(path.as_os_str().as_bytes()).map_err(|_| Failure::invalid("a NUL byte in the path"))?;
         let id = unsafe { libc::inotify_add_watch(self.fd.as_raw_fd(), c_path.as_ptr(), MASK) };
         if id < 0 {
             return Err(Failure::errno(&name, sys::errno()));
@@ -86,7 +86,9 @@ impl Watch {
         let mut lost = false;
         loop {
             pipe.readable(self.fd.as_raw_fd())?;
-            while let Got::Bytes(n) = sys::read(self.fd.as_raw_fd(), &mut buffer).map_err(|e| Failure::io("inotify", &e))? {
+            while let Got::Bytes(n) =
+                sys::read(self.fd.as_raw_fd(), &mut buffer).map_err(|e| Failure::io("inotify", &e))?
+            {
                 let mut rest = &buffer[..n];
                 while rest.len() >= 16 {
                     let word = |at: usize| u32::from_ne_bytes([rest[at], rest[at + 1], rest[at + 2], rest[at + 3]]);

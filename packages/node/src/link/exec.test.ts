@@ -83,6 +83,13 @@ describe('exec in a guest', { timeout: 120_000 }, () => {
     assert.deepEqual(await id('1234'), ['1234', '4321', '4321 5555', '/home/tester tester', '/home/tester', ''])
     assert.deepEqual(await id('tester:helpers'), ['1234', '5555', '5555', '/home/tester tester', '/home/tester', ''])
     assert.deepEqual(await id('777:888'), ['777', '888', '888', '/ 777', '/', ''])
+    // Who was added since is known at once.
+    await ran(
+      link,
+      'echo "added:x:4444:5555::/tmp:/bin/sh" >> /etc/passwd; sed -i "s/^helpers:.*/&,added/" /etc/group',
+      signal,
+    )
+    assert.deepEqual(await id('added'), ['4444', '5555', '5555', '/tmp added', '/tmp', ''])
     // Its home does not exist: the directory falls back, and the process starts.
     assert.deepEqual(await id('nobody'), ['65534', '65534', '65534 5555', '/nonexistent nobody', '/', ''])
   })

@@ -1,0 +1,97 @@
+//! One attachment of the host to an exec, and what it is sent.
+
+use super::process::Exec;
+use crate::frame::{kind, MAX_PAYLOAD};
+use crate::link::Link;
+use crate::payload::Writer;
+
+mod event {
+    pub const GAP: u8 = 1;
+    pub const EXIT: u8 = 2;
+    pub const STDIN_TAKEN: u8 = 3;
+    pub const STDIN_CLOSED: u8 = 4;
+}
+
+/// One attachment of the host to an exec.
+pub struct Session {
+    pub(super) exec: u64,
+    pub(super) next: [u64; 2],
+    pub(super) credit: [u64; 2],
+    pub(super) acked: [u64; 2],
+    /// It took nothing for so long that the process no longer waits for it.
+    pub(super) stalled: [bool; 2],
+    pub(super) stdin_told: u64,
+    /// Bytes of this session that wait in the exec's buffer, and bytes whose credit is to be given back.
+    pub(super) stdin_held: u64,
+    pub(super) stdin_grant: u64,
+    pub(super) closed_told: bool,
+}
+
+impl Session {
+    /// Sends at most one frame of each stream. Returns whether there may be more, and whether the session is over.
+    pub(super) fn serve(&mut self, exec: &mut Exec, channel: u32, link: &mut Link) -> (bool, bool) {
+        let mut moved = false;
+        let mut w = Writer::new();
+        for i in 0..2 {
+            let stream = &mut exec.streams[i];
+            let (base, end) = (stream.ring.base(), stream.ring.end());
+            if self.next[i] < base {
+                w.u8(event::GAP).u8(i as u8).u64(self.next[i]).u64(base);
+                link.send(kind::EVENT, channel, &w.done());
+                self.next[i] = base;
+                self.acked[i] = self.acked[i].max(base);
+            }
+            let n = (end - self.next[i]).min(self.credit[i]).min(MAX_PAYLOAD as u64 - 9) as usize;
+            if n > 0 {
+                w.u8(i as u8).u64(self.next[i]);
+                let (a, b) = stream.ring.parts(self.next[i], n);
+                w.raw(a).raw(b);
+                link.send(kind::DATA, channel, &w.done());
+                self.next[i] += n as u64;
+                self.credit[i] -= n as u64;
+                self.stalled[i] = false;
+                stream.patience = None;
+                moved = true;
+            }
+        }
+        if exec.stdin.taken > self.stdin_told {
+            self.stdin_told = exec.stdin.taken;
+            w.u8(event::STDIN_TAKEN).u64(exec.stdin.taken);
+            link.send(kind::EVENT, channel, &w.done());
+        }
+        if self.stdin_grant > 0 {
+            w.u8(0).u32(self.stdin_grant as u32);
+            link.send(kind::CREDIT, channel, &w.done());
+            self.stdin_grant = 0;
+        }
+        if (exec.stdin.closed || exec.stdin.ending) && !self.closed_told {
+            self.closed_told = true;
+            w.u8(event::STDIN_CLOSED);
+            link.send(kind::EVENT, channel, &w.done());
+        }
+        let all = (0..2).all(|i| self.next[i] == exec.streams[i].ring.end());
+        if let (true, true, Some(exit)) = (all, exec.drained, exec.exit) {
+            w.u8(event::EXIT).u32(exit).u8(u8::from(exec.timed_out));
+            link.send(kind::EVENT, channel, &w.done());
+            return (moved, true);
+        }
+        (moved, false)
+    }
+}
+
+/// How far the sessions of one exec are behind on one stream.
+#[derive(Clone, Default)]
+pub(super) struct Lag {
+    pub(super) acked: Option<u64>,
+    pub(super) next: Option<u64>,
+}
+
+impl Lag {
+    pub(super) fn add(&mut self, session: &Session, i: usize) {
+        let least = |a: Option<u64>, b: u64| Some(a.map_or(b, |a| a.min(b)));
+        self.acked = least(self.acked, session.acked[i]);
+        if !session.stalled[i] {
+            self.next = least(self.next, session.next[i]);
+        }
+    }
+}
