@@ -174,6 +174,7 @@ impl Agent {
         if self.state == State::Holding {
             deadline = self.hold.deadline();
         }
+        let deadline = deadline.into_iter().chain(self.link.deadline()).min();
         let mut timeout = deadline.map(|d| d.saturating_duration_since(now));
         if self.link.ended {
             timeout = Some(timeout.map_or(ENDED_WAIT, |t| t.min(ENDED_WAIT)));

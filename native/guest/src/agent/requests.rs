@@ -191,7 +191,14 @@ impl Agent {
                 self.go_on(channel);
                 return Ok(());
             }
-            op::EXEC => self.execs.start(&mut r, &self.defaults, channel, window)?,
+            op::EXEC => {
+                let (answer, is_awaited) = self.execs.start(&mut r, &self.defaults, channel, window)?;
+                if is_awaited {
+                    self.link.send_in_company(kind::REPLY, channel, &answer);
+                    return Ok(());
+                }
+                answer
+            }
             op::ATTACH => self.execs.attach(&mut r, channel, window)?,
             op::EXECS => self.execs.list(),
             op::SIGNAL => self.execs.signal(&mut r)?,

@@ -64,7 +64,14 @@ impl Execs {
         }
     }
 
-    pub fn start(&mut self, r: &mut Reader, defaults: &Defaults, channel: u32, window: u64) -> Outcome<Vec<u8>> {
+    /// Gives the answer, and whether the host waits for output or the end rather than for this answer.
+    pub fn start(
+        &mut self,
+        r: &mut Reader,
+        defaults: &Defaults,
+        channel: u32,
+        window: u64,
+    ) -> Outcome<(Vec<u8>, bool)> {
         let request = Request::read(r)?;
         let wanted = if request.user.is_empty() { defaults.user.as_str() } else { request.user.as_str() };
         let user = users::resolve(if wanted.is_empty() { "root" } else { wanted })?;
@@ -159,7 +166,9 @@ impl Execs {
         self.next_id += 1;
         self.by_pid.insert(pid, id);
         self.active.insert(id, exec);
-        self.open_session(id, [None, None], channel, window)
+        // One that may not lose output has somebody who reads it; who writes stdin or sees a terminal begins with the answer.
+        let is_awaited = request.block && !request.stdin && !terminal;
+        Ok((self.open_session(id, [None, None], channel, window)?, is_awaited))
     }
 
     pub fn attach(&mut self, r: &mut Reader, channel: u32, window: u64) -> Outcome<Vec<u8>> {

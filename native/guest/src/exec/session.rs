@@ -67,7 +67,12 @@ impl Session {
         if (exec.stdin.closed || exec.stdin.ending) && !self.closed_told {
             self.closed_told = true;
             w.u8(event::STDIN_CLOSED);
-            link.send(kind::EVENT, channel, &w.done());
+            // Who has written nothing waits for nothing.
+            if exec.stdin.taken == 0 {
+                link.send_in_company(kind::EVENT, channel, &w.done());
+            } else {
+                link.send(kind::EVENT, channel, &w.done());
+            }
         }
         let all = (0..2).all(|i| self.next[i] == exec.streams[i].ring.end());
         if let (true, true, Some(exit)) = (all, exec.drained, exec.exit) {
