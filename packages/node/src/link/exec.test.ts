@@ -222,6 +222,13 @@ describe('exec in a guest', { timeout: 120_000 }, () => {
     await assert.rejects(link.attach(session.info.id, { stdout: 600_000 }, signal), { code: 'InvalidArgument' })
   })
 
+  test('a silent process is told of, also when what is waited for is its output', async () => {
+    const session = await link.exec({ argv: ['sleep', '1000'], overflow: 'block' }, signal)
+    assert.equal(session.info.exit, undefined)
+    await session.kill('SIGTERM', signal)
+    assert.deepEqual((await collect(session.events)).exit, { signal: 'SIGTERM', timedOut: false })
+  })
+
   test('overflow block: the process waits for its reader and nothing is dropped', async () => {
     const session = await link.exec(
       { argv: ['sh', '-c', 'seq 1 100000; echo end >&2'], keepBytes: 4096, overflow: 'block' },
