@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { type MachineSpec, newExecutionId } from '@icebox/model'
 import { hello, SIZE, say } from '../conformance.ts'
 import type { Machine } from '../driver.ts'
-import { findProcesses, killProcess } from './process.ts'
+import { findProcesses, isAlive, killProcess } from './process.ts'
 import { GvisorInstallation, testImage } from './testing.ts'
 
 const DEADLINE_MS = 240_000
@@ -74,8 +74,11 @@ describe('slots', { timeout: DEADLINE_MS }, () => {
   test('a slot that died meanwhile is passed over', async () => {
     await installation.driver.prepare(spec, 1, signal)
     const [id] = await slots()
-    for (const { identity } of await findProcesses(`--root=${join(installation.runDirectory, 'runsc', id ?? '')}`))
+    const ofSlot = await findProcesses(`--root=${join(installation.runDirectory, 'runsc', id ?? '')}`)
+    for (const { identity } of ofSlot) {
       await killProcess(identity)
+      while (await isAlive(identity)) await sleep(5)
+    }
     const machine = await restore()
     assert.notEqual((await installation.record(machine)).container, id)
     assert.equal(await say(machine, 'echo on', signal), 'on')
