@@ -134,7 +134,8 @@ export class FloorContainer {
   /** Resolves when the program has ended well. */
   async exec(argv: string[], signal: AbortSignal): Promise<void> {
     if (this.#link === undefined) throw new Error(`${this.id} was not greeted`)
-    const session = await this.#link.exec({ argv }, signal)
+    // As the SDK asks for it.
+    const session = await this.#link.exec({ argv, overflow: 'block' }, signal)
     for await (const event of session.events)
       if (event.type === 'exit' && event.exit.exitCode !== 0)
         throw new Error(`${argv.join(' ')} ended with ${JSON.stringify(event.exit)} in ${this.id}`)
