@@ -2,7 +2,7 @@ import { join } from 'node:path'
 import { type Control, openControl } from '@icebox/control'
 import type { Node } from '@icebox/model'
 import { cacheDirectory, ensureGuest, ensureRunsc, gvisorDriver, openImageStore, openLocalNode } from '@icebox/node'
-import { type DataDirectory, openDataDirectory, openSnapshots } from '@icebox/snapshot'
+import { type DataDirectory, openDataDirectory, openKeyring, openSnapshots } from '@icebox/snapshot'
 import { openSqliteStore } from '@icebox/store'
 import type { CrashPoint } from './crash-points.ts'
 
@@ -26,7 +26,11 @@ export async function openParts(directory: string, crash?: CrashPoint): Promise<
   const data = await openDataDirectory(directory)
   const images = openImageStore({ directory: data.images, cacheDirectory: cacheDirectory() })
   const plainStore = await openSqliteStore(data.database)
-  const plainSnapshots = openSnapshots({ directory: data.snapshots, tmp: data.tmp })
+  const plainSnapshots = openSnapshots({
+    directory: data.snapshots,
+    tmp: data.tmp,
+    keyring: await openKeyring(data.path),
+  })
   const plainDriver = gvisorDriver({
     runsc,
     guest,

@@ -3,7 +3,7 @@ import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { newSnapshotId, type SnapshotId } from '@icebox/model'
-import { type ManifestInput, openDataDirectory, openSnapshots, type Snapshots } from '@icebox/snapshot'
+import { type ManifestInput, openDataDirectory, openKeyring, openSnapshots, type Snapshots } from '@icebox/snapshot'
 import { openSqliteStore } from '@icebox/store'
 import { makeDisk } from './disk.ts'
 
@@ -57,9 +57,11 @@ test('a loss of power takes no acknowledged write from the store', async (t) => 
 
 test('a loss of power takes no committed snapshot and brings no removed one back', async (t) => {
   const disk = await makeDisk(t)
-  const places = (root: string) => ({ directory: join(root, 'snapshots'), tmp: join(root, 'tmp') })
-  for (const path of Object.values(places(disk.path))) await mkdir(path)
-  const snapshots = openSnapshots(places(disk.path))
+  for (const name of ['snapshots', 'tmp']) await mkdir(join(disk.path, name))
+  // After a loss of power its key is there too, or nothing of it could be restored.
+  const openIn = async (root: string) =>
+    openSnapshots({ directory: join(root, 'snapshots'), tmp: join(root, 'tmp'), keyring: await openKeyring(root) })
+  const snapshots = await openIn(disk.path)
   const save = async (): Promise<SnapshotId> => {
     const draft = await snapshots.begin(newSnapshotId(), PAGES.length, t.signal)
     await writeFile(join(draft.directory, 'pages.img'), PAGES)
@@ -67,7 +69,7 @@ test('a loss of power takes no committed snapshot and brings no removed one back
   }
   const survivors = async (check: (later: Snapshots) => Promise<void>) => {
     const root = await disk.afterPowerLoss()
-    const later = openSnapshots(places(root))
+    const later = await openIn(root)
     try {
       await later.recover(t.signal)
       assert.deepEqual(await readdir(join(root, 'tmp')), [])

@@ -56,5 +56,12 @@ export const COMMANDS: Readonly<Record<string, Entry>> = {
   'snapshot export': { summary: 'Write a snapshot into a file.', load: () => import('./commands/snapshot-export.ts') },
   'snapshot import': { summary: 'Take in an exported snapshot.', load: () => import('./commands/snapshot-import.ts') },
 
+  'key show': {
+    summary: 'Show the key that signs snapshots, and the trusted ones.',
+    load: () => import('./commands/key-show.ts'),
+  },
+  'key trust': { summary: 'Trust the snapshots that a key signs.', load: () => import('./commands/key-trust.ts') },
+  'key distrust': { summary: 'Trust a key no more.', load: () => import('./commands/key-distrust.ts') },
+
   bench: { summary: 'Measure this machine.', load: () => import('./commands/bench.ts') },
 }

@@ -4,7 +4,7 @@ import { type Log, openControl } from '@icebox/control'
 import { IceboxError, type Node } from '@icebox/model'
 import { cacheDirectory, ensureRuntime, gvisorDriver, openImageStore, openLocalNode, type Report } from '@icebox/node'
 import { checkAddress, openServer } from '@icebox/server'
-import { openDataDirectory, openSnapshots } from '@icebox/snapshot'
+import { openDataDirectory, openKeyring, openSnapshots } from '@icebox/snapshot'
 import { openSqliteStore } from '@icebox/store'
 import { VERSION } from './version.ts'
 
@@ -47,6 +47,7 @@ export async function openIcebox(options: Composition, signal: AbortSignal): Pro
   const undo: (() => Promise<unknown>)[] = [() => data.close()]
   try {
     const key = await data.readOrCreateKey()
+    const keyring = await openKeyring(data.path)
     const { write, writeLine, close: closeLog } = await openLog(join(data.path, 'server.log'))
     undo.unshift(closeLog)
     const store = await openSqliteStore(data.database)
@@ -66,7 +67,7 @@ export async function openIcebox(options: Composition, signal: AbortSignal): Pro
       {
         driver,
         images,
-        snapshots: openSnapshots({ directory: data.snapshots, tmp: data.tmp }),
+        snapshots: openSnapshots({ directory: data.snapshots, tmp: data.tmp, keyring }),
         bootFile: join(data.path, 'boot'),
         tmp: data.tmp,
         agentVersion: VERSION,

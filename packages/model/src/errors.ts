@@ -43,6 +43,11 @@ export const ERRORS = {
     status: 422,
     remedy: 'Run `icebox snapshot verify` to see what is damaged; restore another snapshot, or rebuild the template.',
   },
+  SnapshotUntrusted: {
+    status: 422,
+    remedy:
+      'If you know who has that key (they see it with `icebox key show`), trust it: `icebox key trust KEY`, on the machine of the server.',
+  },
   TooManyRequests: { status: 429, remedy: 'Wait a moment and try again.' },
   Internal: {
     status: 500,

@@ -1,5 +1,6 @@
 import { lstat } from 'node:fs/promises'
 import { z } from 'zod'
+import type { Keyring } from './keyring.ts'
 import { BlobName } from './manifest.ts'
 import { Digest, seal, unseal } from './sealed.ts'
 
@@ -29,9 +30,9 @@ const Version1 = z.strictObject({
 })
 export type BlobsFile = z.infer<typeof Version1>
 
-export const encodeBlobs = (file: BlobsFile): string => seal(Version1.parse(file))
-export const decodeBlobs = (text: string, what: string): BlobsFile => {
-  const { checksum: _, ...file } = unseal<BlobsFile>(text, { 1: Version1 }, what)
+export const encodeBlobs = (file: BlobsFile, keyring: Keyring): string => seal(Version1.parse(file), keyring)
+export const decodeBlobs = (text: string, what: string, keyring: Keyring): BlobsFile => {
+  const { checksum: _, ...file } = unseal<BlobsFile>(text, { 1: Version1 }, what, keyring)
   return file
 }
 

@@ -5,9 +5,10 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { newSnapshotId } from '@icebox/model'
+import { type Keyring, openKeyring } from './keyring.ts'
 import { openSnapshots } from './snapshots.ts'
 
-const MODULE = new URL('./snapshots.ts', import.meta.url).href
+const MODULE = new URL('./index.ts', import.meta.url).href
 const DIGEST = `sha256:${'5'.repeat(64)}`
 const INPUT = {
   kind: 'memory',
@@ -20,7 +21,7 @@ const INPUT = {
   files: ['checkpoint.img', 'pages.img'],
 }
 /** A program that kills itself with SIGKILL right before the step with this number: a call that changes or syncs files. */
-const program = (directory: string, tmp: string, killAt: number, body: string): string => `
+const program = ({ root, directory, tmp }: Place, killAt: number, body: string): string => `
   import fs from 'node:fs'
   import { syncBuiltinESMExports } from 'node:module'
   import { join } from 'node:path'
@@ -39,25 +40,28 @@ const program = (directory: string, tmp: string, killAt: number, body: string): 
   }
   syncBuiltinESMExports()
   const { writeFile } = fs.promises
-  const { openSnapshots } = await import(${JSON.stringify(MODULE)})
+  const { openSnapshots, openKeyring } = await import(${JSON.stringify(MODULE)})
   const signal = new AbortController().signal
-  const snapshots = openSnapshots(${JSON.stringify({ directory, tmp })})
+  const keyring = await openKeyring(${JSON.stringify(root)})
+  const snapshots = openSnapshots({ ...${JSON.stringify({ directory, tmp })}, keyring })
   ${body}
   await snapshots.close(signal)
   console.log('end')`
 
-async function place(t: TestContext) {
+async function place(t: TestContext): Promise<Place> {
   const root = await mkdtemp(join(tmpdir(), 'icebox-crash-'))
   t.after(() => rm(root, { recursive: true, force: true }))
   const [directory, tmp] = [join(root, 'snapshots'), join(root, 'tmp')]
   await mkdir(directory)
   await mkdir(tmp)
-  return { directory, tmp, cache: join(root, 'cache') }
+  return { root, directory, tmp, keyring: await openKeyring(root), cache: join(root, 'cache') }
 }
 
 interface Place {
+  root: string
   directory: string
   tmp: string
+  keyring: Keyring
   /** Where Node keeps the compiled modules, so that each run starts sooner. */
   cache: string
 }
@@ -66,7 +70,7 @@ interface Place {
 function run(where: Place, killAt: number, body: string): { said: string[]; ended: boolean } {
   const { signal, status, stdout } = spawnSync(
     process.execPath,
-    ['--input-type=module', '-e', program(where.directory, where.tmp, killAt, body)],
+    ['--input-type=module', '-e', program(where, killAt, body)],
     {
       encoding: 'utf8',
       env: { ...process.env, NODE_COMPILE_CACHE: where.cache },

@@ -4,6 +4,7 @@ import { IceboxError, type SnapshotId } from '@icebox/model'
 import { throwIfAborted } from './abortable.ts'
 import { type BlobFacts, encodeBlobs, observe } from './blob-facts.ts'
 import { sync } from './durable.ts'
+import type { Keyring } from './keyring.ts'
 import { decodeManifest, encodeManifest, type Manifest, type ManifestContent } from './manifest.ts'
 import { BLOBS, FILES, MANIFEST } from './stored.ts'
 
@@ -17,17 +18,19 @@ export class DraftDirectory {
   readonly files: string
   readonly #path: string
   readonly #target: string
+  readonly #keyring: Keyring
 
-  private constructor(id: SnapshotId, path: string, target: string) {
+  private constructor(id: SnapshotId, path: string, target: string, keyring: Keyring) {
     this.id = id
     this.#path = path
     this.files = join(path, FILES)
     this.#target = target
+    this.#keyring = keyring
   }
 
-  static async make(id: SnapshotId, tmp: string, target: string): Promise<DraftDirectory> {
+  static async make(id: SnapshotId, tmp: string, target: string, keyring: Keyring): Promise<DraftDirectory> {
     const path = await mkdtemp(join(tmp, `${DRAFT_PREFIX}${id}-`))
-    const draft = new DraftDirectory(id, path, target)
+    const draft = new DraftDirectory(id, path, target, keyring)
     await mkdir(draft.files, { mode: 0o700 })
     return draft
   }
@@ -60,14 +63,15 @@ export class DraftDirectory {
         const digest = digests.get(name)
         blobs[name] = digest ? { ...fact, digest } : fact
       }
-      const text = encodeManifest({
-        ...content,
-        version: 1,
-        id: this.id,
-        blobs: facts.map(({ name, bytes }) => ({ name, bytes })),
-      })
-      const manifest = decodeManifest(text)
-      const records = { [MANIFEST]: text, [BLOBS]: encodeBlobs({ version: 1, manifest: manifest.checksum, blobs }) }
+      const text = encodeManifest(
+        { ...content, version: 1, id: this.id, blobs: facts.map(({ name, bytes }) => ({ name, bytes })) },
+        this.#keyring,
+      )
+      const manifest = decodeManifest(text, this.#keyring)
+      const records = {
+        [MANIFEST]: text,
+        [BLOBS]: encodeBlobs({ version: 1, manifest: manifest.checksum, blobs }, this.#keyring),
+      }
       for (const [name, record] of Object.entries(records))
         await writeFile(join(this.#path, name), record, { mode: 0o600, flag: 'wx' })
       // All at once, so that the file system can write them in few rounds: the rename alone must come after.

@@ -7,7 +7,17 @@ export {
   readKey,
   runDirectoryOf,
 } from './data-directory.ts'
+export { renameSynced, sync, writeSynced } from './durable.ts'
 export { gate } from './gate.ts'
+export {
+  distrustKey,
+  type Keyring,
+  openKeyring,
+  PublicKey,
+  readKeys,
+  type TrustedKey,
+  trustKey,
+} from './keyring.ts'
 export { getXattrs, mkfifo, setXattr, tryLock } from './linux/libc.ts'
 export { createNetworkNamespace, unmount } from './linux/namespace.ts'
 export type { DriverFacts, Manifest } from './manifest.ts'
@@ -19,5 +29,5 @@ export {
   openSnapshots,
   type Snapshots,
 } from './snapshots.ts'
-export { requireSpace } from './space.ts'
+export { freeBytes, mebibytes, requireSpace } from './space.ts'
 export { type SnapshotTree, tree } from './tree.ts'

@@ -2,6 +2,7 @@ import { IceboxError, type SnapshotFault, type SnapshotId } from '@icebox/model'
 import { type BlobFacts, observe, untouched } from './blob-facts.ts'
 import type { Digester } from './digester.ts'
 import { digestFile } from './hash.ts'
+import type { Keyring } from './keyring.ts'
 import { BLOBS, blobPath, MANIFEST, readBlobs, readManifest, type Stored, writeBlobs } from './stored.ts'
 
 const corrupt = (id: SnapshotId, blob: string, problem: string, remedy?: string) =>
@@ -23,7 +24,7 @@ async function present({ directory, manifest }: Stored, blob: { name: string; by
  * time: only `verify` finds that.
  * Throws SnapshotCorrupt.
  */
-export async function checkBeforeRestore(stored: Stored, signal: AbortSignal): Promise<void> {
+export async function checkBeforeRestore(stored: Stored, keyring: Keyring, signal: AbortSignal): Promise<void> {
   const { directory, manifest } = stored
   const changed: Record<string, BlobFacts> = {}
   for (const blob of manifest.blobs) {
@@ -42,14 +43,14 @@ export async function checkBeforeRestore(stored: Stored, signal: AbortSignal): P
       throw corrupt(manifest.id, blob.name, 'was changed after it was saved: its digest differs')
     changed[blob.name] = { ...now, digest }
   }
-  if (Object.keys(changed).length > 0) await writeBlobs(stored, { ...stored.blobs, ...changed })
+  if (Object.keys(changed).length > 0) await writeBlobs(stored, { ...stored.blobs, ...changed }, keyring)
 }
 
 /**
  * All digests by name; computes those not known yet. Throws SnapshotCorrupt when somebody has written to a blob since it
  * was saved; the digests of the others are kept.
  */
-export async function addDigests(stored: Stored, digester: Digester): Promise<Map<string, string>> {
+export async function addDigests(stored: Stored, digester: Digester, keyring: Keyring): Promise<Map<string, string>> {
   const digests = new Map<string, string>()
   const added: Record<string, BlobFacts> = {}
   let failure: unknown
@@ -71,26 +72,31 @@ export async function addDigests(stored: Stored, digester: Digester): Promise<Ma
       failure ??= thrown
     }
   }
-  if (Object.keys(added).length > 0) await writeBlobs(stored, { ...stored.blobs, ...added })
+  if (Object.keys(added).length > 0) await writeBlobs(stored, { ...stored.blobs, ...added }, keyring)
   if (failure) throw failure
   return digests
 }
 
 /** Rereads everything from the disk. Each fault once; empty: all is well. */
-export async function verify(directory: string, id: SnapshotId, signal: AbortSignal): Promise<SnapshotFault[]> {
+export async function verify(
+  directory: string,
+  id: SnapshotId,
+  keyring: Keyring,
+  signal: AbortSignal,
+): Promise<SnapshotFault[]> {
   const fault = (blob: string, thrown: unknown): SnapshotFault[] => {
     if (thrown instanceof IceboxError) return [{ blob, problem: thrown.message }]
     throw thrown
   }
   let stored: Stored
   try {
-    stored = { directory, manifest: await readManifest(directory, id), blobs: {} }
+    stored = { directory, manifest: await readManifest(directory, id, keyring), blobs: {} }
   } catch (thrown) {
     return fault(MANIFEST, thrown)
   }
   const faults: SnapshotFault[] = []
   try {
-    stored = { ...stored, blobs: await readBlobs(directory, stored.manifest) }
+    stored = { ...stored, blobs: await readBlobs(directory, stored.manifest, keyring) }
   } catch (thrown) {
     faults.push(...fault(BLOBS, thrown))
   }

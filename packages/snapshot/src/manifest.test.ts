@@ -1,11 +1,24 @@
 import assert from 'node:assert/strict'
-import { readFile } from 'node:fs/promises'
-import { test } from 'node:test'
+import { createPrivateKey } from 'node:crypto'
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { after, test } from 'node:test'
 import { asSnapshotId, type ErrorCode, isError } from '@icebox/model'
 import fc from 'fast-check'
 import { decodeBlobs, encodeBlobs } from './blob-facts.ts'
+import { openKeyring } from './keyring.ts'
 import { decodeManifest, encodeManifest, type ManifestContent } from './manifest.ts'
 import { seal } from './sealed.ts'
+
+/** Of a key that everybody knows: the golden files are signed by it. */
+const place = await mkdtemp(join(tmpdir(), 'icebox-manifest-'))
+after(() => rm(place, { recursive: true, force: true }))
+const PKCS8_ED25519 = Buffer.from('302e020100300506032b657004220420', 'hex')
+const pkcs8 = Buffer.concat([PKCS8_ED25519, Buffer.alloc(32, 'icebox')])
+const testKey = createPrivateKey({ key: pkcs8, format: 'der', type: 'pkcs8' })
+await writeFile(join(place, 'signing-key'), testKey.export({ type: 'pkcs8', format: 'pem' }))
+const keyring = await openKeyring(place)
 
 const golden = (name: string) => readFile(new URL(`./golden/${name}`, import.meta.url), 'utf8')
 const code = (expected: ErrorCode, message: RegExp) => (thrown: unknown) => {
@@ -46,16 +59,16 @@ const GOLDEN: ManifestContent = {
 
 test('the manifest of version 1 stays readable, and is still written the same', async () => {
   const text = await golden('manifest.v1')
-  const { checksum, ...content } = decodeManifest(text)
+  const { checksum, ...content } = decodeManifest(text, keyring)
   assert.deepEqual(content, GOLDEN)
   assert.match(text, new RegExp(checksum))
-  assert.equal(encodeManifest(GOLDEN), text)
+  assert.equal(encodeManifest(GOLDEN, keyring), text)
 })
 
 test('the blobs.json of version 1 stays readable, and is still written the same', async () => {
   const text = await golden('blobs.v1')
-  const file = decodeBlobs(text, 'blobs.json')
-  assert.equal(encodeBlobs(file), text)
+  const file = decodeBlobs(text, 'blobs.json', keyring)
+  assert.equal(encodeBlobs(file, keyring), text)
   assert.deepEqual(Object.keys(file.blobs), ['checkpoint.img', 'pages.img'])
   assert.equal(file.blobs['checkpoint.img']?.digest, sha('f'))
   assert.equal(file.blobs['pages.img']?.digest, undefined)
@@ -126,19 +139,19 @@ const plain = <T>(value: T): T => JSON.parse(JSON.stringify(value))
 test('any manifest reads back as it was written', () => {
   fc.assert(
     fc.property(manifest, (content) => {
-      const written = encodeManifest(content)
-      const { checksum, ...read } = decodeManifest(written)
+      const written = encodeManifest(content, keyring)
+      const { checksum, ...read } = decodeManifest(written, keyring)
       assert.deepEqual(plain(read), plain(content))
-      assert.equal(encodeManifest(read), written)
+      assert.equal(encodeManifest(read, keyring), written)
       assert.match(checksum, /^sha256:/)
     }),
   )
 })
 
 test('every change of one byte, and every cut, is found', () => {
-  const written = Buffer.from(encodeManifest(GOLDEN))
+  const written = Buffer.from(encodeManifest(GOLDEN, keyring))
   const refused = (bytes: Buffer) =>
-    assert.throws(() => decodeManifest(bytes.toString()), code('SnapshotCorrupt', /damaged/))
+    assert.throws(() => decodeManifest(bytes.toString(), keyring), code('SnapshotCorrupt', /damaged/))
   for (let at = 0; at < written.length; at++) {
     const bytes = Buffer.from(written)
     bytes.writeUInt8(bytes.readUInt8(at) ^ (1 << (at % 8)), at)
@@ -151,7 +164,7 @@ test('every change of one byte, and every cut, is found', () => {
 test('what cannot be a manifest is refused, and a newer version is said to be one', () => {
   const { version: _, ...rest } = GOLDEN
   const refused = (content: object, expected: ErrorCode, message: RegExp) =>
-    assert.throws(() => decodeManifest(seal(content)), code(expected, message))
+    assert.throws(() => decodeManifest(seal(content, keyring), keyring), code(expected, message))
   refused({ ...rest, version: 2, more: {} }, 'SnapshotIncompatible', /format version 2.*reads version 1.*newer/)
   refused(rest, 'SnapshotCorrupt', /version/)
   refused({ ...GOLDEN, extra: 1 }, 'SnapshotCorrupt', /schema/)
@@ -164,5 +177,5 @@ test('what cannot be a manifest is refused, and a newer version is said to be on
   const twice = { name: 'a', bytes: 1 }
   refused({ ...GOLDEN, blobs: [twice, twice] }, 'SnapshotCorrupt', /schema/)
   for (const text of ['', 'null', '[]', '"x"', '{}', '{"version":1}'])
-    assert.throws(() => decodeManifest(text), code('SnapshotCorrupt', /damaged/))
+    assert.throws(() => decodeManifest(text, keyring), code('SnapshotCorrupt', /damaged/))
 })

@@ -1,5 +1,6 @@
 import { isId, Size, SNAPSHOT_KINDS, type SnapshotId } from '@icebox/model'
 import { z } from 'zod'
+import type { Keyring } from './keyring.ts'
 import { Digest, seal, unseal } from './sealed.ts'
 
 const Id = z.custom<SnapshotId>((value) => typeof value === 'string' && isId(value), 'must be an id')
@@ -60,8 +61,9 @@ export type ManifestContent = z.infer<typeof Version1>
 /** `checksum` covers all the rest and names this very manifest. */
 export type Manifest = ManifestContent & { checksum: string }
 
-export const encodeManifest = (content: ManifestContent): string => seal(Version1.parse(content))
+export const encodeManifest = (content: ManifestContent, keyring: Keyring): string =>
+  seal(Version1.parse(content), keyring)
 
-/** Throws SnapshotCorrupt, or SnapshotIncompatible (written by a newer Icebox). */
-export const decodeManifest = (text: string, what = 'the manifest'): Manifest =>
-  unseal<ManifestContent>(text, { 1: Version1 }, what)
+/** Throws SnapshotCorrupt, SnapshotUntrusted, SnapshotIncompatible (written by a newer Icebox). */
+export const decodeManifest = (text: string, keyring: Keyring, what = 'the manifest'): Manifest =>
+  unseal<ManifestContent>(text, { 1: Version1 }, what, keyring)

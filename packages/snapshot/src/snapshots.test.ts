@@ -19,6 +19,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { type ErrorCode, isError, newSnapshotId, type SnapshotId } from '@icebox/model'
+import { type Keyring, openKeyring } from './keyring.ts'
 import { type ManifestInput, openSnapshots, type Snapshots } from './snapshots.ts'
 import { tree } from './tree.ts'
 
@@ -46,6 +47,7 @@ interface Place {
   root: string
   directory: string
   tmp: string
+  keyring: Keyring
   opened: Snapshots[]
 }
 
@@ -60,11 +62,11 @@ async function place(t: TestContext): Promise<Place> {
   const tmp = join(root, 'tmp')
   await mkdir(directory)
   await mkdir(tmp)
-  return { root, directory, tmp, opened }
+  return { root, directory, tmp, keyring: await openKeyring(root), opened }
 }
 
-function engine({ directory, tmp, opened }: Place): Snapshots {
-  const snapshots = openSnapshots({ directory, tmp })
+function engine({ opened, ...config }: Place): Snapshots {
+  const snapshots = openSnapshots(config)
   opened.push(snapshots)
   return snapshots
 }
@@ -191,10 +193,10 @@ test('verify finds a bit that flipped without changing any time', async (t) => {
   // As a fault of the disk would look: what is known of the inode is made to fit what is there now.
   const record = join(at.directory, id, 'blobs.json')
   const { seal } = await import('./sealed.ts')
-  const { checksum: _, ...file } = JSON.parse(await readFile(record, 'utf8'))
+  const { checksum: _, signature: _signature, ...file } = JSON.parse(await readFile(record, 'utf8'))
   const { mtimeNs } = await lstat(path, { bigint: true })
   file.blobs['pages.img'].modifiedNs = String(mtimeNs)
-  await writeFile(record, seal(file))
+  await writeFile(record, seal(file, at.keyring))
   await snapshots.open(id, t.signal)
   const faults = await snapshots.verify(id, t.signal)
   assert.deepEqual(
@@ -284,9 +286,9 @@ test('without a digest, a blob that was copied or changed is refused, since noth
   await snapshots.digest(id, t.signal)
   const record = join(at.directory, id, 'blobs.json')
   const { seal } = await import('./sealed.ts')
-  const { checksum: _, ...file } = JSON.parse(await readFile(record, 'utf8'))
+  const { checksum: _, signature: _signature, ...file } = JSON.parse(await readFile(record, 'utf8'))
   for (const blob of Object.values(file.blobs)) delete (blob as { digest?: string }).digest
-  await writeFile(record, seal(file))
+  await writeFile(record, seal(file, at.keyring))
   await snapshots.open(id, t.signal)
 
   await utimes(join(at.directory, id, 'files', 'pages.img'), 1, 1)
@@ -388,10 +390,11 @@ test('a snapshot that another one needs is not removed', async (t) => {
   const { encodeManifest, decodeManifest } = await import('./manifest.ts')
   const { encodeBlobs, decodeBlobs } = await import('./blob-facts.ts')
   await snapshots.digest(child, t.signal)
-  const text = encodeManifest({ ...manifest, needs: [{ snapshot: base, blob: 'pages.img' }] })
-  const blobs = decodeBlobs(await readFile(join(path, 'blobs.json'), 'utf8'), 'blobs')
+  const text = encodeManifest({ ...manifest, needs: [{ snapshot: base, blob: 'pages.img' }] }, at.keyring)
+  const blobs = decodeBlobs(await readFile(join(path, 'blobs.json'), 'utf8'), 'blobs', at.keyring)
   await writeFile(join(path, 'manifest.json'), text)
-  await writeFile(join(path, 'blobs.json'), encodeBlobs({ ...blobs, manifest: decodeManifest(text).checksum }))
+  const { checksum } = decodeManifest(text, at.keyring)
+  await writeFile(join(path, 'blobs.json'), encodeBlobs({ ...blobs, manifest: checksum }, at.keyring))
 
   await assert.rejects(snapshots.remove(base, t.signal), code('InUse', new RegExp(`${child} needs its blob pages.img`)))
   await snapshots.open(child, t.signal)

@@ -8,6 +8,7 @@ import { Digester } from './digester.ts'
 import { DRAFT_PREFIX, DraftDirectory } from './draft.ts'
 import { sync } from './durable.ts'
 import { addDigests, checkBeforeRestore, verify } from './integrity.ts'
+import type { Keyring } from './keyring.ts'
 import type { Manifest, ManifestContent } from './manifest.ts'
 import { requireSpace } from './space.ts'
 import { BLOBS_DRAFT, FILES, readManifest, readStored, type Stored } from './stored.ts'
@@ -67,6 +68,7 @@ const REMOVED_PREFIX = 'removed-'
 export class Snapshots {
   readonly #root: string
   readonly #tmp: string
+  readonly #keyring: Keyring
   readonly #digester = new Digester()
   readonly #drafts = new Map<DraftDirectory, number>()
   #admission: Promise<unknown> = Promise.resolve()
@@ -74,9 +76,10 @@ export class Snapshots {
   readonly #digesting = new Map<SnapshotId, Promise<ReadonlyMap<string, string>>>()
   readonly #closing = new AbortController()
 
-  constructor(config: { directory: string; tmp: string }) {
+  constructor(config: { directory: string; tmp: string; keyring: Keyring }) {
     this.#root = config.directory
     this.#tmp = config.tmp
+    this.#keyring = config.keyring
   }
 
   /**
@@ -93,8 +96,8 @@ export class Snapshots {
   }
 
   /**
-   * A snapshot to restore from, checked: manifest, presence, lengths, inodes and times, and digests where those differ.
-   * Throws NotFound, SnapshotCorrupt, SnapshotIncompatible (written by a newer Icebox). Whether it can run here: see `gate`.
+   * A snapshot to restore from, checked: manifest, signature, presence, lengths, inodes and times, and digests where those differ.
+   * Throws NotFound, SnapshotCorrupt, SnapshotUntrusted, SnapshotIncompatible (written by a newer Icebox). Whether it can run here: see `gate`.
    */
   async open(id: SnapshotId, signal: AbortSignal): Promise<OpenSnapshot> {
     // Those who come while it is being checked share the answer: 20 forks of a copied snapshot read it once.
@@ -113,7 +116,7 @@ export class Snapshots {
     for (const id of await this.#ids()) {
       throwIfAborted(signal)
       try {
-        snapshots.push(describe(await readStored(this.#path(id), id)))
+        snapshots.push(describe(await readStored(this.#path(id), id, this.#keyring)))
       } catch (thrown) {
         if (await this.#has(id)) damaged.push({ id, problem: IceboxError.from(thrown).message })
       }
@@ -128,7 +131,8 @@ export class Snapshots {
   async remove(id: SnapshotId, signal: AbortSignal): Promise<void> {
     throwIfAborted(signal)
     for (const other of await this.#ids()) {
-      const manifest = other === id ? undefined : await readManifest(this.#path(other), other).catch(() => undefined)
+      const manifest =
+        other === id ? undefined : await readManifest(this.#path(other), other, this.#keyring).catch(() => undefined)
       const need = manifest?.needs.find((each) => each.snapshot === id)
       if (need)
         throw new IceboxError(
@@ -156,7 +160,7 @@ export class Snapshots {
   async verify(id: SnapshotId, signal: AbortSignal): Promise<SnapshotFault[]> {
     // Without a digest there is nothing to compare with. What hinders it is found again below.
     await this.digest(id, signal).catch(() => throwIfAborted(signal))
-    return this.#with(id, () => verify(this.#path(id), id, signal))
+    return this.#with(id, () => verify(this.#path(id), id, this.#keyring, signal))
   }
 
   /**
@@ -173,18 +177,19 @@ export class Snapshots {
   ): Promise<void> {
     await this.open(id, signal)
     await this.digest(id, signal)
-    const stored = await readStored(this.#path(id), id)
-    await exportSnapshot(stored, file, extras, progress, signal)
+    const stored = await readStored(this.#path(id), id, this.#keyring)
+    await exportSnapshot(stored, file, extras, this.#keyring, progress, signal)
   }
 
   /**
    * Reads what `exportTo` wrote into a draft, and checks all of it. Nothing is accepted before `commit`, which gives it the
    * new id. Throws InvalidArgument (not an export, or one with anything unexpected in it), SnapshotCorrupt (damaged),
-   * SnapshotIncompatible (of a newer Icebox), NoSpace, AlreadyExists.
+   * SnapshotUntrusted (signed by nobody, or by a key that is not trusted), SnapshotIncompatible (of a newer Icebox),
+   * NoSpace, AlreadyExists.
    */
   async importFrom(file: string, newId: SnapshotId, progress: Progress, signal: AbortSignal): Promise<Incoming> {
     const begin = (bytes: number) => this.#draft(newId, bytes, signal)
-    return receive(file, this.#tmp, begin, (draft) => this.#discard(draft), progress, signal)
+    return receive(file, this.#tmp, begin, (draft) => this.#discard(draft), this.#keyring, progress, signal)
   }
 
   /** Throws NoSpace, with the numbers, unless `bytes` more fit beside what drafts have yet to write. */
@@ -192,7 +197,7 @@ export class Snapshots {
     const missing = [...this.#drafts].map(async ([draft, expected]) =>
       Math.max(0, expected - (await draft.allocatedBytes())),
     )
-    await requireSpace(this.#root, bytes, what, sum(await Promise.all(missing)))
+    requireSpace(this.#root, bytes, what, sum(await Promise.all(missing)))
   }
 
   /** After a crash: removes what was half written or half removed, and computes digests that are missing. Called once, first. */
@@ -238,7 +243,7 @@ export class Snapshots {
     // One after another, so that two cannot both take the same free space.
     const admitted = this.#admission.then(async () => {
       await this.spaceFor(expectedBytes)
-      const draft = await DraftDirectory.make(id, this.#tmp, this.#path(id))
+      const draft = await DraftDirectory.make(id, this.#tmp, this.#path(id), this.#keyring)
       this.#drafts.set(draft, expectedBytes)
       return draft
     })
@@ -272,7 +277,7 @@ export class Snapshots {
   }
 
   async #parent(id: SnapshotId): Promise<{ id: SnapshotId; manifest?: string }> {
-    const manifest = await readManifest(this.#path(id), id).catch(() => undefined)
+    const manifest = await readManifest(this.#path(id), id, this.#keyring).catch(() => undefined)
     return manifest ? { id, manifest: manifest.checksum } : { id }
   }
 
@@ -288,21 +293,22 @@ export class Snapshots {
   }
 
   async #check(id: SnapshotId): Promise<OpenSnapshot> {
-    const stored = await readStored(this.#path(id), id)
+    const stored = await readStored(this.#path(id), id, this.#keyring)
     for (const need of stored.manifest.needs)
       if (!(await this.#has(need.snapshot)))
         throw new IceboxError(
           'SnapshotCorrupt',
           `snapshot ${id} needs a blob of snapshot ${need.snapshot}, which is gone`,
         )
-    await checkBeforeRestore(stored, this.#closing.signal)
+    await checkBeforeRestore(stored, this.#keyring, this.#closing.signal)
     return describe(stored)
   }
 
   #digest(id: SnapshotId): Promise<ReadonlyMap<string, string>> {
     const running = this.#digesting.get(id)
     if (running) return running
-    const compute = async () => addDigests(await readStored(this.#path(id), id), this.#digester)
+    const compute = async () =>
+      addDigests(await readStored(this.#path(id), id, this.#keyring), this.#digester, this.#keyring)
     const digesting = this.#with(id, compute).finally(() => this.#digesting.delete(id))
     this.#digesting.set(id, digesting)
     return digesting
@@ -315,4 +321,5 @@ export class Snapshots {
 }
 
 /** `directory` holds the snapshots, `tmp` what is on its way; both on one file system. */
-export const openSnapshots = (config: { directory: string; tmp: string }): Snapshots => new Snapshots(config)
+export const openSnapshots = (config: { directory: string; tmp: string; keyring: Keyring }): Snapshots =>
+  new Snapshots(config)

@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import { IceboxError, type SnapshotId } from '@icebox/model'
 import { type BlobFacts, type BlobsFile, decodeBlobs, encodeBlobs } from './blob-facts.ts'
 import { renameSynced, writeSynced } from './durable.ts'
+import type { Keyring } from './keyring.ts'
 import { decodeManifest, type Manifest } from './manifest.ts'
 
 export const MANIFEST = 'manifest.json'
@@ -31,33 +32,37 @@ async function read(directory: string, name: string, id: string): Promise<string
   }
 }
 
-/** Throws SnapshotCorrupt, SnapshotIncompatible (written by a newer Icebox). */
-export async function readManifest(directory: string, id: SnapshotId): Promise<Manifest> {
+/** Throws SnapshotCorrupt, SnapshotUntrusted, SnapshotIncompatible (written by a newer Icebox). */
+export async function readManifest(directory: string, id: SnapshotId, keyring: Keyring): Promise<Manifest> {
   const what = `the manifest of snapshot ${id}`
-  const manifest = decodeManifest(await read(directory, MANIFEST, id), what)
+  const manifest = decodeManifest(await read(directory, MANIFEST, id), keyring, what)
   if (manifest.id !== id) throw new IceboxError('SnapshotCorrupt', `${what} is that of snapshot ${manifest.id}`)
   return manifest
 }
 
-export async function readBlobs(directory: string, manifest: Manifest): Promise<Record<string, BlobFacts>> {
+export async function readBlobs(
+  directory: string,
+  manifest: Manifest,
+  keyring: Keyring,
+): Promise<Record<string, BlobFacts>> {
   const what = `${BLOBS} of snapshot ${manifest.id}`
-  const file = decodeBlobs(await read(directory, BLOBS, manifest.id), what)
+  const file = decodeBlobs(await read(directory, BLOBS, manifest.id), what, keyring)
   const names = manifest.blobs.map((blob) => blob.name)
   if (file.manifest !== manifest.checksum || names.some((name) => !file.blobs[name]))
     throw new IceboxError('SnapshotCorrupt', `${what} does not belong to its manifest`)
   return file.blobs
 }
 
-export async function readStored(directory: string, id: SnapshotId): Promise<Stored> {
-  const manifest = await readManifest(directory, id)
-  return { directory, manifest, blobs: await readBlobs(directory, manifest) }
+export async function readStored(directory: string, id: SnapshotId, keyring: Keyring): Promise<Stored> {
+  const manifest = await readManifest(directory, id, keyring)
+  return { directory, manifest, blobs: await readBlobs(directory, manifest, keyring) }
 }
 
 /** Replaces what is known of the bytes; a crash leaves the old or the new. */
-export async function writeBlobs(stored: Stored, blobs: Record<string, BlobFacts>): Promise<void> {
+export async function writeBlobs(stored: Stored, blobs: Record<string, BlobFacts>, keyring: Keyring): Promise<void> {
   const file: BlobsFile = { version: 1, manifest: stored.manifest.checksum, blobs }
   const draft = join(stored.directory, BLOBS_DRAFT)
   await rm(draft, { force: true })
-  await writeSynced(draft, encodeBlobs(file))
+  await writeSynced(draft, encodeBlobs(file, keyring))
   await renameSynced(draft, join(stored.directory, BLOBS))
 }

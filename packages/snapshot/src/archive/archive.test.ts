@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
 import { createWriteStream } from 'node:fs'
-import { mkdir, mkdtemp, open, readdir, readFile, rename, rm, stat, truncate, writeFile } from 'node:fs/promises'
+import { cp, mkdir, mkdtemp, open, readdir, readFile, rename, rm, stat, truncate, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { pipeline } from 'node:stream/promises'
@@ -9,6 +9,7 @@ import { type TestContext, test } from 'node:test'
 import { type ErrorCode, IceboxError, isError, newSnapshotId, type SnapshotId } from '@icebox/model'
 import fc from 'fast-check'
 import { type Header, pack } from 'tar-stream'
+import { distrustKey, type Keyring, openKeyring, trustKey } from '../keyring.ts'
 import { encodeManifest } from '../manifest.ts'
 import { seal } from '../sealed.ts'
 import { type ManifestInput, openSnapshots, type Snapshots } from '../snapshots.ts'
@@ -38,6 +39,7 @@ const code =
 interface Place {
   root: string
   file: string
+  keyring: Keyring
   snapshots: Snapshots
   /** What is in the directories of the engine. */
   entries(): Promise<string[]>
@@ -48,13 +50,14 @@ async function place(t: TestContext): Promise<Place> {
   const [directory, tmp] = [join(root, 'snapshots'), join(root, 'tmp')]
   await mkdir(directory)
   await mkdir(tmp)
-  const snapshots = openSnapshots({ directory, tmp })
+  const keyring = await openKeyring(root)
+  const snapshots = openSnapshots({ directory, tmp, keyring })
   t.after(async () => {
     await snapshots.close(AbortSignal.abort())
     await rm(root, { recursive: true, force: true })
   })
   const entries = async () => [...(await readdir(directory)), ...(await readdir(tmp))]
-  return { root, file: join(root, 'export.tar'), snapshots, entries }
+  return { root, file: join(root, 'export.tar'), keyring, snapshots, entries }
 }
 
 /** A snapshot with a sparse file: 200 KB of data in the middle of 4 MiB. */
@@ -86,6 +89,7 @@ test('an export brings the snapshot and the files beside it to another place, ho
   assert.equal(seen.at(-1), 5000 + 4_194_304 + 16)
   assert.equal((await stat(here.file)).mode & 0o777, 0o600)
 
+  await trustKey(there.root, { key: here.keyring.publicKey, name: 'here' })
   const newId = newSnapshotId()
   const incoming = await there.snapshots.importFrom(here.file, newId, ignore, t.signal)
   assert.equal(incoming.manifest.id, id)
@@ -134,7 +138,7 @@ test('an export is whole or absent, and replaces no file', async (t) => {
   const nowhere = join(here.root, 'no', 'directory')
   await assert.rejects(here.snapshots.exportTo(id, nowhere, [], ignore, t.signal), code('InvalidArgument', /directory/))
   await assert.rejects(here.snapshots.exportTo(newSnapshotId(), here.file, [], ignore, t.signal), code('NotFound'))
-  assert.deepEqual((await readdir(here.root)).sort(), ['snapshots', 'tmp'])
+  assert.deepEqual((await readdir(here.root)).sort(), ['signing-key', 'snapshots', 'tmp'])
   await writeFile(here.file, 'mine')
   await assert.rejects(here.snapshots.exportTo(id, here.file, [], ignore, t.signal), code('AlreadyExists'))
   assert.equal(await readFile(here.file, 'utf8'), 'mine')
@@ -144,7 +148,7 @@ test('an export is whole or absent, and replaces no file', async (t) => {
   await rename(pages, `${pages}.old`)
   await writeFile(pages, Buffer.alloc(4_194_304, 'q'))
   await assert.rejects(here.snapshots.exportTo(id, here.file, [], ignore, t.signal), code('SnapshotCorrupt'))
-  assert.deepEqual((await readdir(here.root)).sort(), ['snapshots', 'tmp'])
+  assert.deepEqual((await readdir(here.root)).sort(), ['signing-key', 'snapshots', 'tmp'])
 })
 
 test('a flipped bit or a cut anywhere is found, or does not matter', async (t) => {
@@ -202,6 +206,37 @@ async function tar(file: string, entries: Entry[]): Promise<void> {
   await written
 }
 
+test('an export of another installation is taken when its key is trusted, and from then on stands by itself', async (t) => {
+  const [here, there] = [await place(t), await place(t)]
+  await here.snapshots.exportTo(await save(here, t.signal), here.file, [], ignore, t.signal)
+  const attempt = () => there.snapshots.importFrom(here.file, newSnapshotId(), ignore, t.signal)
+  await assert.rejects(attempt(), code('SnapshotUntrusted', new RegExp(here.keyring.publicKey)))
+  assert.deepEqual(await there.entries(), [])
+
+  await trustKey(there.root, { key: here.keyring.publicKey, name: '' })
+  const { id } = await (await attempt()).commit(t.signal)
+  await distrustKey(there.root, here.keyring.publicKey)
+  await there.snapshots.open(id, t.signal)
+  assert.deepEqual(await there.snapshots.verify(id, t.signal), [])
+  await assert.rejects(attempt(), code('SnapshotUntrusted'))
+  assert.deepEqual(await there.entries(), [id])
+})
+
+test('a snapshot that was put into the directory is refused unless its signer is trusted', async (t) => {
+  const [here, there] = [await place(t), await place(t)]
+  const id = await save(here, t.signal)
+  await here.snapshots.digest(id, t.signal)
+  await cp(join(here.root, 'snapshots', id), join(there.root, 'snapshots', id), { recursive: true })
+  await assert.rejects(there.snapshots.open(id, t.signal), code('SnapshotUntrusted', /signed by/))
+  const { damaged } = await there.snapshots.list(t.signal)
+  assert.deepEqual(
+    damaged.map((each) => each.id),
+    [id],
+  )
+  await trustKey(there.root, { key: here.keyring.publicKey, name: '' })
+  await there.snapshots.open(id, t.signal)
+})
+
 test('a hostile file is refused, and nothing of it stays', async (t) => {
   const here = await place(t)
   interface Announced {
@@ -215,16 +250,19 @@ test('a hostile file is refused, and nothing of it stays', async (t) => {
   ): Entry => {
     const { blobs = [one], extras = [], more = {} } = changes
     const { files: _, parent: _parent, ...input } = INPUT
-    const manifest = encodeManifest({
-      ...input,
-      version: 1,
-      id: newSnapshotId(),
-      blobs: [{ name: 'a', bytes: 3 }],
-      needs: [],
-      createdAt: '2026-01-02T03:04:05.678Z',
-      ...more,
-    })
-    return { name: 'icebox.json', content: seal({ version: 1, manifest, blobs, extras }) }
+    const manifest = encodeManifest(
+      {
+        ...input,
+        version: 1,
+        id: newSnapshotId(),
+        blobs: [{ name: 'a', bytes: 3 }],
+        needs: [],
+        createdAt: '2026-01-02T03:04:05.678Z',
+        ...more,
+      },
+      here.keyring,
+    )
+    return { name: 'icebox.json', content: seal({ version: 1, manifest, blobs, extras }, here.keyring) }
   }
   const index = announce()
   const a = { name: 'blobs/a', content: 'abc' }
@@ -267,7 +305,7 @@ test('a hostile file is refused, and nothing of it stays', async (t) => {
     const importing = here.snapshots.importFrom(here.file, newSnapshotId(), ignore, t.signal)
     await assert.rejects(importing, code(expected, message), what)
     assert.deepEqual(await here.entries(), [], what)
-    assert.deepEqual((await readdir(here.root)).sort(), ['export.tar', 'snapshots', 'tmp'], what)
+    assert.deepEqual((await readdir(here.root)).sort(), ['export.tar', 'signing-key', 'snapshots', 'tmp'], what)
   }
   await tar(here.file, [index, a])
   const accepted = await here.snapshots.importFrom(here.file, newSnapshotId(), ignore, t.signal)

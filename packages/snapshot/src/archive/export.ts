@@ -6,6 +6,7 @@ import { IceboxError, type Progress } from '@icebox/model'
 import { type Pack, pack } from 'tar-stream'
 import { sync } from '../durable.ts'
 import { digestFile, readSlices } from '../hash.ts'
+import type { Keyring } from '../keyring.ts'
 import { encodeManifest } from '../manifest.ts'
 import { requireSpace } from '../space.ts'
 import { blobPath, type Stored } from '../stored.ts'
@@ -24,6 +25,7 @@ export async function exportSnapshot(
   { directory, manifest, blobs }: Stored,
   file: string,
   extras: ExtraFile[],
+  keyring: Keyring,
   progress: Progress,
   signal: AbortSignal,
 ): Promise<void> {
@@ -42,14 +44,14 @@ export async function exportSnapshot(
     throw new IceboxError('InvalidArgument', `${file} cannot be written: ${String(thrown)}`, { cause: thrown })
   })
   try {
-    const index = await announce({ directory, manifest, blobs }, extras, signal)
+    const index = await announce({ directory, manifest, blobs }, extras, keyring, signal)
     const total = totalBytes(index)
-    await requireSpace(dirname(file), total, 'the export')
+    requireSpace(dirname(file), total, 'the export')
     const archive = pack()
     const written = target.writeFile(bytesOf(archive), { signal })
     let done = 0
     const packed = async () => {
-      archive.entry({ name: INDEX, mode: 0o600 }, encodeIndex(index))
+      archive.entry({ name: INDEX, mode: 0o600 }, encodeIndex(index, keyring))
       for (const [name, announced] of entriesOf(index)) {
         await packFile(archive, name, announced, paths.get(name) ?? '', signal, (bytes) => {
           done += bytes
@@ -72,11 +74,16 @@ export async function exportSnapshot(
 }
 
 /** What the export will hold. */
-async function announce({ manifest, blobs }: Stored, extras: ExtraFile[], signal: AbortSignal): Promise<Index> {
+async function announce(
+  { manifest, blobs }: Stored,
+  extras: ExtraFile[],
+  keyring: Keyring,
+  signal: AbortSignal,
+): Promise<Index> {
   const { checksum: _, ...content } = manifest
   return {
     version: 1,
-    manifest: encodeManifest(content),
+    manifest: encodeManifest(content, keyring),
     blobs: manifest.blobs.map(({ name, bytes }) => ({ name, bytes, digest: blobs[name]?.digest ?? '' })),
     extras: await Promise.all(
       extras.map(async ({ name, path }) => ({

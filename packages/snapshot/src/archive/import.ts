@@ -6,6 +6,7 @@ import { pipeline } from 'node:stream/promises'
 import { IceboxError, type Progress } from '@icebox/model'
 import { extract } from 'tar-stream'
 import { DRAFT_PREFIX, type DraftDirectory } from '../draft.ts'
+import type { Keyring } from '../keyring.ts'
 import { decodeManifest, type Manifest } from '../manifest.ts'
 import { bytesOf } from './bytes.ts'
 import {
@@ -40,6 +41,7 @@ export async function receive(
   tmp: string,
   begin: (bytes: number) => Promise<DraftDirectory>,
   discardDraft: (draft: DraftDirectory) => Promise<void>,
+  keyring: Keyring,
   progress: Progress,
   signal: AbortSignal,
 ): Promise<Incoming> {
@@ -68,7 +70,7 @@ export async function receive(
       if (!index) {
         if (name !== INDEX || type !== 'file' || length > INDEX_MAX_BYTES)
           throw refused(`it does not begin with ${INDEX}`)
-        index = decodeIndex(Buffer.concat(await Array.fromAsync(bytesOf(entry))).toString(), file)
+        index = decodeIndex(Buffer.concat(await Array.fromAsync(bytesOf(entry))).toString(), file, keyring)
         for (const [announced, about] of entriesOf(index)) outstanding.set(announced, about)
         if (outstanding.size !== index.blobs.length + index.extras.length) throw refused('it announces a name twice')
         total = totalBytes(index)
@@ -97,7 +99,7 @@ export async function receive(
     if (!index || !draft) throw refused('it is empty')
     const [lacking] = outstanding.keys()
     if (lacking !== undefined) throw new IceboxError('SnapshotCorrupt', `${file} is cut off: it lacks ${lacking}`)
-    return incoming(index, draft, extrasDirectory, discard)
+    return incoming(index, decodeManifest(index.manifest, keyring), draft, extrasDirectory, discard)
   } catch (thrown) {
     archive.destroy()
     await feeding.catch(() => {})
@@ -113,11 +115,11 @@ export async function receive(
 
 function incoming(
   index: Index,
+  manifest: Manifest,
   draft: DraftDirectory,
   extrasDirectory: string,
   discard: () => Promise<void>,
 ): Incoming {
-  const manifest = decodeManifest(index.manifest)
   const digests = new Map(index.blobs.map(({ name, digest }) => [name, digest]))
   return {
     manifest,

@@ -1,5 +1,6 @@
 import { IceboxError } from '@icebox/model'
 import { z } from 'zod'
+import type { Keyring } from '../keyring.ts'
 import { BlobName, decodeManifest } from '../manifest.ts'
 import { Digest, seal, unseal } from '../sealed.ts'
 
@@ -28,12 +29,12 @@ export const entriesOf = (index: Index): Map<string, Announced> =>
 export const totalBytes = (index: Index): number =>
   [...index.blobs, ...index.extras].reduce((sum, each) => sum + each.bytes, 0)
 
-export const encodeIndex = (index: Index): string => seal(Index.parse(index))
+export const encodeIndex = (index: Index, keyring: Keyring): string => seal(Index.parse(index), keyring)
 
-/** Throws SnapshotCorrupt, SnapshotIncompatible (of a newer Icebox), NotImplemented. */
-export function decodeIndex(text: string, file: string): Index {
-  const { checksum: _, ...index } = unseal<Index>(text, { 1: Index }, `${INDEX} in ${file}`)
-  const { blobs, needs } = decodeManifest(index.manifest, `the manifest in ${file}`)
+/** Throws SnapshotCorrupt, SnapshotUntrusted, SnapshotIncompatible (of a newer Icebox), NotImplemented. */
+export function decodeIndex(text: string, file: string, keyring: Keyring): Index {
+  const { checksum: _, ...index } = unseal<Index>(text, { 1: Index }, `${INDEX} in ${file}`, keyring)
+  const { blobs, needs } = decodeManifest(index.manifest, keyring, `the manifest in ${file}`)
   if (needs.length > 0)
     throw new IceboxError('NotImplemented', `the snapshot in ${file} needs blobs of others, which are not in it`)
   const bytes = new Map(index.blobs.map((blob) => [blob.name, blob.bytes]))
