@@ -1,8 +1,8 @@
 import { mkdir, rm } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import type { ImageConfig, Progress } from '@icebox/model'
+import { requireSpace } from '@icebox/snapshot'
 import type { ImageSource, SourcePart } from './source.ts'
-import { requireSpace } from './space.ts'
 import { type Product, type Unpacked, Unpacker, type UnpackJob } from './unpack.ts'
 
 /** Downloads at a time for one image. */

@@ -1,10 +1,9 @@
 import { chmod, copyFile, mkdir, readdir, rename, stat, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { IceboxError, type Progress } from '@icebox/model'
-import { syncFile } from './durable.ts'
+import { requireSpace, sync } from '@icebox/snapshot'
 import { runProgram } from './program.ts'
 import { Scratch } from './scratch.ts'
-import { requireSpace } from './space.ts'
 
 const DEADLINE_MS = 1_800_000
 const QUERY_DEADLINE_MS = 30_000
@@ -45,7 +44,7 @@ export async function bootstrapTar(
     await chmod(scratch.path, 0o755)
     const made = join(scratch.path, 'bootstrap.tar')
     await mmdebstrap(suite, packages, made, scratch.path, progress, signal)
-    await syncFile(made)
+    await sync(made)
     await mkdir(dirname(cached), { recursive: true })
     await rename(made, cached)
   } finally {

@@ -1,5 +1,5 @@
 import { writeSync } from 'node:fs'
-import type { SpaceBudget } from './space.ts'
+import type { SpaceBudget } from './space-budget.ts'
 
 export const BLOCK_BYTES = 4096
 const BUFFER_BYTES = 1_048_576

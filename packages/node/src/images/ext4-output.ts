@@ -1,8 +1,8 @@
 import { stat } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { IceboxError, type Progress } from '@icebox/model'
+import { renameSynced, writeSynced } from '@icebox/snapshot'
 import { type AssembledImage, assemble } from './assemble.ts'
-import { renameDurably, writeDurably } from './durable.ts'
 import { checkExt4Size } from './ext4/write.ts'
 import { Scratch } from './scratch.ts'
 import type { ImageSource } from './source.ts'
@@ -29,10 +29,10 @@ export async function makeExt4(
     signal.throwIfAborted()
     if (options.record !== undefined) {
       const record = join(scratch.path, 'image.json')
-      await writeDurably(record, `${JSON.stringify(options.record(image), null, 2)}\n`)
-      await renameDurably(record, `${output}.json`)
+      await writeSynced(record, `${JSON.stringify(options.record(image), null, 2)}\n`, 0o644)
+      await renameSynced(record, `${output}.json`)
     }
-    await renameDurably(file, output)
+    await renameSynced(file, output)
     return image
   } finally {
     await scratch.remove()

@@ -23,7 +23,7 @@ import { type Entry, EPOCH, toBytes } from './entry.ts'
 import { readAttributes, readErofs } from './erofs/read.ts'
 import { EROFS_RESERVED_BLOCKS, writeErofs } from './erofs/write.ts'
 import { ext4ReservedBlocks, writeExt4 } from './ext4/write.ts'
-import { SpaceBudget } from './space.ts'
+import { SpaceBudget } from './space-budget.ts'
 import { type Directory, Tree } from './tree.ts'
 import { treeDigest } from './tree-digest.ts'
 

@@ -2,9 +2,10 @@ import { constants } from 'node:fs'
 import { copyFile, mkdir, readdir, rename, rm, stat } from 'node:fs/promises'
 import { dirname, join, resolve as resolvePath } from 'node:path'
 import { IceboxError, type NodeImage, type Progress } from '@icebox/model'
+import { renameSynced, requireSpace, sync, writeSynced } from '@icebox/snapshot'
+import { Turns } from '../turns.ts'
 import { assemble } from './assemble.ts'
 import { hexOf } from './digest.ts'
-import { renameDurably, syncFile, writeDurably } from './durable.ts'
 import { checkErofs, type FileAttribute, readAttributes } from './erofs/read.ts'
 import { makeExt4 } from './ext4-output.ts'
 import { findFile, openSource } from './open.ts'
@@ -23,9 +24,8 @@ import {
 } from './record.ts'
 import { parseReference, type Reference } from './reference.ts'
 import { Scratch } from './scratch.ts'
-import { SharedWork, Turns } from './shared.ts'
+import { SharedWork } from './shared-work.ts'
 import { type ImageSource, localPart } from './source.ts'
-import { requireSpace } from './space.ts'
 
 /** Images unpacked at the same time: more only compete for the same disk. */
 const PARALLEL_PULLS = 2
@@ -145,7 +145,7 @@ class DirectoryImageStore implements ImageStore {
     }
     const make = () =>
       this.#inScratch((directory) => makeExt4(source, resolvePath(output), options, directory, progress, signal))
-    const { sizeBytes } = await this.#turns.take(make, signal)
+    const { sizeBytes } = await this.#turns.run(make, signal)
     return { digest, sizeBytes }
   }
 
@@ -165,7 +165,7 @@ class DirectoryImageStore implements ImageStore {
         await copyFile(file, copy, constants.COPYFILE_FICLONE)
         signal.throwIfAborted()
         checkErofs(copy)
-        await syncFile(copy)
+        await sync(copy)
         return this.#install(copy, { ...record, sizeBytes: (await stat(copy)).size })
       })
     const present = await readRecord(this.#directory, hexOf(image.digest))
@@ -180,7 +180,7 @@ class DirectoryImageStore implements ImageStore {
       await rename(join(this.#directory, hex), join(directory, hex)).catch((thrown: unknown) => {
         if (!(thrown instanceof Error && 'code' in thrown && thrown.code === 'ENOENT')) throw thrown
       })
-      await syncFile(this.#directory)
+      await sync(this.#directory)
     })
   }
 
@@ -208,8 +208,7 @@ class DirectoryImageStore implements ImageStore {
       const work = async () =>
         (await this.#present(source, signal)) ?? this.#make(source, reference, directory, progress, signal)
       // Of two pulls that mean the same image, one makes it and the other finds it.
-      const made =
-        source.digest === undefined ? await work() : await this.#digestTurns(source.digest).take(work, signal)
+      const made = source.digest === undefined ? await work() : await this.#digestTurns(source.digest).run(work, signal)
       return this.#remember(made, pullOf(reference.canonical, source.origin))
     })
   }
@@ -235,7 +234,7 @@ class DirectoryImageStore implements ImageStore {
   ): Promise<ImageRecord> {
     const file = join(directory, EROFS_NAME)
     const work = () => assemble(source, { format: 'erofs' }, file, directory, progress, signal)
-    const made = await this.#turns.take(work, signal)
+    const made = await this.#turns.run(work, signal)
     signal.throwIfAborted()
     return this.#install(file, { version: 1, ...made, references: [pullOf(reference.canonical, source.origin)] })
   }
@@ -245,10 +244,10 @@ class DirectoryImageStore implements ImageStore {
     const whole = join(dirname(file), 'image')
     await mkdir(whole)
     await rename(file, join(whole, EROFS_NAME))
-    await writeDurably(join(whole, RECORD_NAME), serialise(record))
-    await syncFile(whole)
+    await writeSynced(join(whole, RECORD_NAME), serialise(record))
+    await sync(whole)
     try {
-      await renameDurably(whole, join(this.#directory, hexOf(record.digest)))
+      await renameSynced(whole, join(this.#directory, hexOf(record.digest)))
     } catch (thrown) {
       // A tree whose digest is known only now may have been here already, or been made by another pull meanwhile.
       const present = await readRecord(this.#directory, hexOf(record.digest))
@@ -267,11 +266,11 @@ class DirectoryImageStore implements ImageStore {
           throw new IceboxError('NotFound', `the image ${digest} was removed while it was being pulled`)
         const changed = withPull(record, pull)
         const file = join(directory, RECORD_NAME)
-        await writeDurably(file, serialise(changed))
-        await renameDurably(file, join(this.#directory, hexOf(digest), RECORD_NAME))
+        await writeSynced(file, serialise(changed))
+        await renameSynced(file, join(this.#directory, hexOf(digest), RECORD_NAME))
         return changed
       })
-    return this.#writing.take(write, AbortSignal.timeout(WRITE_DEADLINE_MS))
+    return this.#writing.run(write, AbortSignal.timeout(WRITE_DEADLINE_MS))
   }
 
   async #inScratch<T>(work: (directory: string) => Promise<T>): Promise<T> {

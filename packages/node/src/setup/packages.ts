@@ -17,9 +17,6 @@ export interface Requirement {
 
 /** What making images and running sandboxes needs. */
 export const RUNTIME_REQUIREMENTS: readonly Requirement[] = [
-  { needs: 'mkfs.erofs', package: 'erofs-utils', why: 'stores images for gVisor', version: ['--version'] },
-  { needs: 'mke2fs', package: 'e2fsprogs', why: 'stores images as ext4', version: ['-V'] },
-  { needs: 'e2fsck', package: 'e2fsprogs', why: 'checks ext4 images', version: ['-V'] },
   { needs: 'mmdebstrap', package: 'mmdebstrap', why: 'builds debian: images', version: ['--version'] },
   {
     needs: '/usr/share/keyrings/debian-archive-keyring.gpg',
@@ -42,6 +39,9 @@ export const TEST_REQUIREMENTS: readonly Requirement[] = [
   { needs: 'git', package: 'git', why: 'tells the tests which files are ours', version: ['--version'] },
   { needs: 'ps', package: 'procps', why: 'lists what runs on the host', version: ['--version'] },
   { needs: 'mount', package: 'mount', why: 'makes small disks to fill', version: ['--version'] },
+  { needs: 'fsck.erofs', package: 'erofs-utils', why: 'checks images for gVisor', version: ['-V'] },
+  { needs: 'mke2fs', package: 'e2fsprogs', why: 'makes file systems to compare with and to fill', version: ['-V'] },
+  { needs: 'e2fsck', package: 'e2fsprogs', why: 'checks ext4 images', version: ['-V'] },
   { needs: 'skopeo', package: 'skopeo', why: 'makes and copies OCI images', version: ['--version'] },
   { needs: 'umoci', package: 'umoci', why: 'changes and unpacks OCI images', version: ['--version'] },
   {

@@ -5,6 +5,7 @@ import { type ExecutionId, IceboxError, type MachineExit, type MachineSpec, type
 import { missingControllers } from '../../cgroup/layout.ts'
 import { cgroupMounts } from '../../cgroup/mounts.ts'
 import { runscBuild } from '../../setup/runsc.ts'
+import { Turns } from '../../turns.ts'
 import type { Capabilities, Driver, DriverFacts, Machine, Probe } from '../driver.ts'
 import { type Adopted, adoptMachines } from './adopt.ts'
 import { type Container, destroyContainer } from './container.ts'
@@ -14,7 +15,6 @@ import { attach, type Launch, launch, planOf } from './launch.ts'
 import { GvisorMachine, readFacts } from './machine.ts'
 import { Slots } from './slots.ts'
 import { specKey } from './spec.ts'
-import { Turns } from './turns.ts'
 import { runscIdentity } from './version.ts'
 
 /** Slots are refilled when nothing was launched for so long: the first exec in a new machine is not to wait for them. */

@@ -1,6 +1,6 @@
 import { mkdir, rename } from 'node:fs/promises'
 import { join } from 'node:path'
-import { type ExecutionId, IceboxError, type MachineSpec } from '@icebox/model'
+import { type ExecutionId, IceboxError, isError, type MachineSpec } from '@icebox/model'
 import { attachLink } from '../../link/attach.ts'
 import type { GuestLink } from '../../link/link.ts'
 import { type Container, destroyContainer } from './container.ts'
@@ -85,8 +85,11 @@ export async function launch(host: Host, what: Launch, signal: AbortSignal): Pro
     return new GvisorMachine({ container, record, link, frozen: false, driver: host.facts })
   } catch (thrown) {
     const failure = container ? await explained(container, plan.spec, thrown) : thrown
+    // It may have been dying since before it was taken, which says nothing about what was to run in it.
+    const slotDied = slot !== undefined && !(await slot.isAlive()) && !isError(failure, 'NoMemory')
     await destroyContainer(host, record.container, directory)
     if (slot) await destroyContainer(host, slot.id, slot.directory)
-    throw failure
+    if (!slotDied || signal.aborted) throw failure
+    return launch(host, { ...what, takeSlot: async () => undefined }, signal)
   }
 }

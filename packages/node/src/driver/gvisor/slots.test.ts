@@ -1,11 +1,15 @@
 import assert from 'node:assert/strict'
-import { mkdtemp, readdir } from 'node:fs/promises'
+import { mkdir, mkdtemp, readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type MachineSpec, newExecutionId } from '@icebox/model'
 import { hello, SIZE, say } from '../conformance.ts'
 import type { Machine } from '../driver.ts'
+import type { Container } from './container.ts'
+import { createContainer } from './create.ts'
+import { prepareHost } from './host.ts'
+import { launch, planOf } from './launch.ts'
 import { findProcesses, isAlive, killProcess } from './process.ts'
 import { GvisorInstallation, testImage } from './testing.ts'
 
@@ -82,6 +86,28 @@ describe('slots', { timeout: DEADLINE_MS }, () => {
     const machine = await restore()
     assert.notEqual((await installation.record(machine)).container, id)
     assert.equal(await say(machine, 'echo on', signal), 'on')
+    await machine.kill(signal)
+  })
+
+  test('a slot that dies as it is taken costs nothing but time', async () => {
+    const { programs, dataDirectory, runDirectory, image } = installation
+    const host = await prepareHost({ ...programs, dataDirectory, runDirectory, imagePath: () => image })
+    const plan = planOf(host, spec, { digest: await host.agents.current() })
+    const id = newExecutionId()
+    const directory = join(host.slots, id)
+    await mkdir(directory)
+    const slot = await createContainer(host, id, directory, plan, signal)
+    const takeSlot = async () => {
+      await killProcess(slot.process)
+      while (await slot.isAlive()) await sleep(5)
+      return slot
+    }
+    const go = (container: Container) => container.start(signal)
+    const machine = await launch(host, { execution: newExecutionId(), plan, operation: 'boot', takeSlot, go }, signal)
+    await machine.link.hello(hello(machine.execution), signal)
+    assert.equal(await say(machine, 'echo on', signal), 'on')
+    assert.equal(await usesSlot(machine), false)
+    assert.equal((await slots()).includes(id), false)
     await machine.kill(signal)
   })
 

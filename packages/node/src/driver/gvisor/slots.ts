@@ -1,6 +1,6 @@
 import { newExecutionId } from '@icebox/model'
+import type { Turns } from '../../turns.ts'
 import type { Container } from './container.ts'
-import type { Turns } from './turns.ts'
 
 interface Shelf<Plan> {
   plan: Plan

@@ -1,7 +1,7 @@
 import { IceboxError } from '@icebox/model'
+import { mebibytes } from '@icebox/snapshot'
 import { BLOCK_BYTES, blocksOf, type ContentFile, type Run } from '../contents.ts'
 import { type Attributes, type ByteString, EPOCH, readable, toBytes } from '../entry.ts'
-import { mebibytes } from '../space.ts'
 import type { Directory, Inode } from '../tree.ts'
 import { type DirectoryEntry, encodeDirectory } from './directory.ts'
 import {

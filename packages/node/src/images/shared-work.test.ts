@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { SharedWork, Turns } from './shared.ts'
+import { SharedWork } from './shared-work.ts'
 
 const never = new AbortController().signal
 
@@ -56,36 +56,4 @@ test('work ends when the last one gives up, and a failure is told to all', async
     shared.run('a', failing, () => {}, AbortSignal.abort(new Error('too late'))),
     /too late/,
   )
-})
-
-test('turns are taken in order, a few at a time', async () => {
-  const turns = new Turns(2)
-  let running = 0
-  let most = 0
-  const order: number[] = []
-  const work = (i: number) => async () => {
-    order.push(i)
-    most = Math.max(most, ++running)
-    await new Promise(setImmediate)
-    running--
-    if (i === 3) throw new Error('the third')
-  }
-  const results = await Promise.allSettled([1, 2, 3, 4, 5].map((i) => turns.take(work(i), never)))
-  assert.deepEqual(order, [1, 2, 3, 4, 5])
-  assert.equal(most, 2)
-  assert.equal(results.filter(({ status }) => status === 'rejected').length, 1)
-})
-
-test('who gives up while waiting leaves the others their turn', async () => {
-  const turns = new Turns(1)
-  const { promise: gate, resolve: open } = Promise.withResolvers<void>()
-  const first = turns.take(() => gate, never)
-  const ending = new AbortController()
-  const second = turns.take(async () => assert.fail('it gave up'), ending.signal)
-  const third = turns.take(async () => 'third', never)
-  ending.abort(new Error('gone'))
-  await assert.rejects(second, /gone/)
-  open()
-  await first
-  assert.equal(await third, 'third')
 })

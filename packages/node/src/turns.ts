@@ -16,7 +16,7 @@ export class Turns {
   #running = 0
   #background = 0
 
-  constructor(limit: number, quietMs: number) {
+  constructor(limit: number, quietMs = 0) {
     this.#limit = limit
     this.#quietMs = quietMs
   }

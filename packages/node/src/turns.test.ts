@@ -11,7 +11,7 @@ test('at most so many run at once, in order, and one in the background', async (
   })
   await fc.assert(
     fc.asyncProperty(fc.integer({ min: 1, max: 5 }), work, async (limit, pieces) => {
-      const turns = new Turns(limit, 0)
+      const turns = new Turns(limit)
       const running = { foreground: 0, background: 0 }
       const started: number[] = []
       await Promise.all(
@@ -40,7 +40,7 @@ test('at most so many run at once, in order, and one in the background', async (
 })
 
 test('background work waits until nothing else runs or waits, and then holds nobody up', async () => {
-  const turns = new Turns(1, 0)
+  const turns = new Turns(1)
   const order: string[] = []
   const { promise: block, resolve: unblock } = Promise.withResolvers<void>()
   const { promise: hold, resolve: release } = Promise.withResolvers<void>()
@@ -78,7 +78,7 @@ test('background work is not begun between two pieces that follow each other', a
 })
 
 test('who gives up waiting takes no turn, and a failure gives the turn back', async () => {
-  const turns = new Turns(1, 0)
+  const turns = new Turns(1)
   const abort = new AbortController()
   const { promise: block, resolve: unblock } = Promise.withResolvers<void>()
   const first = turns.run(() => block, never)
