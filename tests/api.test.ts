@@ -76,6 +76,7 @@ async function refused(method: string, path: string, call: Call = {}): Promise<W
 interface Line {
   type: string
   exec?: ExecInfo
+  attachment?: string
   stream?: string
   offset?: number
   data?: string
@@ -411,6 +412,33 @@ describe('in a running sandbox', () => {
       assert.equal(whole, `${Array.from({ length: 20_000 }, (_, i) => `line ${i}\n`).join('')}end\n`)
       const execs = await ok<ExecInfo[]>('GET', at('/execs'))
       assert.deepEqual(execs.find((each) => each.id === process)?.exit, { exitCode: 0, timedOut: false })
+    })
+
+    it('keep what was sent until it is acknowledged, when the client asks for that', async () => {
+      const argv = ['head', '-c', '40000', '/dev/zero']
+      const response = await exec(id, argv, { keepBytes: 4096, overflow: 'block' }, '?acknowledge=true')
+      let process = ''
+      let attachment = ''
+      for await (const line of linesOf(response)) {
+        process ||= line.exec?.id ?? ''
+        attachment ||= line.attachment ?? ''
+        if (line.data !== undefined) break
+      }
+      await ok('POST', at(`/execs/${process}/acknowledge`), { json: { attachment, stdout: 100 } })
+      response.destroy()
+      let length = 0
+      for await (const line of linesOf(await send('GET', at(`/execs/${process}/output?stdoutFrom=0&acknowledge=1`)))) {
+        attachment = line.attachment ?? attachment
+        if (line.data === undefined) continue
+        assert.equal(line.offset, length)
+        length += Buffer.from(line.data, 'base64').length
+        // After the last of it the stream ends by itself, and then there is nothing to acknowledge.
+        const answer = await send('POST', at(`/execs/${process}/acknowledge`), { json: { attachment, stdout: length } })
+        assert.ok(answer.resume().statusCode === 204 || length === 40_000)
+      }
+      assert.equal(length, 40_000)
+      const late = await refused('POST', at(`/execs/${process}/acknowledge`), { json: { attachment, stdout: length } })
+      assert.equal(late.code, 'NotFound')
     })
 
     it('are only started with detach', async () => {

@@ -19,7 +19,7 @@ test('a server killed in the middle of frames loses no output and no input of wh
   const sandbox = () => server.icebox.sandboxes.connect(id)
   const first = await sandbox()
   // Blocks when nobody reads: what it has written when it ends is what was read.
-  const writer = await first.spawn(['sh', '-c', `seq 1 ${LINES}; echo end`], { overflow: 'block', keepBytes: 65_536 })
+  const writer = await first.spawn(['sh', '-c', `seq 1 ${LINES}; echo end`], { overflow: 'block', keepBytes: 16_384 })
   const counter = await first.spawn(['sh', '-c', 'wc -c'], { stdin: true })
 
   let lines = Buffer.alloc(0)
@@ -46,6 +46,8 @@ test('a server killed in the middle of frames loses no output and no input of wh
         lines = Buffer.concat([lines, event.data])
         seen += 1
         if (seen === 3 && round < KILLS) {
+          // Time for the server to send ahead what it may.
+          await sleep(300)
           await server.kill()
           kills += 1
           killed.resolve()

@@ -72,6 +72,13 @@ export interface ExecSession {
    */
   readonly events: AsyncIterable<ExecEvent>
   /**
+   * From now on output counts as read only once it is acknowledged; without it, when the event after it is asked for. To be
+   * called before `events` is read.
+   */
+  holdUntilAcknowledged(): void
+  /** The output before these offsets has arrived where it was going: the guest need not keep it for another attempt. */
+  acknowledge(before: { stdout?: number | undefined; stderr?: number | undefined }): void
+  /**
    * Writes stdin. `offset` is the position in the whole of stdin (bytes before what the guest has taken are skipped), so that
    * a retry neither loses nor doubles; default: after what this session has written. Resolves once the guest has taken it.
    */

@@ -1,6 +1,7 @@
 import type { IncomingMessage } from 'node:http'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { ExecEvent, ExecExit, ExecInfo, ExecInput } from '@icebox/model'
+import { Acknowledgements } from './acknowledgements.ts'
 import { hasId, isObject, isWireError } from './answers.ts'
 import { type Connection, NDJSON, route } from './connection.ts'
 import type { CallOptions } from './deadline.ts'
@@ -44,6 +45,7 @@ export class Exec implements PromiseLike<ExecResult>, AsyncIterable<ExecEvent> {
   readonly #call: CallOptions
   readonly #queue = new Queue<ExecEvent>(HIGH_WATER)
   readonly #next: { stdout: number | undefined; stderr: number | undefined }
+  readonly #arrived: { stdout?: number; stderr?: number } = {}
   readonly #tellStarted: (info: ExecInfo) => void
   #info: ExecInfo | undefined
   #exit: ExecExit | undefined
@@ -52,6 +54,7 @@ export class Exec implements PromiseLike<ExecResult>, AsyncIterable<ExecEvent> {
   #consumer: 'none' | 'events' | 'result' = 'none'
   #result: Promise<ExecResult> | undefined
   #silentTries = 0
+  #acknowledgements: Acknowledgements | undefined
 
   /** @internal */
   constructor(
@@ -79,8 +82,10 @@ export class Exec implements PromiseLike<ExecResult>, AsyncIterable<ExecEvent> {
               ...this.#call,
               json: source.request,
               headers: { accept: NDJSON },
+              query: { acknowledge: true },
             })
-    this.#over = this.#run(open).then(
+    const running = this.#run(open).finally(() => this.#acknowledgements?.stop())
+    this.#over = running.then(
       () => this.#queue.end(),
       (thrown: unknown) => {
         const error = signal.aborted ? detachedFrom() : thrown
@@ -103,7 +108,7 @@ export class Exec implements PromiseLike<ExecResult>, AsyncIterable<ExecEvent> {
     if (this.#consumer !== 'none') throw new TypeError('the output of an exec can be read only once')
     this.#consumer = 'events'
     try {
-      yield* this.#queue
+      yield* this.#events()
     } finally {
       if (this.#exit === undefined) this.detach()
     }
@@ -124,6 +129,16 @@ export class Exec implements PromiseLike<ExecResult>, AsyncIterable<ExecEvent> {
     this.#detaching.abort()
   }
 
+  /** Who asks for more has done with what came before: until then the guest keeps it for whoever attaches again. */
+  async *#events(): AsyncGenerator<ExecEvent> {
+    for await (const event of this.#queue) {
+      yield event
+      if (event.type !== 'output') continue
+      this.#arrived[event.stream] = event.offset + event.data.byteLength
+      this.#acknowledgements?.took(event.data.byteLength)
+    }
+  }
+
   async #post(what: string, json: object, call: CallOptions): Promise<void> {
     const { id } = await this.started
     await this.#connection.send('POST', route('sandboxes', this.#sandbox, 'execs', id, what), { ...call, json })
@@ -135,7 +150,7 @@ export class Exec implements PromiseLike<ExecResult>, AsyncIterable<ExecEvent> {
     if (this.#consumer === 'events') await this.#over
     else {
       this.#consumer = 'result'
-      for await (const event of this.#queue) {
+      for await (const event of this.#events()) {
         if (event.type === 'output') output[event.stream].push(event.data)
         else if (event.type === 'gap') truncated = true
       }
@@ -185,6 +200,7 @@ export class Exec implements PromiseLike<ExecResult>, AsyncIterable<ExecEvent> {
     this.#silentTries = 0
     if (line.type === 'started' && hasId<ExecInfo>(line.exec)) {
       this.#info = line.exec
+      if (typeof line.attachment === 'string') this.#acknowledge(line.exec.id, line.attachment)
       this.#tellStarted(line.exec)
     } else if (line.type === 'output' && isStream(line.stream) && typeof line.data === 'string') {
       this.#takeOutput(line.stream, Number(line.offset), Buffer.from(line.data, 'base64'))
@@ -210,11 +226,21 @@ export class Exec implements PromiseLike<ExecResult>, AsyncIterable<ExecEvent> {
     this.#queue.push({ type: 'output', stream, offset: offset + seen, data: fresh }, fresh.byteLength)
   }
 
+  /** Until it is told so, the guest keeps what came by this stream: the server may die with it halfway. */
+  #acknowledge(id: string, attachment: string): void {
+    this.#acknowledgements?.stop()
+    this.#acknowledgements = new Acknowledgements(async () => {
+      await this.#connection.send('POST', route('sandboxes', this.#sandbox, 'execs', id, 'acknowledge'), {
+        json: { attachment, ...this.#arrived },
+      })
+    })
+  }
+
   #attach(id: string): Promise<IncomingMessage> {
     return this.#connection.stream('GET', route('sandboxes', this.#sandbox, 'execs', id, 'output'), {
       ...this.#call,
       headers: { accept: NDJSON },
-      query: { stdoutFrom: this.#next.stdout, stderrFrom: this.#next.stderr },
+      query: { stdoutFrom: this.#next.stdout, stderrFrom: this.#next.stderr, acknowledge: true },
     })
   }
 

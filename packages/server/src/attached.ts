@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto'
 import type { ExecSession } from '@icebox/model'
 
 /**
@@ -5,23 +6,30 @@ import type { ExecSession } from '@icebox/model'
  * through them: attaching anew for each would cost a round trip, and would send the output kept so far once more.
  */
 export class AttachedExecs {
-  readonly #sessions = new Map<string, ExecSession[]>()
+  readonly #attached = new Map<string, { attachment: string; session: ExecSession }[]>()
 
-  /** `sandbox` as its client calls it: other names for the same sandbox only miss, and attach anew. */
-  add(sandbox: string, session: ExecSession): void {
+  /**
+   * Gives the attachment's own name. `sandbox` as its client calls it: other names for the same sandbox only miss, and attach
+   * anew.
+   */
+  add(sandbox: string, session: ExecSession): string {
     const key = keyOf(sandbox, session.info.id)
-    this.#sessions.set(key, [session, ...(this.#sessions.get(key) ?? [])])
+    const attachment = randomUUID()
+    this.#attached.set(key, [{ attachment, session }, ...(this.#attached.get(key) ?? [])])
+    return attachment
   }
 
   remove(sandbox: string, session: ExecSession): void {
     const key = keyOf(sandbox, session.info.id)
-    const others = (this.#sessions.get(key) ?? []).filter((other) => other !== session)
-    if (others.length > 0) this.#sessions.set(key, others)
-    else this.#sessions.delete(key)
+    const others = (this.#attached.get(key) ?? []).filter((other) => other.session !== session)
+    if (others.length > 0) this.#attached.set(key, others)
+    else this.#attached.delete(key)
   }
 
-  get(sandbox: string, exec: string): ExecSession | undefined {
-    return this.#sessions.get(keyOf(sandbox, exec))?.[0]
+  /** The one of that name, or any. */
+  get(sandbox: string, exec: string, attachment?: string): ExecSession | undefined {
+    const all = this.#attached.get(keyOf(sandbox, exec)) ?? []
+    return all.find((each) => attachment === undefined || each.attachment === attachment)?.session
   }
 }
 

@@ -47,12 +47,16 @@ export async function openSession(
   return session
 }
 
+type OutputEvent = Extract<ExecEvent, { type: 'output' }>
+
 class Session implements ExecSession {
   readonly #mux: Mux
   #channel: Channel | undefined
   #info: ExecInfo | undefined
   readonly #queue: ExecEvent[] = []
-  #delivered: ExecEvent | undefined
+  /** Output that was given out and is not known to have been read, oldest first. */
+  readonly #delivered: OutputEvent[] = []
+  #acknowledging = false
   readonly #unread = [0, 0]
   readonly #owed = [0, 0]
   #done = false
@@ -103,13 +107,11 @@ class Session implements ExecSession {
 
   async #next(): Promise<IteratorResult<ExecEvent, undefined>> {
     // Who asks for more has done with the last: until then the guest keeps it for whoever comes after a crash.
-    const last = this.#delivered
-    this.#delivered = undefined
-    if (last?.type === 'output') this.#consumed(STREAMS.indexOf(last.stream), last.data.length)
+    if (!this.#acknowledging) for (const event of this.#delivered.splice(0)) this.#consumed(event)
     for (;;) {
       const event = this.#queue.shift()
       if (event) {
-        this.#delivered = event
+        if (event.type === 'output') this.#delivered.push(event)
         return { done: false, value: event }
       }
       if (this.#failure) throw this.#failure
@@ -117,6 +119,18 @@ class Session implements ExecSession {
       const { promise, resolve } = Promise.withResolvers<void>()
       this.#wake = resolve
       await promise
+    }
+  }
+
+  holdUntilAcknowledged(): void {
+    this.#acknowledging = true
+  }
+
+  acknowledge(before: { stdout?: number | undefined; stderr?: number | undefined }): void {
+    const waiting = this.#delivered.splice(0)
+    for (const event of waiting) {
+      if (event.offset + event.data.length <= (before[event.stream] ?? 0)) this.#consumed(event)
+      else this.#delivered.push(event)
     }
   }
 
@@ -226,10 +240,11 @@ class Session implements ExecSession {
     this.#notify()
   }
 
-  #consumed(stream: number, bytes: number): void {
-    this.#owed[stream] = (this.#owed[stream] ?? 0) + bytes
+  #consumed({ stream, data }: OutputEvent): void {
+    const index = STREAMS.indexOf(stream)
+    this.#owed[index] = (this.#owed[index] ?? 0) + data.length
     // At the latest when all is read: a process that waits for its reader may be kept to less than a grant.
-    const least = this.#queue.length === 0 ? 1 : GRANT
+    const least = this.#acknowledging || this.#queue.length === 0 ? 1 : GRANT
     for (const [each, owed] of this.#owed.entries()) {
       if (owed < least) continue
       this.#owed[each] = 0

@@ -229,6 +229,32 @@ describe('exec in a guest', { timeout: 120_000 }, () => {
     assert.deepEqual((await collect(session.events)).exit, { signal: 'SIGTERM', timedOut: false })
   })
 
+  test('what was given out and not acknowledged is still there for the next reader', async () => {
+    const request = { argv: ['seq', '1', '5000'], keepBytes: 4096, overflow: 'block' as const }
+    const first = await link.exec(request, signal)
+    first.holdUntilAcknowledged()
+    let taken = 0
+    for await (const event of first.events) {
+      assert.ok(event.type === 'output')
+      taken = event.offset + event.data.length
+      if (taken === 4096) break
+    }
+    first.acknowledge({ stdout: 0, stderr: 1_000_000 })
+    first.detach()
+
+    const second = await link.attach(first.info.id, { stdout: 0 }, signal)
+    second.holdUntilAcknowledged()
+    let text = ''
+    for await (const event of second.events) {
+      assert.notEqual(event.type, 'gap')
+      if (event.type !== 'output') continue
+      assert.equal(event.offset, text.length)
+      text += Buffer.from(event.data).toString()
+      second.acknowledge({ stdout: text.length })
+    }
+    assert.equal(text, Array.from({ length: 5000 }, (_, index) => `${index + 1}\n`).join(''))
+  })
+
   test('overflow block: the process waits for its reader and nothing is dropped', async () => {
     const session = await link.exec(
       { argv: ['sh', '-c', 'seq 1 100000; echo end >&2'], keepBytes: 4096, overflow: 'block' },

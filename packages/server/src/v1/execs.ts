@@ -19,7 +19,7 @@ import { Bytes, FAILURES, Nothing, Ref, streamed } from '../schemas.ts'
 
 const Stream = z.enum(['stdout', 'stderr'])
 const ExecLine = z.discriminatedUnion('type', [
-  z.object({ type: z.literal('started'), exec: ExecInfo }),
+  z.object({ type: z.literal('started'), exec: ExecInfo, attachment: z.string().optional() }),
   z.object({ type: z.literal('output'), stream: Stream, offset: z.int(), data: z.base64() }),
   z.object({ type: z.literal('gap'), stream: Stream, from: z.int(), to: z.int() }),
   z.object({ type: z.literal('exit'), exit: ExecExit }),
@@ -30,6 +30,11 @@ const ExecLines = streamed(
   ExecLine,
   'Lines of JSON: `started`, then `output` and `gap` as they come, last `exit` (or `error`). A stream without a last line was cut.',
 )
+const Acknowledge = flag
+  .default(false)
+  .describe(
+    'What is sent counts as read only when the client acknowledges it, naming the `attachment` of the first line.',
+  )
 const ExecRef = Ref.extend({ exec: z.string().regex(/^\d{1,20}$/, 'must be the decimal id of an exec') })
 
 /** Written by hand: base64 needs no escaping, and this is what every byte of output passes through. */
@@ -40,8 +45,8 @@ const eventLine = (event: ExecEvent): string => {
   return `{"type":"output","stream":"${event.stream}","offset":${event.offset},"data":"${data}"}\n`
 }
 
-async function* execLines(session: ExecSession): AsyncGenerator<string> {
-  yield line({ type: 'started', exec: session.info })
+async function* execLines(session: ExecSession, attachment: string | undefined): AsyncGenerator<string> {
+  yield line({ type: 'started', exec: session.info, attachment })
   for await (const event of session.events) yield eventLine(event)
 }
 
@@ -54,13 +59,16 @@ export async function execRoutes(app: App, context: Context): Promise<void> {
   async function follow(
     reply: FastifyReply,
     sandbox: string,
+    acknowledged: boolean,
     start: (signal: AbortSignal) => Promise<ExecSession>,
   ): Promise<void> {
     const { started: session, signal } = await context.streams.open(reply, DEADLINE.read, start)
     reply.request.resource = `${sandbox}/${session.info.id}`
-    context.execs.add(sandbox, session)
+    if (acknowledged) session.holdUntilAcknowledged()
+    const attachment = context.execs.add(sandbox, session)
     try {
-      await sendLines(reply, execLines(session), signal, (error) => ({ type: 'error', error }))
+      const lines = execLines(session, acknowledged ? attachment : undefined)
+      await sendLines(reply, lines, signal, (error) => ({ type: 'error', error }))
     } finally {
       context.execs.remove(sandbox, session)
       session.detach()
@@ -108,7 +116,7 @@ export async function execRoutes(app: App, context: Context): Promise<void> {
         summary: 'Start a process and stream its output, or with `detach` only start it',
         tags,
         params: Ref,
-        querystring: z.object({ detach: flag.default(false) }),
+        querystring: z.object({ detach: flag.default(false), acknowledge: Acknowledge }),
         body: ExecRequest,
         response: { 200: ExecLines, 201: ExecInfo, ...FAILURES },
       },
@@ -116,7 +124,9 @@ export async function execRoutes(app: App, context: Context): Promise<void> {
     async (request, reply) => {
       const { params, query, body } = request
       if (!query.detach)
-        return follow(reply, params.id, (signal) => context.control.sandboxes.exec(params.id, body, signal))
+        return follow(reply, params.id, query.acknowledge, (signal) =>
+          context.control.sandboxes.exec(params.id, body, signal),
+        )
       const session = await within(DEADLINE.read, (signal) => context.control.sandboxes.exec(params.id, body, signal))
       session.detach()
       request.resource = `${params.id}/${session.info.id}`
@@ -148,7 +158,11 @@ export async function execRoutes(app: App, context: Context): Promise<void> {
         summary: 'Stream the output of a process from given offsets; without them from the oldest byte kept',
         tags,
         params: ExecRef,
-        querystring: z.object({ stdoutFrom: Offset.exactOptional(), stderrFrom: Offset.exactOptional() }),
+        querystring: z.object({
+          stdoutFrom: Offset.exactOptional(),
+          stderrFrom: Offset.exactOptional(),
+          acknowledge: Acknowledge,
+        }),
         response: { 200: ExecLines, ...FAILURES },
       },
     },
@@ -157,9 +171,33 @@ export async function execRoutes(app: App, context: Context): Promise<void> {
         ...(query.stdoutFrom === undefined ? {} : { stdout: query.stdoutFrom }),
         ...(query.stderrFrom === undefined ? {} : { stderr: query.stderrFrom }),
       }
-      return follow(reply, params.id, async (signal) =>
+      return follow(reply, params.id, query.acknowledge, async (signal) =>
         (await guestOf(params.id, signal)).attach(params.exec, from, signal),
       )
+    },
+  )
+
+  app.post(
+    '/v1/sandboxes/:id/execs/:exec/acknowledge',
+    {
+      config: { frequent: true },
+      schema: {
+        operationId: 'acknowledgeExec',
+        summary: 'Say which output has arrived, to a stream that was asked for with `acknowledge`',
+        tags,
+        params: ExecRef,
+        body: z.object({ attachment: z.string(), stdout: Offset.exactOptional(), stderr: Offset.exactOptional() }),
+        response: { 204: Nothing, ...FAILURES },
+      },
+    },
+    async ({ params, body }, reply) => {
+      const session = context.execs.get(params.id, params.exec, body.attachment)
+      if (session === undefined)
+        throw new IceboxError('NotFound', `exec ${params.exec} has no stream ${body.attachment}`, {
+          remedy: 'Follow the output again: the stream it came by has ended.',
+        })
+      session.acknowledge(body)
+      return reply.code(204).send()
     },
   )
 
