@@ -67,7 +67,9 @@ function holding({ link, whileHeld }: Held): void {
       { argv: ['bash', '--norc', '-i'], env: { PS1: '' }, pty: { cols: 80, rows: 24 }, stdin: true },
       signal,
     )
-    await shell.writeStdin(Buffer.from('set -o notify\nsleep 1234 & kill -STOP $!; sleep 3; echo foreground $?\n'))
+    // Once it is sleep: gVisor loses a SIGSTOP that comes while a process execs.
+    const stop = 'sleep 1234 & until read -r _ c _ </proc/$!/stat && [ $c = "(sleep)" ]; do :; done; kill -STOP $!'
+    await shell.writeStdin(Buffer.from(`set -o notify\n${stop}; sleep 3; echo foreground $?\n`))
     const script = link().exec(
       { argv: ['bash', '-c', 'sleep 3 & touch /tmp/waiting; wait $!; echo waited $?'] },
       signal,
