@@ -69,6 +69,13 @@ test('twenty forks at once all answer, each with its own identity', async () => 
   assert.deepEqual(await states(), [])
 })
 
+test('a sandbox goes when its time is over, without anything else being asked', async () => {
+  const brief = await server.icebox.sandboxes.create({ template: 'base', timeout: 1 })
+  assert.ok(brief.id)
+  const isGone = async () => ((await states()).length === 0 ? true : undefined)
+  await eventually(isGone, 'the sandbox expires')
+})
+
 test('a timeout deletes a sandbox, an extension keeps it, and both survive a restart of the server', async () => {
   const [brief, extended] = await Promise.all([
     server.icebox.sandboxes.create({ template: 'base', timeout: 6 }),

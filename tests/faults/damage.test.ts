@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
-import { chmod, open, readFile, writeFile } from 'node:fs/promises'
-import { join } from 'node:path'
+import { chmod, open, readFile, rename, writeFile } from 'node:fs/promises'
+import { basename, join } from 'node:path'
 import { after, before, test } from 'node:test'
 import { isIceboxError } from '@icebox/sdk'
 import { buildBase, eventually, output, ServerProcess } from '../server-process.ts'
@@ -73,6 +73,55 @@ test('a damaged manifest is refused in words', async () => {
   )
   assert.deepEqual(await ids(), [sandbox.id])
   await sandbox.delete()
+})
+
+test('a paused sandbox whose rollback fails stays paused and resumes', async () => {
+  const sandbox = await server.icebox.sandboxes.create({ template: 'base' })
+  const snapshot = await snapshotOf(sandbox.id)
+  await output(sandbox.exec(['sh', '-c', 'echo later > /dev/shm/mark']))
+  await sandbox.pause()
+  await flipBit(memoryFile(snapshot.id))
+  await assert.rejects(sandbox.rollback(snapshot.id), (error) => isIceboxError(error, 'SnapshotCorrupt'))
+  const { status } = await sandbox.info()
+  assert.deepEqual([status.state, status.reason], ['Paused', 'RollbackFailed'])
+  await sandbox.resume()
+  assert.equal(await output(sandbox.exec(['cat', '/dev/shm/mark'])), 'later')
+  await sandbox.delete()
+})
+
+test('what is missing or not trusted at one start is as before once it is back', async () => {
+  const sandbox = await server.icebox.sandboxes.create({ template: 'base' })
+  const snapshot = await snapshotOf(sandbox.id)
+  const state = async () => (await server.icebox.snapshots.get(snapshot.id)).status
+  const restore = async () => {
+    const child = await server.icebox.sandboxes.create({ snapshot: snapshot.id })
+    await child.delete()
+  }
+  const restarted = async (change: () => Promise<void>) => {
+    await server.kill()
+    await change()
+    await server.restart()
+  }
+  const [image] = await server.icebox.images.list()
+  const places = [directoryOf(snapshot.id), join(server.dataDirectory, 'images', image?.id ?? '')] as const
+  await restarted(async () => {
+    for (const place of places) await rename(place, `${server.dataDirectory}/${basename(place)}.away`)
+  })
+  assert.equal((await state()).reason, 'Missing')
+  assert.equal((await server.icebox.images.list())[0]?.status.state, 'Failed')
+  await restarted(async () => {
+    for (const place of places) await rename(`${server.dataDirectory}/${basename(place)}.away`, place)
+  })
+  assert.equal((await state()).state, 'Ready')
+  await restore()
+
+  const key = join(server.dataDirectory, 'signing-key')
+  await restarted(() => rename(key, `${key}.away`))
+  assert.equal((await state()).state, 'Ready')
+  await assert.rejects(restore(), (error) => isIceboxError(error, 'SnapshotUntrusted'))
+  await restarted(() => rename(`${key}.away`, key))
+  await restore()
+  await (await server.icebox.sandboxes.connect(sandbox.id)).delete()
 })
 
 test('a paused sandbox whose snapshot is damaged stays paused, and says why', async () => {

@@ -1,4 +1,5 @@
 import type { Node } from '@icebox/model'
+import type { Exits } from './exits.ts'
 import type { Operations } from './operations.ts'
 import type { Records } from './records.ts'
 
@@ -10,6 +11,7 @@ export interface Context {
   readonly records: Records
   readonly node: Node
   readonly operations: Operations
+  readonly exits: Exits
   readonly log: Log
   /** Aborts when the control plane lets go: waiting ends, intents stay. */
   readonly closing: AbortSignal

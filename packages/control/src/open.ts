@@ -1,13 +1,14 @@
-import { canExec, IceboxError, isError, type Node } from '@icebox/model'
+import { IceboxError, isError, type Node } from '@icebox/model'
 import type { ResourceStore } from '@icebox/store'
 import type { Context, Log } from './context.ts'
 import type { Control } from './control.ts'
+import { Exits } from './exits.ts'
 import { Expiry } from './expiry.ts'
 import { imageService } from './images/service.ts'
 import { Operations } from './operations.ts'
 import { PAUSED_BY_SHUTDOWN } from './reconcile/plan.ts'
 import { Reconciler } from './reconcile/reconcile.ts'
-import { Records, settledStatus } from './records.ts'
+import { Records } from './records.ts'
 import { sandboxService } from './sandboxes/service.ts'
 import { snapshotService } from './snapshots/service.ts'
 import { templateService } from './templates/service.ts'
@@ -23,8 +24,10 @@ export async function openControl({
   log: Log
 }): Promise<Control> {
   const closing = new AbortController()
+  const records = new Records(store)
   const context: Context = {
-    records: new Records(store),
+    records,
+    exits: new Exits(records, log),
     node,
     operations: new Operations(),
     log,
@@ -36,10 +39,8 @@ export async function openControl({
 
   const exits: Promise<void>[] = []
   let starting = true
-  node.onExit(({ execution, reason, message }) => {
-    const marked = markFailed(context, execution, reason, message).catch((error) =>
-      log('error', 'machine.exit.unrecorded', { execution, error: IceboxError.from(error).message }),
-    )
+  node.onExit((exit) => {
+    const marked = context.exits.ended(exit)
     if (starting) exits.push(marked)
   })
   // What was found dead at the start is told with its reason before the reconciler looks for what is missing.
@@ -67,9 +68,15 @@ export async function openControl({
           await Promise.race([aborted, context.operations.idle()])
         }
         if (mode === 'kill') {
-          for (const { metadata } of await context.records.list('Sandbox')) {
-            await Promise.race([aborted, sandboxes.delete(metadata.name, signal).then(({ settled }) => settled)])
-          }
+          const removed = (await records.list('Sandbox')).map(async ({ metadata: { name } }) => {
+            try {
+              await (await sandboxes.delete(name, signal)).settled
+            } catch (error) {
+              if (!isError(error, 'NotFound'))
+                log('error', 'shutdown.delete.failed', { sandbox: name, error: IceboxError.from(error).message })
+            }
+          })
+          await Promise.race([aborted, Promise.all(removed)])
         }
       } finally {
         closing.abort()
@@ -77,25 +84,5 @@ export async function openControl({
         await store.close()
       }
     },
-  }
-}
-
-/** A run has ended by itself: whoever ran on it has failed, with the reason and the way back. */
-async function markFailed(context: Context, execution: string, reason: string, message: string): Promise<void> {
-  const sandbox = (await context.records.list('Sandbox')).find(({ status }) => status.execution === execution)
-  if (sandbox === undefined) return
-  const { name } = sandbox.metadata
-  const back = sandbox.status.pausedIn ?? sandbox.status.lastSnapshot
-  const revive = back === undefined ? '' : `; \`icebox rollback ${name} ${back}\` revives it from its last snapshot`
-  try {
-    await context.records.setStatus('Sandbox', name, ({ status }) =>
-      // A late message about an earlier run changes nothing; an operation under way sees the end itself.
-      status.execution === execution && canExec(status.state)
-        ? { ...settledStatus(status), state: 'failed', reason, message: `${message}${revive}` }
-        : undefined,
-    )
-    context.log('error', 'sandbox.failed', { sandbox: name, execution, reason, message })
-  } catch (error) {
-    if (!isError(error, 'NotFound')) throw error
   }
 }

@@ -143,6 +143,10 @@ export const SandboxStatus = z.object({
       snapshot: z.string().optional(),
       /** The run it starts. */
       execution: z.string().optional(),
+      /** Of a rollback: the state it found, to which a failure returns. */
+      from: z.enum(SANDBOX_STATES).optional(),
+      /** Of a pause: the reason to give once it is paused. */
+      reason: z.string().optional(),
     })
     .optional(),
   /** How long the last restore took until the guest answered, milliseconds. */

@@ -101,8 +101,8 @@ export interface Node {
   /** Called once for each run that ended without kill, those found dead at the start included, whenever the listener came. */
   onExit(listener: (exit: MachineExit) => void): void
 
-  /** Complete snapshots on disk. */
-  listSnapshots(signal: AbortSignal): Promise<SnapshotInfo[]>
+  /** What is on the disk. Damaged are those that are there and cannot be read: a restore says why. */
+  listSnapshots(signal: AbortSignal): Promise<{ complete: SnapshotInfo[]; damaged: SnapshotId[] }>
   /** Removes its bytes. Removing what is not there succeeds. */
   removeSnapshot(snapshot: SnapshotId, signal: AbortSignal): Promise<void>
   /** Rereads every byte. Empty: all is well. */

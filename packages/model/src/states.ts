@@ -24,7 +24,8 @@ export const SANDBOX_TRANSITIONS: Record<SandboxState, readonly SandboxState[]> 
 export const ARTIFACT_TRANSITIONS: Record<ArtifactState, readonly ArtifactState[]> = {
   creating: ['ready', 'failed', 'deleting'],
   ready: ['deleting', 'failed'],
-  failed: ['creating', 'deleting'],
+  // ready: what was missing is there again.
+  failed: ['creating', 'ready', 'deleting'],
   deleting: [],
 }
 

@@ -305,9 +305,9 @@ class LocalNode implements Node {
     for (const exit of this.#untold.splice(0)) listener(exit)
   }
 
-  async listSnapshots(signal: AbortSignal): Promise<SnapshotInfo[]> {
-    const { snapshots } = await this.#parts.snapshots.list(signal)
-    return snapshots.map(infoOf)
+  async listSnapshots(signal: AbortSignal): Promise<{ complete: SnapshotInfo[]; damaged: SnapshotId[] }> {
+    const { snapshots, damaged } = await this.#parts.snapshots.list(signal)
+    return { complete: snapshots.map(infoOf), damaged: damaged.map(({ id }) => id) }
   }
 
   removeSnapshot(id: SnapshotId, signal: AbortSignal): Promise<void> {

@@ -50,11 +50,15 @@ export const command = define({
       await sleep(EVERY_MS)
     }
     bar.done()
-    const failed = (await log.more()).filter(({ event }) => event === 'shutdown.pause.failed')
-    if (flags.json)
-      printJson({ ...info, mode, notPaused: failed.map(({ sandbox, error }) => ({ id: sandbox, error })) })
-    else if (failed.length === 0) print('the server has ended')
-    for (const { sandbox, error } of failed) note(`sandbox ${sandbox} could not be paused and still runs: ${error}`)
-    return failed.length === 0 ? 0 : 1
+    const lines = await log.more()
+    const failures = (event: string) =>
+      lines.filter((line) => line.event === event).map(({ sandbox, error }) => ({ id: sandbox, error }))
+    const [notPaused, notDeleted] = [failures('shutdown.pause.failed'), failures('shutdown.delete.failed')]
+    const failed = notPaused.length + notDeleted.length > 0
+    if (flags.json) printJson({ ...info, mode, notPaused, notDeleted })
+    else if (!failed) print('the server has ended')
+    for (const { id, error } of notPaused) note(`sandbox ${id} could not be paused and still runs: ${error}`)
+    for (const { id, error } of notDeleted) note(`sandbox ${id} could not be deleted: ${error}`)
+    return failed ? 1 : 0
   },
 })

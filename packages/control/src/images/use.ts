@@ -6,18 +6,28 @@ import { finishTemplateDelete } from '../templates/service.ts'
 export async function usersOfImage(context: Context, image: Image): Promise<string[]> {
   const { records } = context
   const { name } = image.metadata
+  const names = [name, image.spec.digest, image.spec.reference]
   const [sandboxes, snapshots, templates] = await Promise.all([
     records.list('Sandbox'),
     records.list('Snapshot'),
     records.list('Template'),
   ])
+  const standing = new Set(snapshots.filter(({ spec }) => spec.imageName === name).map(({ metadata }) => metadata.name))
   return [
-    ...sandboxes.filter(({ status }) => status.imageName === name).map(({ metadata }) => `sandbox ${metadata.name}`),
+    ...sandboxes
+      .filter(({ status }) => status.imageName === name || standing.has(status.operation?.snapshot ?? ''))
+      .map(({ metadata }) => `sandbox ${metadata.name}`),
     ...snapshots
       .filter(({ spec }) => spec.imageName === name && spec.purpose !== 'template')
       .map(({ metadata }) => `snapshot ${metadata.name}`),
     ...templates
-      .filter(({ spec, status }) => !spec.hidden && (status.imageName === name || spec.image === image.spec.digest))
+      .filter(
+        ({ spec, status }) =>
+          !spec.hidden &&
+          (status.imageName === name ||
+            spec.image === image.spec.digest ||
+            (status.state === 'creating' && names.includes(spec.image))),
+      )
       .map(({ metadata }) => `template ${metadata.name}`),
     ...templates
       .filter(({ spec, status }) => spec.hidden && status.state === 'creating' && spec.image === image.spec.digest)

@@ -1,4 +1,12 @@
-import { asExecutionId, asSnapshotId, IceboxError, isError, type Sandbox } from '@icebox/model'
+import {
+  asExecutionId,
+  asSnapshotId,
+  IceboxError,
+  isError,
+  isSettled,
+  type Sandbox,
+  type Snapshot,
+} from '@icebox/model'
 import { type Context, DEADLINES, within } from '../context.ts'
 import type { Accepted } from '../control.ts'
 import { recordImage } from '../images/ensure.ts'
@@ -9,6 +17,7 @@ import { removeForkSnapshot } from '../sandboxes/fork.ts'
 import { beginPause, commitPause } from '../sandboxes/pause.ts'
 import { beginResume } from '../sandboxes/restore.ts'
 import { endRun } from '../sandboxes/run.ts'
+import { dropSnapshot } from '../snapshots/remove.ts'
 import { finishSnapshotDelete } from '../snapshots/service.ts'
 import { beginBuild } from '../templates/build.ts'
 import { finishTemplateDelete } from '../templates/service.ts'
@@ -16,13 +25,15 @@ import { claimedExecutions, type Observed, planSandbox, type SandboxAction } fro
 
 /** How often what is not settled is looked at again, milliseconds. */
 const INTERVAL_MS = 5_000
+/** Reason of an image or snapshot whose files were gone. It is ready again when they are back. */
+const MISSING = 'Missing'
 
 async function observe(context: Context): Promise<Observed> {
   const machines = new Map(context.node.machines().map(({ execution, frozen }) => [execution as string, { frozen }]))
-  const snapshots = await context.node.listSnapshots(within(context, DEADLINES.call))
+  const { complete } = await context.node.listSnapshots(within(context, DEADLINES.call))
   return {
     machines,
-    snapshots: new Set(snapshots.map(({ id }) => id as string)),
+    snapshots: new Set(complete.map(({ id }) => id as string)),
     hostRestarted: context.node.hostRestarted,
   }
 }
@@ -65,18 +76,23 @@ export class Reconciler {
   }
 
   async #pass(): Promise<void> {
-    const { records, operations } = this.#context
-    const idle = (await records.list('Sandbox')).filter(
-      ({ metadata, status }) =>
-        !operations.isBusy(metadata.name) && !['running', 'paused', 'failed'].includes(status.state),
-    )
-    if (idle.length === 0) return
-    const observed = await observe(this.#context)
-    for (const { metadata } of idle) {
+    const { records } = this.#context
+    for (const { metadata } of (await records.list('Sandbox')).filter((sandbox) => this.#isAmiss(sandbox))) {
+      // Anew for each: what was done about the one before may have taken long.
+      const observed = await observe(this.#context)
       const sandbox = await records.find('Sandbox', metadata.name)
-      if (sandbox === undefined || operations.isBusy(metadata.name)) continue
-      await this.#settle(sandbox, planSandbox(sandbox, observed, 'running'))
+      if (sandbox !== undefined && this.#isAmiss(sandbox))
+        await this.#settle(sandbox, planSandbox(sandbox, observed, 'running'))
     }
+  }
+
+  /** Nobody is at work on it, and what is written is not what is there. */
+  #isAmiss({ metadata, status }: Sandbox): boolean {
+    const { operations, node } = this.#context
+    if (operations.isBusy(metadata.name)) return false
+    if (!isSettled(status.state)) return true
+    const alive = node.machines().some(({ execution }) => execution === status.execution)
+    return alive !== (status.state === 'running')
   }
 
   async #settle(sandbox: Sandbox, actions: SandboxAction[]): Promise<void> {
@@ -135,11 +151,25 @@ export class Reconciler {
         await hold('resume', () => beginResume(context, name))
         return
       case 'redo':
-        await hold(action.verb, () => beginAgain(context, sandbox))
+        await hold(action.verb, async () => {
+          const { resource, settled } = await beginAgain(context, sandbox)
+          return { resource, settled: settled.finally(() => this.#afterFork(sandbox)) }
+        })
         return
       default:
         return action satisfies never
     }
+  }
+
+  /** The last of a fork's children to settle takes its snapshot with it. */
+  async #afterFork({ spec: { source } }: Sandbox): Promise<void> {
+    if (source.from !== 'fork') return
+    await removeForkSnapshot(this.#context, source.snapshot).catch((error) =>
+      this.#context.log('warn', 'snapshot.drop.failed', {
+        snapshot: source.snapshot,
+        error: IceboxError.from(error).message,
+      }),
+    )
   }
 
   /** What the node has and nobody claims. Machines are read before claims: a claim is written before its machine starts. */
@@ -165,14 +195,20 @@ export class Reconciler {
   async #images(): Promise<void> {
     const { node, records } = this.#context
     const here = await node.listImages(within(this.#context, DEADLINES.call))
-    for (const image of here) await recordImage(this.#context, image)
+    for (const image of here)
+      await recordImage(this.#context, image).catch((error) =>
+        this.#context.log('error', 'reconcile.image.failed', {
+          digest: image.digest,
+          error: IceboxError.from(error).message,
+        }),
+      )
     const digests = new Set(here.map(({ digest }) => digest))
     for (const image of await records.list('Image')) {
       if (digests.has(image.spec.digest) || image.status.state !== 'ready') continue
       await records.setStatus('Image', image.metadata.name, ({ status }) => ({
         ...status,
         state: 'failed',
-        reason: 'Missing',
+        reason: MISSING,
         message: 'its files are gone from the data directory; pull it again',
       }))
     }
@@ -182,10 +218,10 @@ export class Reconciler {
   async #artifacts(): Promise<void> {
     const context = this.#context
     const { records, operations } = context
-    const complete = new Map(
-      (await context.node.listSnapshots(within(context, DEADLINES.call))).map((info) => [info.id as string, info]),
-    )
-    for (const snapshot of await records.list('Snapshot')) {
+    const found = await context.node.listSnapshots(within(context, DEADLINES.call))
+    const complete = new Map(found.complete.map((info) => [info.id as string, info]))
+    const damaged = new Set<string>(found.damaged)
+    for (const snapshot of await this.#withoutForgotten(await records.list('Snapshot'))) {
       const { name } = snapshot.metadata
       const info = complete.get(name)
       if (snapshot.status.state === 'creating') {
@@ -196,11 +232,13 @@ export class Reconciler {
         )
       } else if (snapshot.status.state === 'deleting') {
         await finishSnapshotDelete(context, snapshot)
-      } else if (snapshot.status.state === 'ready' && info === undefined) {
+      } else if (snapshot.status.reason === MISSING && info !== undefined) {
+        await records.setStatus('Snapshot', name, () => ({ state: 'ready', sizeBytes: info.sizeBytes }))
+      } else if (snapshot.status.state === 'ready' && info === undefined && !damaged.has(name)) {
         await records.setStatus('Snapshot', name, ({ status }) => ({
           ...status,
           state: 'failed',
-          reason: 'Missing',
+          reason: MISSING,
           message: 'its files are gone from the data directory',
         }))
       }
@@ -216,6 +254,27 @@ export class Reconciler {
         settled.catch(() => undefined)
       }
     }
+  }
+
+  /**
+   * Hidden snapshots go with what they belong to; one that a crash parted from it goes here: the pause before the last, a
+   * template's of a build that was not finished. Gives the others.
+   */
+  async #withoutForgotten(snapshots: Snapshot[]): Promise<Snapshot[]> {
+    const { records } = this.#context
+    const held = new Set<string | undefined>()
+    for (const { status } of await records.list('Sandbox')) held.add(status.pausedIn).add(status.operation?.snapshot)
+    for (const { status } of await records.list('Template')) held.add(status.snapshot)
+    const kept: Snapshot[] = []
+    for (const snapshot of snapshots) {
+      const { metadata, spec } = snapshot
+      if (held.has(metadata.name) || (spec.purpose !== 'pause' && spec.purpose !== 'template')) kept.push(snapshot)
+      else {
+        this.#context.log('warn', 'orphan.snapshot', { snapshot: metadata.name, purpose: spec.purpose })
+        await dropSnapshot(this.#context, metadata.name)
+      }
+    }
+    return kept
   }
 
   /** Pauses everything that runs, to be resumed at the next start. Failures leave it running. */

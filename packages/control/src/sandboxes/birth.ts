@@ -27,6 +27,7 @@ export async function finishCreate(context: Context, intent: Sandbox): Promise<S
         ...(forkedFrom === undefined ? {} : { lastSnapshot: forkedFrom }),
         restoreMs: run.milliseconds,
       }))
+      await context.exits.check(name, execution)
       context.log('info', 'sandbox.created', {
         sandbox: name,
         execution,

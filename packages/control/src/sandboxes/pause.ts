@@ -28,13 +28,19 @@ export async function beginPause(
     return {
       ...settledStatus(sandbox.status),
       state: 'pausing',
-      operation: { id: newOperationId(), verb: 'pause' as const, startedAt: now(), snapshot: newSnapshotId() },
+      operation: {
+        id: newOperationId(),
+        verb: 'pause' as const,
+        startedAt: now(),
+        snapshot: newSnapshotId(),
+        ...(reason === undefined ? {} : { reason }),
+      },
     }
   })
-  return { resource, settled: finishPause(context, resource, reason) }
+  return { resource, settled: finishPause(context, resource) }
 }
 
-async function finishPause(context: Context, sandbox: Sandbox, reason: string | undefined): Promise<Sandbox> {
+async function finishPause(context: Context, sandbox: Sandbox): Promise<Sandbox> {
   const { name } = sandbox.metadata
   const { execution, operation } = sandbox.status
   if (execution === undefined || operation?.snapshot === undefined)
@@ -71,7 +77,32 @@ async function finishPause(context: Context, sandbox: Sandbox, reason: string | 
     context.log('error', 'sandbox.pause.failed', { sandbox: name, execution, alive, error: failure.message })
     throw failure
   }
-  return commitPause(context, sandbox, operation.snapshot, { reason, sizeBytes })
+  try {
+    return await commitPause(context, sandbox, operation.snapshot, sizeBytes)
+  } catch (error) {
+    return await undoPause(context, sandbox, operation.snapshot, error)
+  }
+}
+
+/**
+ * The pause could not be written down: the run goes on, and first the bytes go, since a later look at the intent would
+ * find them complete and take the sandbox for paused. What fails here too is left to the reconciler.
+ */
+async function undoPause(context: Context, sandbox: Sandbox, snapshot: string, error: unknown): Promise<Sandbox> {
+  const { name } = sandbox.metadata
+  const { status } = sandbox
+  const present = await context.records.get('Sandbox', name)
+  if (present.status.state === 'paused') return present
+  const signal = within(context, DEADLINES.call)
+  await context.node.removeSnapshot(asSnapshotId(snapshot), signal)
+  await context.node.thaw(asExecutionId(status.execution ?? ''), signal)
+  await context.records.remove('Snapshot', snapshot)
+  await context.records.setStatus('Sandbox', name, (found) =>
+    found.status.state === 'pausing' ? { ...settledStatus(found.status), state: 'running' } : undefined,
+  )
+  const failure = IceboxError.from(error)
+  context.log('error', 'sandbox.pause.failed', { sandbox: name, alive: true, error: failure.message })
+  throw failure
 }
 
 /**
@@ -82,12 +113,12 @@ export async function commitPause(
   context: Context,
   sandbox: Sandbox,
   snapshot: string,
-  known: { reason?: string | undefined; sizeBytes?: number } = {},
+  sizeBytes?: number,
 ): Promise<Sandbox> {
   const { name } = sandbox.metadata
-  const { execution, pausedIn: previous } = sandbox.status
-  const { reason } = known
-  await ensureSnapshotRecord(context, sandbox, snapshot, known.sizeBytes)
+  const { execution, pausedIn: previous, operation } = sandbox.status
+  const reason = operation?.reason
+  await ensureSnapshotRecord(context, sandbox, snapshot, sizeBytes)
   const paused = await context.records.setStatus('Sandbox', name, ({ status }) => ({
     ...settledStatus(status),
     state: 'paused',
@@ -131,6 +162,6 @@ async function ensureSnapshotRecord(
 }
 
 async function bytesOf(context: Context, snapshot: string): Promise<number | undefined> {
-  const all = await context.node.listSnapshots(within(context, DEADLINES.call))
-  return all.find(({ id }) => id === snapshot)?.sizeBytes
+  const { complete } = await context.node.listSnapshots(within(context, DEADLINES.call))
+  return complete.find(({ id }) => id === snapshot)?.sizeBytes
 }

@@ -74,6 +74,7 @@ export async function beginRollback(context: Context, name: string, snapshotId: 
         startedAt: now(),
         snapshot: snapshotId,
         execution: newExecutionId(),
+        from: present.status.state,
       },
     }
   })
@@ -106,6 +107,7 @@ export async function finishRestore(context: Context, sandbox: Sandbox): Promise
         await endRun(context, execution)
         throw error
       })
+    await context.exits.check(name, execution)
     if (verb === 'rollback' && previous !== undefined) await endRun(context, previous)
     context.log('info', `sandbox.${verb === 'rollback' ? 'rolledBack' : 'resumed'}`, {
       sandbox: name,
@@ -117,13 +119,14 @@ export async function finishRestore(context: Context, sandbox: Sandbox): Promise
     return running
   } catch (error) {
     const failure = IceboxError.from(error)
-    const alive = context.node.machines().some((machine) => machine.execution === previous)
+    const paused = verb === 'resume' || operation.from === 'paused'
+    // The machine of a paused sandbox may still be there, on its way out.
+    const alive = !paused && context.node.machines().some((machine) => machine.execution === previous)
     await context.records.setStatus('Sandbox', name, ({ status }) => {
       if (status.state !== 'resuming') return undefined
       if (alive) return { ...settledStatus(status), state: 'running' }
-      if (verb === 'resume')
-        return { ...settledStatus(status), state: 'paused', reason: 'ResumeFailed', message: failure.message }
-      return { ...settledStatus(status), state: 'failed', reason: 'RollbackFailed', message: failure.message }
+      const reason = verb === 'resume' ? 'ResumeFailed' : 'RollbackFailed'
+      return { ...settledStatus(status), state: paused ? 'paused' : 'failed', reason, message: failure.message }
     })
     context.log('error', `sandbox.${verb}.failed`, { sandbox: name, execution, error: failure.message })
     throw failure

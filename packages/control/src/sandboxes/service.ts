@@ -10,6 +10,7 @@ import {
 import { type Context, DEADLINES, within } from '../context.ts'
 import type { Accepted, Sandboxes } from '../control.ts'
 import type { Expiry } from '../expiry.ts'
+import { Names } from '../names.ts'
 import { resolveRef } from '../records.ts'
 import { resolveSnapshot } from '../snapshots/resolve.ts'
 import { admit, birthOf, expiry } from './create.ts'
@@ -30,8 +31,9 @@ export const resolveSandbox = (context: Context, ref: string): Promise<Sandbox> 
 
 export function sandboxService(context: Context, expiries: Expiry): Sandboxes {
   const { records, operations, node } = context
-  /** Names being given out: two creates of one name at the same time must not both succeed. */
-  const reserved = new Set<string>()
+  const names = new Names('sandbox', async (name) =>
+    (await records.list('Sandbox')).some(({ spec }) => spec.displayName === name),
+  )
 
   const running = async (ref: string): Promise<{ sandbox: Sandbox; guest: Guest }> => {
     let sandbox = await resolveSandbox(context, ref)
@@ -60,19 +62,9 @@ export function sandboxService(context: Context, expiries: Expiry): Sandboxes {
 
   return {
     async create(body) {
-      const name = body.name
-      if (name === undefined) return admit(context, await birthOf(context, body))
-      const taken = async () => (await records.list('Sandbox')).some(({ spec }) => spec.displayName === name)
-      if (reserved.has(name) || (await taken()))
-        throw new IceboxError('AlreadyExists', `a sandbox named ${name} exists already`)
-      reserved.add(name)
-      try {
-        const accepted = await admit(context, await birthOf(context, body))
-        expiries.changed()
-        return accepted
-      } finally {
-        reserved.delete(name)
-      }
+      const accepted = await names.reserve(body.name, async () => admit(context, await birthOf(context, body)))
+      expiries.changed()
+      return accepted
     },
     get: (ref) => resolveSandbox(context, ref),
     async list({ states, metadata }) {

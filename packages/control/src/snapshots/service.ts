@@ -1,7 +1,16 @@
-import { asExecutionId, asSnapshotId, canSnapshot, IceboxError, newSnapshotId, type Snapshot } from '@icebox/model'
+import {
+  asExecutionId,
+  asSnapshotId,
+  type CreateSnapshot,
+  canSnapshot,
+  IceboxError,
+  newSnapshotId,
+  type Snapshot,
+} from '@icebox/model'
 import { type Context, DEADLINES, within } from '../context.ts'
 import type { Accepted, Sandboxes, Snapshots } from '../control.ts'
 import { recordImage } from '../images/ensure.ts'
+import { Names } from '../names.ts'
 import { newestFirst, resolveSandbox } from '../sandboxes/service.ts'
 import { dropSnapshot } from './remove.ts'
 import { resolveSnapshot } from './resolve.ts'
@@ -12,46 +21,20 @@ const now = () => new Date().toISOString()
 export function snapshotService(context: Context, sandboxes: Sandboxes): Snapshots {
   const { records, operations, node } = context
 
-  const checkName = async (name: string | undefined) => {
-    if (name === undefined) return
-    if ((await records.list('Snapshot')).some(({ spec }) => spec.displayName === name)) {
-      throw new IceboxError('AlreadyExists', `a snapshot named ${name} exists already`)
-    }
-  }
+  const names = new Names('snapshot', async (name) =>
+    (await records.list('Snapshot')).some(({ spec }) => spec.displayName === name),
+  )
 
   return {
     async create(sandboxRef, body) {
       const sandbox = await resolveSandbox(context, sandboxRef)
       const { name } = sandbox.metadata
-      await checkName(body.name)
-      const id = newSnapshotId()
-      const intent = Promise.withResolvers<Snapshot>()
-      const settled = operations.passing(name, 'snapshot', async () => {
-        const present = await records.get('Sandbox', name)
-        const { state, execution } = present.status
-        if (!canSnapshot(state) || execution === undefined)
-          throw new IceboxError('InvalidState', `cannot take a snapshot of ${name}: it is ${state}`)
-        const spec = specOf(present, execution, { kind: body.kind, purpose: 'user', displayName: body.name })
-        intent.resolve(
-          await records.create('Snapshot', id, { spec, status: { state: 'creating', lastTransitionAt: now() } }),
-        )
-        try {
-          const saved = await saveBytes(context, asExecutionId(execution), id, spec)
-          const ready = await records.setStatus('Snapshot', id, () => ({ state: 'ready', ...saved }))
-          await records.setStatus('Sandbox', name, ({ status }) => ({ ...status, lastSnapshot: id }))
-          return ready
-        } catch (error) {
-          const failure = IceboxError.from(error)
-          await records.setStatus('Snapshot', id, () => ({
-            state: 'failed',
-            reason: 'SaveFailed',
-            message: failure.message,
-          }))
-          throw failure
-        }
+      const { resource, settled } = await names.reserve(body.name, async () => {
+        const intent = Promise.withResolvers<Snapshot>()
+        const settled = operations.passing(name, 'snapshot', () => take(context, name, body, intent.resolve))
+        settled.catch(intent.reject)
+        return { resource: await intent.promise, settled }
       })
-      settled.catch(intent.reject)
-      const resource = await intent.promise
       if (!body.stop) return { resource, settled }
       return {
         resource,
@@ -99,29 +82,61 @@ export function snapshotService(context: Context, sandboxes: Sandboxes): Snapsho
       )
     },
     async importFrom(file, { name }, progress, signal) {
-      await checkName(name)
-      const id = newSnapshotId()
-      const { snapshot, image } = await node.importSnapshot(
-        id,
-        file,
-        progress,
-        AbortSignal.any([signal, context.closing]),
-      )
-      await recordImage(context, image)
-      return records.create('Snapshot', id, {
-        spec: {
-          kind: snapshot.kind,
-          ...(name === undefined ? {} : { displayName: name }),
-          sandbox: '',
-          execution: '',
-          imageName: image.digest.slice(image.digest.indexOf(':') + 1),
-          size: snapshot.size,
-          env: snapshot.env,
-          purpose: 'user',
-        },
-        status: { state: 'ready', lastTransitionAt: now(), sizeBytes: snapshot.sizeBytes },
+      return names.reserve(name, async () => {
+        const id = newSnapshotId()
+        const { snapshot, image } = await node.importSnapshot(
+          id,
+          file,
+          progress,
+          AbortSignal.any([signal, context.closing]),
+        )
+        await recordImage(context, image)
+        return records.create('Snapshot', id, {
+          spec: {
+            kind: snapshot.kind,
+            ...(name === undefined ? {} : { displayName: name }),
+            sandbox: '',
+            execution: '',
+            imageName: image.digest.slice(image.digest.indexOf(':') + 1),
+            size: snapshot.size,
+            env: snapshot.env,
+            purpose: 'user',
+          },
+          status: { state: 'ready', lastTransitionAt: now(), sizeBytes: snapshot.sizeBytes },
+        })
       })
     },
+  }
+}
+
+/** Writes the intent, which it gives out, and takes a snapshot of the sandbox, which runs on. */
+async function take(
+  context: Context,
+  name: string,
+  wanted: CreateSnapshot,
+  intended: (intent: Snapshot) => void,
+): Promise<Snapshot> {
+  const { records } = context
+  const id = newSnapshotId()
+  const sandbox = await records.get('Sandbox', name)
+  const { state, execution } = sandbox.status
+  if (!canSnapshot(state) || execution === undefined)
+    throw new IceboxError('InvalidState', `cannot take a snapshot of ${name}: it is ${state}`)
+  const spec = specOf(sandbox, execution, { kind: wanted.kind, purpose: 'user', displayName: wanted.name })
+  intended(await records.create('Snapshot', id, { spec, status: { state: 'creating', lastTransitionAt: now() } }))
+  try {
+    const saved = await saveBytes(context, asExecutionId(execution), id, spec)
+    const ready = await records.setStatus('Snapshot', id, () => ({ state: 'ready', ...saved }))
+    await records.setStatus('Sandbox', name, ({ status }) => ({ ...status, lastSnapshot: id }))
+    return ready
+  } catch (error) {
+    const failure = IceboxError.from(error)
+    await records.setStatus('Snapshot', id, () => ({
+      state: 'failed',
+      reason: 'SaveFailed',
+      message: failure.message,
+    }))
+    throw failure
   }
 }
 

@@ -1,4 +1,4 @@
-import { DEFAULT_SIZE, type Template } from '@icebox/model'
+import { DEFAULT_SIZE, IceboxError, type Template } from '@icebox/model'
 import type { Context } from '../context.ts'
 import type { Accepted, Templates } from '../control.ts'
 import { endRun } from '../sandboxes/run.ts'
@@ -39,7 +39,16 @@ function definedOf<T extends object>(object: T): { [K in keyof T]?: Exclude<T[K]
   }
 }
 
+/** Throws `InUse` while a sandbox is being restored from it. */
 async function beginDelete(context: Context, name: string): Promise<Accepted<Template>> {
+  const { snapshot } = (await context.records.get('Template', name)).status
+  const starting = (await context.records.list('Sandbox')).find(
+    ({ status }) => snapshot !== undefined && status.operation?.snapshot === snapshot,
+  )
+  if (starting !== undefined)
+    throw new IceboxError('InUse', `sandbox ${starting.metadata.name} is being restored from template ${name}`, {
+      remedy: 'Wait until it runs, then delete the template.',
+    })
   const resource = await context.records.setStatus('Template', name, ({ status }) => ({ ...status, state: 'deleting' }))
   return { resource, settled: finishTemplateDelete(context, resource) }
 }

@@ -1,0 +1,65 @@
+import assert from 'node:assert/strict'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { type TestContext, test } from 'node:test'
+import { asExecutionId, newExecutionId, newSandboxId, type Sandbox } from '@icebox/model'
+import { openSqliteStore } from '@icebox/store'
+import { Exits } from './exits.ts'
+import { Records } from './records.ts'
+
+async function place(t: TestContext) {
+  const directory = await mkdtemp(join(tmpdir(), 'icebox-exits-'))
+  const store = await openSqliteStore(join(directory, 'icebox.db'))
+  t.after(async () => {
+    await store.close()
+    await rm(directory, { recursive: true, force: true })
+  })
+  const records = new Records(store)
+  return { records, exits: new Exits(records, () => undefined) }
+}
+
+const spec: Sandbox['spec'] = {
+  source: { from: 'template', template: 'base' },
+  size: { cpu: 1, memoryMiB: 128, diskMiB: 1024 },
+  env: {},
+  entrypoint: [],
+  metadata: {},
+}
+const status = (state: 'creating' | 'running', execution?: string): Sandbox['status'] => ({
+  state,
+  lastTransitionAt: new Date().toISOString(),
+  ...(execution === undefined ? {} : { execution }),
+})
+const exitOf = (execution: string) => ({
+  execution: asExecutionId(execution),
+  reason: 'OutOfMemory' as const,
+  message: 'it used more than it has',
+})
+
+test('who stands on a run that ends has failed, with its reason', async (t) => {
+  const { records, exits } = await place(t)
+  const [name, other, execution] = [newSandboxId(), newSandboxId(), newExecutionId()]
+  await records.create('Sandbox', name, { spec, status: status('running', execution) })
+  await records.create('Sandbox', other, { spec, status: status('running', newExecutionId()) })
+  await exits.ended(exitOf(execution))
+  const failed = (await records.get('Sandbox', name)).status
+  assert.deepEqual([failed.state, failed.reason, failed.message], ['failed', 'OutOfMemory', 'it used more than it has'])
+  assert.equal((await records.get('Sandbox', other)).status.state, 'running')
+})
+
+test('a run that ended before anybody was written to stand on it fails whoever is', async (t) => {
+  const { records, exits } = await place(t)
+  const [name, execution] = [newSandboxId(), newExecutionId()]
+  await records.create('Sandbox', name, { spec, status: status('creating') })
+  await exits.ended(exitOf(execution))
+  assert.equal((await records.get('Sandbox', name)).status.state, 'creating')
+  await records.setStatus('Sandbox', name, () => status('running', execution))
+  await exits.check(name, execution)
+  assert.equal((await records.get('Sandbox', name)).status.state, 'failed')
+
+  const later = newExecutionId()
+  await records.create('Sandbox', newSandboxId(), { spec, status: status('running', later) })
+  await exits.check(name, later)
+  assert.equal((await records.get('Sandbox', name)).status.reason, 'OutOfMemory')
+})

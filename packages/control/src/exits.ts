@@ -1,0 +1,59 @@
+import { canExec, IceboxError, isError, type MachineExit } from '@icebox/model'
+import type { Log } from './context.ts'
+import { type Records, settledStatus } from './records.ts'
+
+/** Ends of runs that are remembered for those who are about to stand on them. */
+const REMEMBERED = 1000
+
+/** Runs that end by themselves: whoever stands on one has failed, with the reason and the way back. */
+export class Exits {
+  readonly #records: Records
+  readonly #log: Log
+  readonly #ended = new Map<string, MachineExit>()
+
+  constructor(records: Records, log: Log) {
+    this.#records = records
+    this.#log = log
+  }
+
+  /** A failure to write it down is logged: the reconciler finds that the machine is gone. */
+  async ended(exit: MachineExit): Promise<void> {
+    const { execution } = exit
+    this.#ended.set(execution, exit)
+    for (const oldest of this.#ended.keys()) {
+      if (this.#ended.size <= REMEMBERED) break
+      this.#ended.delete(oldest)
+    }
+    try {
+      const sandboxes = await this.#records.list('Sandbox')
+      const sandbox = sandboxes.find(({ status }) => status.execution === execution)
+      if (sandbox !== undefined) await this.#fail(sandbox.metadata.name, exit)
+    } catch (error) {
+      this.#log('error', 'machine.exit.unrecorded', { execution, error: IceboxError.from(error).message })
+    }
+  }
+
+  /** To be called once a sandbox was written to stand on the run, which may have ended while nobody did. */
+  async check(name: string, execution: string): Promise<void> {
+    const exit = this.#ended.get(execution)
+    if (exit !== undefined) await this.#fail(name, exit)
+  }
+
+  async #fail(name: string, { execution, reason, message }: MachineExit): Promise<void> {
+    let failed = false
+    try {
+      await this.#records.setStatus('Sandbox', name, ({ status }) => {
+        // A late message about an earlier run changes nothing; an operation under way sees the end itself.
+        failed = status.execution === execution && canExec(status.state)
+        if (!failed) return undefined
+        const back = status.pausedIn ?? status.lastSnapshot
+        const revive =
+          back === undefined ? '' : `; \`icebox rollback ${name} ${back}\` revives it from its last snapshot`
+        return { ...settledStatus(status), state: 'failed', reason, message: `${message}${revive}` }
+      })
+    } catch (error) {
+      if (!isError(error, 'NotFound')) throw error
+    }
+    if (failed) this.#log('error', 'sandbox.failed', { sandbox: name, execution, reason, message })
+  }
+}
