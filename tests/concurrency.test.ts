@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
+import { BASE_IMAGE } from '@icebox/node'
 import { isIceboxError } from '@icebox/sdk'
 import { buildBase, eventually, output, ServerProcess } from './server-process.ts'
 
@@ -95,4 +96,27 @@ test('a timeout deletes a sandbox, an extension keeps it, and both survive a res
   const kept = await server.icebox.sandboxes.connect(extended.id)
   assert.equal(await output(kept.exec(['echo', 'still here'])), 'still here')
   await kept.delete()
+})
+
+test('a build that never gets ready holds up neither the end of the server nor the delete of its template', async () => {
+  const build = (name: string) =>
+    server.icebox.templates.build({ name, image: BASE_IMAGE, readyCommand: ['sh', '-c', 'sleep 30; false'] }).then(
+      () => undefined,
+      (thrown: unknown) => thrown,
+    )
+  const isBuilding = async () => {
+    const found = (await server.icebox.templates.list()).find(({ name }) => name === 'never')
+    return found?.status.state === 'Creating' ? true : undefined
+  }
+  const cut = build('never')
+  await eventually(isBuilding, 'the build begins')
+  await server.down('keep')
+  assert.ok(isIceboxError(await cut))
+  await server.restart()
+  assert.ok(await isBuilding(), 'the next start begins it again')
+  const failed = build('never')
+  await server.icebox.templates.delete('never')
+  assert.ok(isIceboxError(await failed))
+  assert.equal(await isBuilding(), undefined)
+  assert.deepEqual(await states(), [])
 })

@@ -13,6 +13,8 @@ export interface Context {
   readonly operations: Operations
   readonly exits: Exits
   readonly log: Log
+  /** Aborts when the control plane is asked to end: long work that the next start begins again is given up, its intent stays. */
+  readonly stopping: AbortSignal
   /** Aborts when the control plane lets go: waiting ends, intents stay. */
   readonly closing: AbortSignal
 }

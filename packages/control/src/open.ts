@@ -23,6 +23,7 @@ export async function openControl({
   node: Node
   log: Log
 }): Promise<Control> {
+  const stopping = new AbortController()
   const closing = new AbortController()
   const records = new Records(store)
   const context: Context = {
@@ -31,6 +32,7 @@ export async function openControl({
     node,
     operations: new Operations(),
     log,
+    stopping: stopping.signal,
     closing: closing.signal,
   }
   const reconciler = new Reconciler(context)
@@ -59,6 +61,7 @@ export async function openControl({
         signal.addEventListener('abort', () => reject(signal.reason), { once: true }),
       )
       aborted.catch(() => undefined)
+      stopping.abort(new IceboxError('Unavailable', 'the server is shutting down'))
       try {
         await Promise.race([aborted, context.operations.idle()])
         if (mode === 'pause') {

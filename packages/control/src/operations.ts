@@ -3,6 +3,7 @@ import type { Accepted } from './control.ts'
 
 interface Exclusive {
   verb: string
+  stopping: AbortController
   accepted: Promise<Accepted<unknown>>
 }
 
@@ -20,6 +21,11 @@ export class Operations {
   /** What is under way for this resource. */
   verb(id: string): string | undefined {
     return this.#exclusive.get(id)?.verb
+  }
+
+  /** Asks what is under way for this resource to be given up. */
+  stop(id: string, reason: IceboxError): void {
+    this.#exclusive.get(id)?.stopping.abort(reason)
   }
 
   /** Resolves when what is under way for this resource has ended, well or not. */
@@ -52,18 +58,24 @@ export class Operations {
   }
 
   /**
-   * Begins an operation that changes the state of the resource, or joins the equal one. `begin` writes the intent.
+   * Begins an operation that changes the state of the resource, or joins the equal one. `begin` writes the intent; its signal
+   * aborts when the operation is to be given up, which only long ones heed.
    * Throws `Conflict` when another one is under way.
    */
-  async exclusive<R>(id: string, verb: string, begin: () => Promise<Accepted<R>>): Promise<Accepted<R>> {
+  async exclusive<R>(
+    id: string,
+    verb: string,
+    begin: (stopping: AbortSignal) => Promise<Accepted<R>>,
+  ): Promise<Accepted<R>> {
     const current = this.#exclusive.get(id)
     if (current !== undefined) {
       // The map is keyed by id and verb together: an operation of one verb on one resource has one result type.
       if (current.verb === verb) return current.accepted as Promise<Accepted<R>>
       throw new IceboxError('Conflict', `cannot ${verb} ${id}: ${current.verb} is under way`)
     }
-    const accepted = this.#afterPassing(id).then(begin)
-    this.#exclusive.set(id, { verb, accepted })
+    const stopping = new AbortController()
+    const accepted = this.#afterPassing(id).then(() => begin(stopping.signal))
+    this.#exclusive.set(id, { verb, accepted, stopping })
     const release = () => this.#exclusive.delete(id)
     accepted.then(({ settled }) => settled.then(release, release), release)
     return accepted

@@ -61,7 +61,7 @@ export const ERRORS = {
   GuestFailed: {
     status: 502,
     remedy:
-      'Look at `icebox logs` of the sandbox. A sandbox whose guest does not answer can be rolled back or deleted.',
+      'See `icebox sandbox show`: it says why a sandbox has failed. One whose guest does not answer can be rolled back or deleted.',
   },
   Unavailable: { status: 503, remedy: 'Run `icebox doctor` to see what is missing.' },
   DeadlineExceeded: { status: 504, remedy: 'Try again with a longer deadline.' },

@@ -1,6 +1,7 @@
 import { define, SERVER_FLAGS, UsageError } from '../command.ts'
 import { imageReference } from '../image-reference.ts'
-import { print, printJson } from '../output.ts'
+import { interruption } from '../interrupt.ts'
+import { note, print, printJson } from '../output.ts'
 import { ProgressBar } from '../progress.ts'
 import { serverOf } from '../server.ts'
 import { decimal, keyValues, mebibytes } from '../values.ts'
@@ -35,7 +36,13 @@ export const command = define({
       ...(flags.ready === undefined ? {} : { readyCommand: shell(flags.ready) }),
     }
     using bar = new ProgressBar(`build ${name}`, flags.json)
-    const template = await serverOf(flags).templates.build({ ...options, onProgress: bar.step })
+    const signal = interruption()
+    const template = await serverOf(flags)
+      .templates.build({ ...options, onProgress: bar.step, signal })
+      .catch((thrown: unknown) => {
+        if (signal.aborted) note(`the build goes on; \`icebox template delete ${name}\` gives it up`)
+        throw thrown
+      })
     bar.done()
     if (flags.json) printJson(template)
     else print(template.name)

@@ -248,8 +248,8 @@ export class Reconciler {
       const { name } = template.metadata
       if (template.status.state === 'deleting') await finishTemplateDelete(context, template)
       if (template.status.state === 'creating') {
-        const { settled } = await operations.exclusive(name, 'build', () =>
-          beginBuild(context, name, template.spec, () => undefined),
+        const { settled } = await operations.exclusive(name, 'build', (stopping) =>
+          beginBuild(context, name, template.spec, () => undefined, stopping),
         )
         settled.catch(() => undefined)
       }

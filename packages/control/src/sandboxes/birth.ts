@@ -65,8 +65,8 @@ async function findSnapshot(context: Context, { metadata, spec }: Sandbox): Prom
 /** Writes that a sandbox has failed and returns the error to throw. */
 async function fail(context: Context, name: string, reason: string, error: unknown): Promise<IceboxError> {
   const failure = IceboxError.from(error)
-  // While the control plane lets go, an interrupted operation keeps its intent: the next start begins it again.
-  if (context.closing.aborted) return failure
+  // When the control plane ends, an interrupted operation keeps its intent: the next start begins it again.
+  if (context.stopping.aborted) return failure
   await context.records
     .setStatus('Sandbox', name, ({ status }) => ({
       ...settledStatus(status),

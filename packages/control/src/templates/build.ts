@@ -1,6 +1,8 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import {
   asExecutionId,
-  type ExecEvent,
+  type ExecExit,
+  type ExecSession,
   type ExecutionId,
   IceboxError,
   type Image,
@@ -28,6 +30,7 @@ export async function beginBuild(
   name: string,
   spec: TemplateSpec,
   progress: Progress,
+  stopping: AbortSignal,
 ): Promise<Accepted<Template>> {
   const buildExecution = newExecutionId()
   const present = await context.records.find('Template', name)
@@ -45,7 +48,7 @@ export async function beginBuild(
     await context.records.setSpec('Template', name, () => spec)
     resource = await context.records.setStatus('Template', name, () => status)
   }
-  return { resource, settled: finishBuild(context, resource, buildExecution, progress) }
+  return { resource, settled: finishBuild(context, resource, buildExecution, progress, stopping) }
 }
 
 async function finishBuild(
@@ -53,10 +56,13 @@ async function finishBuild(
   template: Template,
   execution: ExecutionId,
   progress: Progress,
+  stopping: AbortSignal,
 ): Promise<Template> {
   const { name } = template.metadata
+  const given = AbortSignal.any([stopping, context.stopping])
+  const until = (milliseconds: number) => AbortSignal.any([given, within(context, milliseconds)])
   try {
-    const image = await ensureImage(context, template.spec.image, progress, within(context, DEADLINES.pull))
+    const image = await ensureImage(context, template.spec.image, progress, until(DEADLINES.pull))
     const env = { ...image.status.config.env, ...template.spec.env }
     const started = performance.now()
     progress({ phase: 'boot' })
@@ -71,11 +77,11 @@ async function finishBuild(
         env,
         defaults: { user: image.status.config.user, workingDir: image.status.config.workingDir },
       },
-      within(context, DEADLINES.boot),
+      until(DEADLINES.boot),
     )
     try {
-      await startCommand(context, execution, template.spec, progress)
-      await untilReady(context, execution, template.spec, progress)
+      await startCommand(context, execution, template.spec, progress, until(DEADLINES.call))
+      await untilReady(context, execution, template.spec, progress, given)
       const bootMs = performance.now() - started
       progress({ phase: 'snapshot' })
       const snapshot = await saveTemplate(context, template, execution, image, env)
@@ -91,8 +97,8 @@ async function finishBuild(
       await endRun(context, execution)
     }
   } catch (error) {
-    const failure = IceboxError.from(error)
-    if (!context.closing.aborted) {
+    const failure = IceboxError.from(given.aborted ? given.reason : error)
+    if (!context.stopping.aborted) {
       await context.records.setStatus('Template', name, () => ({
         state: 'failed',
         reason: 'BuildFailed',
@@ -132,11 +138,12 @@ async function startCommand(
   execution: ExecutionId,
   spec: TemplateSpec,
   progress: Progress,
+  signal: AbortSignal,
 ): Promise<void> {
   if (spec.startCommand === undefined) return
   progress({ phase: 'start' })
   const guest = context.node.guest(asExecutionId(execution))
-  const session = await guest.exec({ argv: spec.startCommand, tag: START_TAG }, within(context, DEADLINES.call))
+  const session = await guest.exec({ argv: spec.startCommand, tag: START_TAG }, signal)
   session.detach()
 }
 
@@ -146,40 +153,65 @@ async function untilReady(
   execution: ExecutionId,
   spec: TemplateSpec,
   progress: Progress,
+  given: AbortSignal,
 ): Promise<void> {
   if (spec.readyCommand === undefined) return
   progress({ phase: 'ready' })
   const guest = context.node.guest(asExecutionId(execution))
-  const signal = within(context, DEADLINES.ready)
-  for (let pause = 50; ; pause = Math.min(pause * 2, 1000)) {
-    const attempt = await guest.exec({ argv: spec.readyCommand, timeoutMs: 60_000 }, signal)
-    const { exitCode, output } = await outcome(attempt.events)
-    if (exitCode === 0) return
-    const start = (await guest.listExecs(signal)).find((exec) => exec.tag === START_TAG)
-    if (start?.exit !== undefined && start.exit.exitCode !== 0) {
-      const session = await guest.attach(start.id, {}, signal)
-      const shown = await outcome(session.events)
-      throw new IceboxError(
-        'InvalidArgument',
-        `the start command ended with ${shown.exitCode ?? start.exit.signal} before the template was ready: ${shown.output.trim()}`,
-      )
+  const late = AbortSignal.timeout(DEADLINES.ready)
+  const signal = AbortSignal.any([given, late, context.closing])
+  let last = 'it has not ended once'
+  try {
+    for (let pause = 50; ; pause = Math.min(pause * 2, 1000)) {
+      const attempt = await outcome(await guest.exec({ argv: spec.readyCommand, timeoutMs: 60_000 }, signal), signal)
+      if (attempt.exit?.exitCode === 0) return
+      if (attempt.exit !== undefined) last = shown(attempt)
+      const start = (await guest.listExecs(signal)).find((exec) => exec.tag === START_TAG)
+      if (start?.exit !== undefined && start.exit.exitCode !== 0) {
+        const ended = await outcome(await guest.attach(start.id, {}, signal), signal)
+        throw new IceboxError(
+          'InvalidArgument',
+          `the start command failed before the template was ready: ${shown(ended)}`,
+        )
+      }
+      await sleep(pause, undefined, { signal })
     }
-    if (signal.aborted) {
-      throw new IceboxError(
-        'DeadlineExceeded',
-        `the ready command did not succeed within ${DEADLINES.ready / 1000} s; last: exit ${exitCode}, ${output.trim()}`,
-      )
-    }
-    await new Promise((resolve) => setTimeout(resolve, pause))
+  } catch (error) {
+    if (!late.aborted) throw error
+    throw new IceboxError(
+      'DeadlineExceeded',
+      `the ready command did not succeed within ${DEADLINES.ready / 1000} s; the last time: ${last}`,
+      { remedy: 'Run it in a sandbox of the image to see why; it has to end with 0 once the template is ready.' },
+    )
   }
 }
 
-async function outcome(events: AsyncIterable<ExecEvent>): Promise<{ exitCode: number | undefined; output: string }> {
-  let output = ''
-  const decoder = new TextDecoder()
-  for await (const event of events) {
-    if (event.type === 'output') output = (output + decoder.decode(event.data, { stream: true })).slice(-SHOWN_OUTPUT)
-    if (event.type === 'exit') return { exitCode: event.exit.exitCode, output }
+interface Outcome {
+  /** Absent when the signal fired first. */
+  exit?: ExecExit
+  /** The last of it. */
+  output: string
+}
+
+const shown = ({ exit, output }: Outcome): string =>
+  [exit?.exitCode === undefined ? `ended by ${exit?.signal}` : `exit status ${exit.exitCode}`, output.trim()]
+    .filter(Boolean)
+    .join(', ')
+
+async function outcome(session: ExecSession, signal: AbortSignal): Promise<Outcome> {
+  const detach = () => session.detach()
+  signal.addEventListener('abort', detach, { once: true })
+  try {
+    let output = ''
+    const decoder = new TextDecoder()
+    for await (const event of session.events) {
+      if (event.type === 'output') output = (output + decoder.decode(event.data, { stream: true })).slice(-SHOWN_OUTPUT)
+      if (event.type === 'exit') return { exit: event.exit, output }
+    }
+    signal.throwIfAborted()
+    return { output }
+  } finally {
+    signal.removeEventListener('abort', detach)
+    detach()
   }
-  return { exitCode: undefined, output }
 }

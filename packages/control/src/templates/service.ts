@@ -20,14 +20,15 @@ export function templateService(context: Context): Templates {
         ...(body.startCommand === undefined ? {} : { startCommand: body.startCommand }),
         ...(body.readyCommand === undefined ? {} : { readyCommand: body.readyCommand }),
       }
-      return operations.exclusive(body.name, `build ${JSON.stringify(spec)}`, () =>
-        beginBuild(context, body.name, spec, progress),
+      return operations.exclusive(body.name, `build ${JSON.stringify(spec)}`, (stopping) =>
+        beginBuild(context, body.name, spec, progress, stopping),
       )
     },
     get: (ref) => visibleTemplate(context, ref),
     list: async () => (await records.list('Template')).filter(({ spec }) => !spec.hidden).sort(newestFirst),
     async delete(ref) {
       const { name } = (await visibleTemplate(context, ref)).metadata
+      operations.stop(name, new IceboxError('Conflict', `template ${name} was deleted while it was being built`))
       return operations.exclusiveInTurn(name, 'delete', () => beginDelete(context, name))
     },
   }
