@@ -313,6 +313,26 @@ test('recover removes what a crash left half done and computes missing digests',
   assert.equal((await next.digest(id, t.signal)).size, 2)
 })
 
+test('closing leaves digests that are not done in time to the next recover, however many there are', async (t) => {
+  const at = await place(t)
+  const snapshots = engine(at)
+  const id = newSnapshotId()
+  const draft = await snapshots.begin(id, 1_000_000, t.signal)
+  // Hours of hashing each, and no bytes on the disk.
+  const files = ['checkpoint.img', 'pages.img', 'pages_meta.img']
+  for (const name of files) {
+    await writeFile(join(draft.directory, name), '')
+    await truncate(join(draft.directory, name), 2 ** 42)
+  }
+  await draft.commit({ ...INPUT, files }, t.signal)
+  await snapshots.close(AbortSignal.abort())
+  await assert.rejects(snapshots.digest(id, t.signal), /closed/)
+  const next = engine(at)
+  await next.open(id, t.signal)
+  await next.recover(t.signal)
+  await next.close(AbortSignal.abort())
+})
+
 test('lists what is there, damaged ones apart', async (t) => {
   const at = await place(t)
   const snapshots = engine(at)
