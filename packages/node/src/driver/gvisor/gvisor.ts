@@ -109,9 +109,10 @@ class GvisorDriver implements Driver {
           machines.push(this.#keep(await this.#reattach(host, found, signal)))
         } catch (thrown) {
           signal.throwIfAborted()
-          await found.container.destroy()
+          // What cannot be taken away now the next adoption finds again.
+          const left = await found.container.destroy().catch((failure: unknown) => `; what is left: ${failure}`)
           const message = `its guest did not answer after the server came back: ${IceboxError.from(thrown).message}`
-          lost.push({ execution: found.record.execution, reason: 'Crashed', message })
+          lost.push({ execution: found.record.execution, reason: 'Crashed', message: `${message}${left ?? ''}` })
         }
       }),
     )
