@@ -193,14 +193,19 @@ class LocalNode implements Node {
       )
     }
     clock.mark('check')
-    await this.#admission.memory(manifest.kind === 'memory' ? allocatedBytes : 0, `restoring ${id}`, async () => {
-      const machine = await driver.restore(execution, { directory, kind: manifest.kind }, spec, signal)
-      clock.mark('restore')
-      await this.#handOut(machine, async () => {
-        await machine.link.hello(hello, signal)
-        clock.mark('hello')
-      })
-    })
+    const saved = { directory, kind: manifest.kind }
+    const diskBytes = (await driver.restoreBytes(saved)) ?? allocatedBytes
+    const memoryBytes = manifest.kind === 'memory' ? allocatedBytes : 0
+    await this.#admission.memory(memoryBytes, `restoring ${id}`, () =>
+      snapshots.withSpace(diskBytes, `restoring ${id}`, async () => {
+        const machine = await driver.restore(execution, saved, spec, signal)
+        clock.mark('restore')
+        await this.#handOut(machine, async () => {
+          await machine.link.hello(hello, signal)
+          clock.mark('hello')
+        })
+      }),
+    )
     this.#keepSlots(spec)
     return clock.phases
   }

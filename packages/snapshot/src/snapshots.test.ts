@@ -422,7 +422,7 @@ test('a snapshot that another one needs is not removed', async (t) => {
   await snapshots.remove(base, t.signal)
 })
 
-test('what does not fit is refused before it starts, with the numbers, counting saves under way', async (t) => {
+test('what does not fit is refused before it starts, with the numbers, counting what is under way', async (t) => {
   const snapshots = engine(await place(t))
   const free = await freeBytes(snapshots)
   await assert.rejects(
@@ -433,12 +433,25 @@ test('what does not fit is refused before it starts, with the numbers, counting 
   await assert.rejects(snapshots.begin(newSnapshotId(), free * 0.75, t.signal), code('NoSpace', /promised/))
   await draft.discard()
   await (await snapshots.begin(newSnapshotId(), free * 0.75, t.signal)).discard()
+  const wide = code('NoSpace', /promised/)
+  await snapshots.withSpace(free * 0.75, 'a restore', async () => {
+    await assert.rejects(snapshots.begin(newSnapshotId(), free * 0.75, t.signal), wide)
+    await assert.rejects(
+      snapshots.withSpace(free * 0.75, 'a restore', () => assert.fail('it was begun')),
+      wide,
+    )
+  })
+  await assert.rejects(
+    snapshots.withSpace(free * 0.75, 'a restore', () => Promise.reject(new Error('it failed'))),
+    /it failed/,
+  )
+  await (await snapshots.begin(newSnapshotId(), free * 0.75, t.signal)).discard()
 })
 
 /** What the engine takes for free now, found by asking for too much. */
 async function freeBytes(snapshots: Snapshots): Promise<number> {
   try {
-    await snapshots.spaceFor(Number.MAX_SAFE_INTEGER)
+    await snapshots.spaceFor(Number.MAX_SAFE_INTEGER, 'everything')
   } catch (thrown) {
     if (isError(thrown, 'NoSpace')) return Number(thrown.details.freeBytes)
   }

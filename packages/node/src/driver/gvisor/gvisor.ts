@@ -93,6 +93,11 @@ class GvisorDriver implements Driver {
     return this.#launch(host, { execution, plan, operation: 'restore', go }, signal)
   }
 
+  async restoreBytes({ directory, kind }: { directory: string; kind: SnapshotKind }): Promise<number | undefined> {
+    // The memory comes back as memory; the upper layer of the disk is written into the bundle again.
+    return (await readFacts(directory, kind)).diskBytes
+  }
+
   async prepare(spec: MachineSpec, count: number, signal: AbortSignal): Promise<void> {
     const host = await this.#host()
     const plan = planOf(host, spec, { digest: await host.agents.current() })
