@@ -53,6 +53,7 @@ export async function openIcebox(options: Composition, signal: AbortSignal): Pro
     const store = await openSqliteStore(data.database)
     undo.unshift(() => store.close())
     const images = openImageStore({ directory: data.images, cacheDirectory: cacheDirectory() })
+    const snapshots = openSnapshots({ directory: data.snapshots, tmp: data.tmp, keyring })
     const driver = gvisorDriver({
       runsc: programs.runsc,
       guest: programs.guest,
@@ -67,7 +68,7 @@ export async function openIcebox(options: Composition, signal: AbortSignal): Pro
       {
         driver,
         images,
-        snapshots: openSnapshots({ directory: data.snapshots, tmp: data.tmp, keyring }),
+        snapshots,
         bootFile: join(data.path, 'boot'),
         tmp: data.tmp,
         agentVersion: VERSION,
@@ -86,6 +87,7 @@ export async function openIcebox(options: Composition, signal: AbortSignal): Pro
       info: { version: VERSION, driver: driver.name, dataDirectory: data.path, pid: process.pid },
       log: { write: writeLine },
       temporaryDirectory: data.tmp,
+      requireSpace: (bytes, what) => snapshots.spaceFor(bytes, what),
       onShutdown: options.onShutdown,
     })
     write('info', 'server.started', { url: server.url, driver: driver.name, pid: process.pid })
