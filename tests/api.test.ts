@@ -12,6 +12,7 @@ import { after, before, describe, it } from 'node:test'
 import type { ExecInfo, FileInfo, ForkResult, WireError, WireSandbox, WireSnapshot } from '@icebox/model'
 import { BASE_IMAGE } from '@icebox/node'
 import { openServer, type Server } from '@icebox/server'
+import { requireSpace } from '@icebox/snapshot'
 import { openParts, type Parts } from './faults/parts.ts'
 
 /** The API over a whole Icebox, called as any program would call it. */
@@ -31,6 +32,7 @@ const serve = () =>
     listen: { host: '127.0.0.1', port: 0 },
     info: { version: 'test', driver: parts.node.driver.name, dataDirectory: parts.data.path, pid: process.pid },
     temporaryDirectory: parts.data.tmp,
+    requireSpace: async (bytes, what) => requireSpace(parts.data.tmp, bytes, what),
     log: { write: (line) => log.push(JSON.parse(line)) },
     onShutdown: () => undefined,
   })
@@ -341,6 +343,22 @@ describe('snapshots', () => {
   it('that are no snapshots are not imported, and leave nothing', async () => {
     const refusal = await refused('POST', '/v1/snapshots/import', { body: randomBytes(100_000) })
     assert.ok(refusal.status < 500, JSON.stringify(refusal))
+    assert.deepEqual(await readdir(parts.data.tmp), [])
+  })
+
+  it('that say they are larger than the disk are refused before they are read', async () => {
+    const upload = request(`${server.url}/v1/snapshots/import`, {
+      method: 'POST',
+      headers: { 'x-api-key': KEY, 'content-length': 2 ** 50 },
+    })
+    // The rest never comes, and the connection is cut by either side.
+    upload.on('error', () => {})
+    upload.flushHeaders()
+    const [response] = await once(upload, 'response')
+    const refusal = (await readJson(response)) as WireError
+    upload.destroy()
+    assert.deepEqual([response.statusCode, refusal.code], [507, 'NoSpace'])
+    assert.match(refusal.message, /the upload needs \d+ MiB/)
     assert.deepEqual(await readdir(parts.data.tmp), [])
   })
 })

@@ -4,6 +4,7 @@ import { mkdtemp, rm, statfs } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { type IceboxError, isError } from '@icebox/model'
 import { BASE_IMAGE } from '@icebox/node'
 import { openParts, type Parts } from './parts.ts'
@@ -109,4 +110,43 @@ test('a disk that fills up while a pause is being written: the sandbox runs on a
     await empty()
   }
   await (await control.sandboxes.delete(name, signal())).settled
+})
+
+test('a restore whose disk does not fit is refused before it starts, beside those under way too', async () => {
+  const { control } = parts
+  const { metadata } = await (await control.sandboxes.create({ template: 'base', env: {}, metadata: {} }, signal()))
+    .settled
+  const { name } = metadata
+  await run(name, 'head -c 150000000 /dev/urandom > /root/data; sha256sum /root/data > /root/sum')
+  await (await control.sandboxes.pause(name, signal())).settled
+  const refused = (error: unknown) => isError(error, 'NoSpace') && /restoring \w+ needs 14\d MiB/.test(error.message)
+  const alone = async () => {
+    while (parts.node.machines().length > 0) await sleep(5)
+  }
+  try {
+    await alone()
+    await fillTo(100)
+    await assert.rejects((await control.sandboxes.resume(name, signal())).settled, refused)
+    assert.equal((await control.sandboxes.get(name, signal())).status.state, 'paused')
+    await empty()
+    await (await control.sandboxes.resume(name, signal())).settled
+    await run(name, 'sha256sum -c /root/sum')
+    const taken = await control.snapshots.create(name, { kind: 'memory', stop: true }, signal())
+    const { metadata: snapshot } = await taken.settled
+    await alone()
+    await fillTo(250)
+    const children = await Promise.all(
+      [1, 2].map(() => control.sandboxes.create({ snapshotId: snapshot.name, env: {}, metadata: {} }, signal())),
+    )
+    const results = await Promise.allSettled(children.map(({ settled }) => settled))
+    const failures = results.flatMap((result) => (result.status === 'rejected' ? [result.reason] : []))
+    assert.equal(failures.length, 1)
+    assert.ok(refused(failures[0]), String(failures[0]))
+    for (const result of results)
+      if (result.status === 'fulfilled') await run(result.value.metadata.name, 'sha256sum -c /root/sum')
+    for (const { resource } of children)
+      await (await control.sandboxes.delete(resource.metadata.name, signal())).settled
+  } finally {
+    await empty()
+  }
 })

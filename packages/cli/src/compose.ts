@@ -1,11 +1,11 @@
-import { open } from 'node:fs/promises'
 import { join } from 'node:path'
-import { type Log, openControl } from '@icebox/control'
+import { openControl } from '@icebox/control'
 import { IceboxError, type Node } from '@icebox/model'
 import { cacheDirectory, ensureRuntime, gvisorDriver, openImageStore, openLocalNode, type Report } from '@icebox/node'
 import { checkAddress, openServer } from '@icebox/server'
 import { openDataDirectory, openKeyring, openSnapshots } from '@icebox/snapshot'
 import { openSqliteStore } from '@icebox/store'
+import { openLog } from './log.ts'
 import { VERSION } from './version.ts'
 
 /** Containers kept created ahead for each of the last used kinds of machine, unless the caller says otherwise. */
@@ -53,6 +53,7 @@ export async function openIcebox(options: Composition, signal: AbortSignal): Pro
     const store = await openSqliteStore(data.database)
     undo.unshift(() => store.close())
     const images = openImageStore({ directory: data.images, cacheDirectory: cacheDirectory() })
+    const snapshots = openSnapshots({ directory: data.snapshots, tmp: data.tmp, keyring })
     const driver = gvisorDriver({
       runsc: programs.runsc,
       guest: programs.guest,
@@ -67,7 +68,7 @@ export async function openIcebox(options: Composition, signal: AbortSignal): Pro
       {
         driver,
         images,
-        snapshots: openSnapshots({ directory: data.snapshots, tmp: data.tmp, keyring }),
+        snapshots,
         bootFile: join(data.path, 'boot'),
         tmp: data.tmp,
         agentVersion: VERSION,
@@ -86,6 +87,7 @@ export async function openIcebox(options: Composition, signal: AbortSignal): Pro
       info: { version: VERSION, driver: driver.name, dataDirectory: data.path, pid: process.pid },
       log: { write: writeLine },
       temporaryDirectory: data.tmp,
+      requireSpace: (bytes, what) => snapshots.spaceFor(bytes, what),
       onShutdown: options.onShutdown,
     })
     write('info', 'server.started', { url: server.url, driver: driver.name, pid: process.pid })
@@ -105,37 +107,5 @@ export async function openIcebox(options: Composition, signal: AbortSignal): Pro
   } catch (error) {
     for (const step of undo) await step().catch(() => undefined)
     throw error
-  }
-}
-
-/** Milliseconds that lines of the log wait for company: each write is a switch to another thread, in the way of requests. */
-const LOG_DELAY = 20
-
-/** One JSON line per event, appended. A server that is killed loses the lines of its last moments. */
-async function openLog(
-  file: string,
-): Promise<{ write: Log; writeLine: (line: string) => void; close: () => Promise<void> }> {
-  const handle = await open(file, 'a', 0o600)
-  const stream = handle.createWriteStream()
-  let lines = ''
-  let timer: NodeJS.Timeout | undefined
-  const flush = () => {
-    clearTimeout(timer)
-    timer = undefined
-    if (lines !== '') stream.write(lines)
-    lines = ''
-  }
-  const writeLine = (line: string) => {
-    lines += line
-    timer ??= setTimeout(flush, LOG_DELAY)
-  }
-  return {
-    writeLine,
-    write: (level, event, facts) =>
-      writeLine(`${JSON.stringify({ level, time: new Date().toISOString(), event, ...facts })}\n`),
-    close: () => {
-      flush()
-      return new Promise((resolve) => stream.end(() => resolve()))
-    },
   }
 }

@@ -65,7 +65,7 @@ export async function openLocalNode(parts: LocalNodeParts, signal: AbortSignal):
   await Promise.all([parts.images.recover(signal), parts.snapshots.recover(signal)])
   const { machines, lost } = await parts.driver.adopt(signal)
   const node = new LocalNode(parts, lost, await hasRestarted(parts.bootFile))
-  for (const machine of machines) await node.adopt(machine, signal)
+  await Promise.all(machines.map((machine) => node.adopt(machine, signal)))
   return node
 }
 
@@ -89,11 +89,31 @@ class LocalNode implements Node {
     this.driver = { name: parts.driver.name, memorySnapshots: parts.driver.capabilities.memorySnapshots }
   }
 
-  /** Takes over a machine that outlived the last server. One that is frozen stays so: whether it goes on is not decided here. */
+  /**
+   * Takes over a machine that outlived the last server. One that is frozen stays so: whether it goes on is not decided here.
+   * One whose guest does not answer is lost, and keeps nobody else from being taken over.
+   */
   async adopt(machine: Machine, signal: AbortSignal): Promise<void> {
+    try {
+      // The last server may have ended between quiesce and freeze.
+      if (!machine.frozen) await machine.link.release(AbortSignal.any([signal, AbortSignal.timeout(RECOVERY_DEADLINE)]))
+    } catch (thrown) {
+      signal.throwIfAborted()
+      await this.#remove(machine)
+      const message = `its guest did not answer after the server came back: ${IceboxError.from(thrown).message}`
+      this.#untold.push({ execution: machine.execution, reason: 'Crashed', message })
+      return
+    }
     this.#keep(machine)
-    // The last server may have ended between quiesce and freeze.
-    if (!machine.frozen) await machine.link.release(signal)
+  }
+
+  /** Ends a machine that nobody was given. */
+  async #remove(machine: Machine): Promise<void> {
+    await machine
+      .kill(AbortSignal.timeout(RECOVERY_DEADLINE))
+      .catch((trouble) =>
+        this.#parts.onTrouble(`machine ${machine.execution} could not be removed`, IceboxError.from(trouble)),
+      )
   }
 
   #keep(machine: Machine): void {
@@ -134,10 +154,12 @@ class LocalNode implements Node {
     await this.#admission.memory(0, 'a boot', async () => {
       const machine = await this.#parts.driver.boot(execution, spec, signal)
       clock.mark('boot')
-      await this.#greet(machine, hello, signal)
-      clock.mark('hello')
-      await this.#addXattrs(machine, signal)
-      clock.mark('xattrs')
+      await this.#handOut(machine, async () => {
+        await machine.link.hello(hello, signal)
+        clock.mark('hello')
+        await this.#addXattrs(machine, signal)
+        clock.mark('xattrs')
+      })
     })
     this.#keepSlots(spec)
     return clock.phases
@@ -171,22 +193,29 @@ class LocalNode implements Node {
       )
     }
     clock.mark('check')
-    await this.#admission.memory(manifest.kind === 'memory' ? allocatedBytes : 0, `restoring ${id}`, async () => {
-      const machine = await driver.restore(execution, { directory, kind: manifest.kind }, spec, signal)
-      clock.mark('restore')
-      await this.#greet(machine, hello, signal)
-      clock.mark('hello')
-    })
+    const saved = { directory, kind: manifest.kind }
+    const diskBytes = (await driver.restoreBytes(saved)) ?? allocatedBytes
+    const memoryBytes = manifest.kind === 'memory' ? allocatedBytes : 0
+    await this.#admission.memory(memoryBytes, `restoring ${id}`, () =>
+      snapshots.withSpace(diskBytes, `restoring ${id}`, async () => {
+        const machine = await driver.restore(execution, saved, spec, signal)
+        clock.mark('restore')
+        await this.#handOut(machine, async () => {
+          await machine.link.hello(hello, signal)
+          clock.mark('hello')
+        })
+      }),
+    )
     this.#keepSlots(spec)
     return clock.phases
   }
 
-  /** A guest that does not acknowledge is destroyed, not handed out. */
-  async #greet(machine: Machine, hello: Hello, signal: AbortSignal): Promise<void> {
+  /** A machine whose guest does not take what it is greeted with is destroyed, not handed out. */
+  async #handOut(machine: Machine, greet: () => Promise<void>): Promise<void> {
     try {
-      await machine.link.hello(hello, signal)
+      await greet()
     } catch (error) {
-      await machine.kill(AbortSignal.timeout(RECOVERY_DEADLINE))
+      await this.#remove(machine)
       throw error
     }
     this.#keep(machine)

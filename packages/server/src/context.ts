@@ -34,6 +34,8 @@ export interface Context {
   readonly info: ServerInfo
   /** Where uploads and exports are put while they are under way. */
   readonly temporaryDirectory: string
+  /** Throws `NoSpace` unless so many bytes fit there. */
+  readonly requireSpace: (bytes: number, what: string) => Promise<void>
   readonly streams: Streams
   readonly execs: AttachedExecs
   /** Fires when the server begins to close. */

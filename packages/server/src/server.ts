@@ -21,6 +21,8 @@ export interface ServerOptions {
   info: ServerInfo
   /** Where uploads and exports are put while they are under way: on a disk with room for snapshots. */
   temporaryDirectory: string
+  /** Throws `NoSpace` unless so many bytes fit there: what is too long is refused before it is read. */
+  requireSpace: (bytes: number, what: string) => Promise<void>
   /**
    * Names under which the server is reached besides loopback and the address it listens on; web pages of these hosts may
    * call it.
@@ -59,6 +61,7 @@ export async function openServer(options: ServerOptions): Promise<Server> {
     control: options.control,
     info: options.info,
     temporaryDirectory: options.temporaryDirectory,
+    requireSpace: options.requireSpace,
     streams,
     execs: new AttachedExecs(),
     closing: closing.signal,

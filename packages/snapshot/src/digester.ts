@@ -6,9 +6,12 @@ export class Digester {
   #worker: Worker | undefined
   readonly #jobs = new Map<number, PromiseWithResolvers<string>>()
   #last = 0
+  #closed = false
 
-  /** `sha256:<hex>` of the file. */
+  /** `sha256:<hex>` of the file. Throws once it is closed. */
   async digest(path: string): Promise<string> {
+    // Who goes on to the next file must not start the thread again.
+    if (this.#closed) throw closed()
     const worker = this.#started()
     const job = ++this.#last
     const answer = Promise.withResolvers<string>()
@@ -44,8 +47,11 @@ export class Digester {
 
   /** Ends the thread; what it had not finished fails. */
   async close(): Promise<void> {
+    this.#closed = true
     const worker = this.#worker
-    this.#end(new Error('the digester was closed'))
+    this.#end(closed())
     await worker?.terminate()
   }
 }
+
+const closed = () => new Error('the digester was closed')

@@ -313,6 +313,26 @@ test('recover removes what a crash left half done and computes missing digests',
   assert.equal((await next.digest(id, t.signal)).size, 2)
 })
 
+test('closing leaves digests that are not done in time to the next recover, however many there are', async (t) => {
+  const at = await place(t)
+  const snapshots = engine(at)
+  const id = newSnapshotId()
+  const draft = await snapshots.begin(id, 1_000_000, t.signal)
+  // Hours of hashing each, and no bytes on the disk.
+  const files = ['checkpoint.img', 'pages.img', 'pages_meta.img']
+  for (const name of files) {
+    await writeFile(join(draft.directory, name), '')
+    await truncate(join(draft.directory, name), 2 ** 42)
+  }
+  await draft.commit({ ...INPUT, files }, t.signal)
+  await snapshots.close(AbortSignal.abort())
+  await assert.rejects(snapshots.digest(id, t.signal), /closed/)
+  const next = engine(at)
+  await next.open(id, t.signal)
+  await next.recover(t.signal)
+  await next.close(AbortSignal.abort())
+})
+
 test('lists what is there, damaged ones apart', async (t) => {
   const at = await place(t)
   const snapshots = engine(at)
@@ -402,7 +422,7 @@ test('a snapshot that another one needs is not removed', async (t) => {
   await snapshots.remove(base, t.signal)
 })
 
-test('what does not fit is refused before it starts, with the numbers, counting saves under way', async (t) => {
+test('what does not fit is refused before it starts, with the numbers, counting what is under way', async (t) => {
   const snapshots = engine(await place(t))
   const free = await freeBytes(snapshots)
   await assert.rejects(
@@ -413,12 +433,25 @@ test('what does not fit is refused before it starts, with the numbers, counting 
   await assert.rejects(snapshots.begin(newSnapshotId(), free * 0.75, t.signal), code('NoSpace', /promised/))
   await draft.discard()
   await (await snapshots.begin(newSnapshotId(), free * 0.75, t.signal)).discard()
+  const wide = code('NoSpace', /promised/)
+  await snapshots.withSpace(free * 0.75, 'a restore', async () => {
+    await assert.rejects(snapshots.begin(newSnapshotId(), free * 0.75, t.signal), wide)
+    await assert.rejects(
+      snapshots.withSpace(free * 0.75, 'a restore', () => assert.fail('it was begun')),
+      wide,
+    )
+  })
+  await assert.rejects(
+    snapshots.withSpace(free * 0.75, 'a restore', () => Promise.reject(new Error('it failed'))),
+    /it failed/,
+  )
+  await (await snapshots.begin(newSnapshotId(), free * 0.75, t.signal)).discard()
 })
 
 /** What the engine takes for free now, found by asking for too much. */
 async function freeBytes(snapshots: Snapshots): Promise<number> {
   try {
-    await snapshots.spaceFor(Number.MAX_SAFE_INTEGER)
+    await snapshots.spaceFor(Number.MAX_SAFE_INTEGER, 'everything')
   } catch (thrown) {
     if (isError(thrown, 'NoSpace')) return Number(thrown.details.freeBytes)
   }

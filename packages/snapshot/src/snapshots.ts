@@ -71,6 +71,8 @@ export class Snapshots {
   readonly #keyring: Keyring
   readonly #digester = new Digester()
   readonly #drafts = new Map<DraftDirectory, number>()
+  /** Bytes that work elsewhere on the file system is about to write. */
+  #setAside = 0
   #admission: Promise<unknown> = Promise.resolve()
   readonly #opening = new Map<SnapshotId, Promise<OpenSnapshot>>()
   readonly #digesting = new Map<SnapshotId, Promise<ReadonlyMap<string, string>>>()
@@ -192,12 +194,24 @@ export class Snapshots {
     return receive(file, this.#tmp, begin, (draft) => this.#discard(draft), this.#keyring, progress, signal)
   }
 
-  /** Throws NoSpace, with the numbers, unless `bytes` more fit beside what drafts have yet to write. */
-  async spaceFor(bytes: number, what = 'the snapshot'): Promise<void> {
+  /** Throws NoSpace, with the numbers, unless `bytes` more fit beside what is promised to others. */
+  async spaceFor(bytes: number, what: string): Promise<void> {
     const missing = [...this.#drafts].map(async ([draft, expected]) =>
       Math.max(0, expected - (await draft.allocatedBytes())),
     )
-    requireSpace(this.#root, bytes, what, sum(await Promise.all(missing)))
+    requireSpace(this.#root, bytes, what, sum(await Promise.all(missing)) + this.#setAside)
+  }
+
+  /** Runs work that writes elsewhere on the file system of the snapshots, with the room set aside until it ends. Throws NoSpace. */
+  async withSpace<R>(bytes: number, what: string, work: () => Promise<R>): Promise<R> {
+    await this.#admit(bytes, what, async () => {
+      this.#setAside += bytes
+    })
+    try {
+      return await work()
+    } finally {
+      this.#setAside -= bytes
+    }
   }
 
   /** After a crash: removes what was half written or half removed, and computes digests that are missing. Called once, first. */
@@ -240,12 +254,18 @@ export class Snapshots {
   async #draft(id: SnapshotId, expectedBytes: number, signal: AbortSignal): Promise<DraftDirectory> {
     throwIfAborted(signal)
     if (await this.#has(id)) throw new IceboxError('AlreadyExists', `snapshot ${id} exists already`)
-    // One after another, so that two cannot both take the same free space.
-    const admitted = this.#admission.then(async () => {
-      await this.spaceFor(expectedBytes)
+    return this.#admit(expectedBytes, 'the snapshot', async () => {
       const draft = await DraftDirectory.make(id, this.#tmp, this.#path(id), this.#keyring)
       this.#drafts.set(draft, expectedBytes)
       return draft
+    })
+  }
+
+  /** One after another, so that two cannot both take the same free space. `promise` is to write down that it is taken. */
+  #admit<R>(bytes: number, what: string, promise: () => Promise<R>): Promise<R> {
+    const admitted = this.#admission.then(async () => {
+      await this.spaceFor(bytes, what)
+      return promise()
     })
     this.#admission = admitted.catch(() => {})
     return admitted

@@ -22,7 +22,7 @@ export function requireSpace(directory: string, bytes: number, what: string, pro
   if (bytes <= free) return
   throw new IceboxError(
     'NoSpace',
-    `${what} needs ${mebibytes(bytes)} in ${directory}, where ${mebibytes(free)} are free${promised > 0 ? ` (${mebibytes(promised)} more are promised to saves under way)` : ''}`,
+    `${what} needs ${mebibytes(bytes)} in ${directory}, where ${mebibytes(free)} are free${promised > 0 ? ` (${mebibytes(promised)} more are promised to saves and restores under way)` : ''}`,
     { details: { directory, neededBytes: Math.ceil(bytes), freeBytes: free } },
   )
 }

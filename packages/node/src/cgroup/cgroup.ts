@@ -2,6 +2,7 @@ import { mkdir, readdir, readFile, rmdir, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { IceboxError } from '@icebox/model'
+import { together } from '../together.ts'
 import { type Layout, type Limits, layoutOf, type Setting } from './layout.ts'
 import { cgroupMounts } from './mounts.ts'
 
@@ -90,7 +91,7 @@ export class CgroupTree {
     const { memoryNodes } = await this.#prepared()
     const group = this.find(name)
     const create = () =>
-      Promise.all(this.#layout.directories(group.path).map((directory) => mkdir(directory).catch(unlessExists)))
+      together(this.#layout.directories(group.path).map((directory) => mkdir(directory).catch(unlessExists)))
     try {
       await create()
     } catch (thrown) {

@@ -319,6 +319,10 @@ export function driverConformance(name: string, harness: Harness): void {
         const saved = await save(machine, 'memory')
         const child = await restore(saved)
         assert.equal(await say(child, 'wc -c < /dev/shm/big', signal), '30000000')
+        // What it took on the disk was known before, and is not the memory.
+        const { diskBytes } = await child.usage(signal)
+        const told = await driver.restoreBytes(saved)
+        assert.ok(told !== undefined && diskBytes <= told && told < 40_000_000, `${diskBytes}, and ${told} told`)
         await child.kill(signal)
         await forget(saved.directory)
       } finally {

@@ -54,6 +54,8 @@ export interface Driver {
     spec: MachineSpec,
     signal: AbortSignal,
   ): Promise<Machine>
+  /** Bytes that a restore of it writes to the data directory's disk; undefined when the save does not say. */
+  restoreBytes(saved: { directory: string; kind: SnapshotKind }): Promise<number | undefined>
   /** Keeps `count` slots for machines of this spec. */
   prepare(spec: MachineSpec, count: number, signal: AbortSignal): Promise<void>
   /** Machines that outlived the last server; the rest of what that left is removed. Called once, before anything else. */

@@ -181,6 +181,8 @@ export async function snapshotRoutes(app: App, context: Context): Promise<void> 
           const snapshot = await within(
             DEADLINE.work,
             async (signal) => {
+              const announced = request.headers['content-length']
+              if (announced !== undefined) await context.requireSpace(Number(announced), 'the upload')
               await pipeline(readBody(request), createWriteStream(file, { flags: 'wx', mode: 0o600 }), { signal })
               return context.control.snapshots.importFrom(file, request.query, () => undefined, signal)
             },

@@ -1,11 +1,12 @@
 import assert from 'node:assert/strict'
-import { spawn } from 'node:child_process'
+import { execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdir, writeFile } from 'node:fs/promises'
+import { mkdir, rm, writeFile } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { after, before, describe, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { promisify } from 'node:util'
 import { isError, type MachineSpec, newExecutionId } from '@icebox/model'
 import { CgroupTree } from '../../cgroup/cgroup.ts'
 import { createNetwork } from '../../network/namespace.ts'
@@ -16,6 +17,7 @@ import { type MachineRecord, writeRecord } from './record.ts'
 import { GvisorInstallation, testImage } from './testing.ts'
 
 const DEADLINE_MS = 300_000
+const exec = promisify(execFile)
 
 describe('adoption', { timeout: DEADLINE_MS }, () => {
   let installation: GvisorInstallation
@@ -61,6 +63,29 @@ describe('adoption', { timeout: DEADLINE_MS }, () => {
     const machine = await boot()
     await change(machine, { operation: 'restore' })
     assert.deepEqual(await successor(machine), { machines: [], lost: [] })
+    await nothingLeft()
+  })
+
+  test('a machine that can neither be reached nor removed is lost, and the others are adopted', async () => {
+    const [lost, kept] = [await boot(), await boot()]
+    await rm(join(runDirectory(lost), 'in'))
+    const busy = join(installation.dataDirectory, 'bundles', lost.execution, 'busy')
+    await mkdir(busy)
+    await exec('mount', ['-t', 'tmpfs', 'tmpfs', busy])
+    try {
+      const found = await successor(lost, kept)
+      assert.deepEqual(
+        found.lost.map(({ execution, reason }) => [execution, reason]),
+        [[lost.execution, 'Crashed']],
+      )
+      assert.match(found.lost[0]?.message ?? '', /did not answer.*what is left: .*EBUSY/)
+      const [same] = found.machines
+      assert.equal(same?.execution, kept.execution)
+      await same.kill(signal)
+    } finally {
+      await exec('umount', [busy])
+    }
+    assert.deepEqual((await successor()).machines, [])
     await nothingLeft()
   })
 

@@ -105,7 +105,7 @@ export async function adoptMachines(
       }
     } else if (sandbox && 'reason' in sandbox) lost.push(sandbox)
     if (record) await removed(record.container, directory)
-    else await removeRunDirectory(directory)
+    else await removeRunDirectory(directory).catch(() => {})
   }
   for (const name of await list(host.slots)) await removed(name, join(host.slots, name))
   const strays = new Set([

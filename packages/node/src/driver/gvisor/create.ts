@@ -5,6 +5,7 @@ import type { MachineSpec } from '@icebox/model'
 import { mkfifo } from '@icebox/snapshot'
 import { parseCores } from '../../cgroup/cgroup.ts'
 import { createNetwork } from '../../network/namespace.ts'
+import { together } from '../../together.ts'
 import { bundleOf, Container, rootOf } from './container.ts'
 import type { Host } from './host.ts'
 import { guestCores, guestMemory, memoryLimit, PIDS } from './limits.ts'
@@ -48,12 +49,12 @@ export async function createContainer(
     cgroup: host.cgroups.find(id).path,
   }
   for (const name of ['in', 'out']) mkfifo(join(directory, name), 0o600)
-  const [cgroup] = await Promise.all([
+  const [cgroup] = await together([
     // runsc tells the guest the memory and the cores that its group has at this moment.
     host.cgroups.make(id, { cpu: size.cpu, memoryBytes: guestMemory(size), pids: PIDS, cores: chosen.join(',') }),
     createNetwork(network),
     mkdir(bundle).then(() =>
-      Promise.all([
+      together([
         mkdir(join(bundle, 'rootfs')),
         writeFile(join(bundle, 'config.json'), JSON.stringify(placed(plan.oci, place))),
         host.agents.install(place.agent, plan.agent),

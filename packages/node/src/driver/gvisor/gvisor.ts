@@ -93,6 +93,11 @@ class GvisorDriver implements Driver {
     return this.#launch(host, { execution, plan, operation: 'restore', go }, signal)
   }
 
+  async restoreBytes({ directory, kind }: { directory: string; kind: SnapshotKind }): Promise<number | undefined> {
+    // The memory comes back as memory; the upper layer of the disk is written into the bundle again.
+    return (await readFacts(directory, kind)).diskBytes
+  }
+
   async prepare(spec: MachineSpec, count: number, signal: AbortSignal): Promise<void> {
     const host = await this.#host()
     const plan = planOf(host, spec, { digest: await host.agents.current() })
@@ -109,9 +114,10 @@ class GvisorDriver implements Driver {
           machines.push(this.#keep(await this.#reattach(host, found, signal)))
         } catch (thrown) {
           signal.throwIfAborted()
-          await found.container.destroy()
+          // What cannot be taken away now the next adoption finds again.
+          const left = await found.container.destroy().catch((failure: unknown) => `; what is left: ${failure}`)
           const message = `its guest did not answer after the server came back: ${IceboxError.from(thrown).message}`
-          lost.push({ execution: found.record.execution, reason: 'Crashed', message })
+          lost.push({ execution: found.record.execution, reason: 'Crashed', message: `${message}${left ?? ''}` })
         }
       }),
     )

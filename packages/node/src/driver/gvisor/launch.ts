@@ -58,18 +58,19 @@ export async function launch(host: Host, what: Launch, signal: AbortSignal): Pro
   await mkdir(directory, { mode: 0o700 }).catch((thrown: unknown) => {
     throw new IceboxError('AlreadyExists', `the execution ${execution} is there already`, { cause: thrown })
   })
-  const slot = await what.takeSlot()
-  const record: MachineRecord = {
-    version: 1,
-    execution,
-    container: slot?.id ?? execution,
-    spec: plan.spec,
-    agent: plan.agent.digest,
-    bootId: host.bootId,
-    ...(slot && { process: slot.process }),
-  }
+  let slot: Container | undefined
   let container: Container | undefined
   try {
+    slot = await what.takeSlot()
+    const record: MachineRecord = {
+      version: 1,
+      execution,
+      container: slot?.id ?? execution,
+      spec: plan.spec,
+      agent: plan.agent.digest,
+      bootId: host.bootId,
+      ...(slot && { process: slot.process }),
+    }
     await writeRecord(slot?.directory ?? directory, { ...record, operation })
     if (slot) {
       await rename(slot.directory, directory)
@@ -87,7 +88,7 @@ export async function launch(host: Host, what: Launch, signal: AbortSignal): Pro
     const failure = container ? await explained(container, plan.spec, thrown) : thrown
     // It may have been dying since before it was taken, which says nothing about what was to run in it.
     const slotDied = slot !== undefined && !(await slot.isAlive()) && !isError(failure, 'NoMemory')
-    await destroyContainer(host, record.container, directory)
+    await destroyContainer(host, slot?.id ?? execution, directory)
     if (slot) await destroyContainer(host, slot.id, slot.directory)
     if (!slotDied || signal.aborted) throw failure
     return launch(host, { ...what, takeSlot: async () => undefined }, signal)

@@ -27,6 +27,8 @@ const SavedFacts = z.object({
   kind: z.enum(['memory', 'filesystem']),
   /** sha256 of the agent in it. */
   agent: z.string().regex(/^[0-9a-f]{64}$/),
+  /** What the upper layer of the disk took on the host. Older saves do not say. */
+  diskBytes: z.int().min(0).exactOptional(),
 })
 export type SavedFacts = z.infer<typeof SavedFacts>
 
@@ -97,7 +99,8 @@ export class GvisorMachine implements Machine {
     try {
       if (kind === 'memory') await this.#container.checkpoint(directory, signal)
       else await this.#container.checkpointFiles(directory, signal)
-      const facts: SavedFacts = { version: 1, kind, agent: this.#record.agent }
+      const diskBytes = await this.#container.diskBytes()
+      const facts: SavedFacts = { version: 1, kind, agent: this.#record.agent, diskBytes }
       await writeFile(join(directory, FACTS), JSON.stringify(facts))
       // Files boot with the agent of their day, memory goes on with the one that is in it.
       if (kind === 'memory') await linkOrCopy(this.#container.agent, join(directory, AGENT))

@@ -1,15 +1,19 @@
 import assert from 'node:assert/strict'
+import { existsSync, readFileSync } from 'node:fs'
 import { mkdir, mkdtemp, readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type MachineSpec, newExecutionId } from '@icebox/model'
+import { layoutOf } from '../../cgroup/layout.ts'
+import { cgroupMounts } from '../../cgroup/mounts.ts'
 import { hello, SIZE, say } from '../conformance.ts'
 import type { Machine } from '../driver.ts'
-import type { Container } from './container.ts'
+import { bundleOf, type Container, destroyContainer } from './container.ts'
 import { createContainer } from './create.ts'
 import { prepareHost } from './host.ts'
 import { launch, planOf } from './launch.ts'
+import { PIDS } from './limits.ts'
 import { findProcesses, isAlive, killProcess } from './process.ts'
 import { GvisorInstallation, testImage } from './testing.ts'
 
@@ -42,6 +46,44 @@ describe('slots', { timeout: DEADLINE_MS }, () => {
     return machine
   }
   const usesSlot = async (machine: Machine) => (await installation.record(machine)).container !== machine.execution
+
+  /** What the driver makes containers of. */
+  const parts = async () => {
+    const { programs, dataDirectory, runDirectory, image } = installation
+    const host = await prepareHost({ ...programs, dataDirectory, runDirectory, imagePath: () => image })
+    return { host, plan: planOf(host, spec, { digest: await host.agents.current() }) }
+  }
+
+  test('a part of a container that cannot be made: the others are there before it fails, to be taken away', async () => {
+    const { host, plan } = await parts()
+    const id = newExecutionId()
+    const directory = join(host.slots, id)
+    await mkdir(directory)
+    await mkdir(bundleOf(host, id))
+    // The last that is written of the group.
+    const { path } = host.cgroups.find(id)
+    const [last] = layoutOf(await cgroupMounts()).limits(path, { pids: PIDS }, '')
+    assert.ok(last)
+    // Looked at in the very moment: what is made later is no longer taken away.
+    const failed = await createContainer(host, id, directory, plan, signal).catch((thrown: unknown) => {
+      assert.match(String(thrown), /EEXIST/)
+      return { pids: existsSync(last.file) && readFileSync(last.file, 'utf8').trim() }
+    })
+    assert.deepEqual(failed, { pids: last.value })
+    await destroyContainer(host, id, directory)
+    assert.deepEqual(await installation.traces(), [])
+  })
+
+  test('a slot that cannot be taken fails the launch, and nothing is left', async () => {
+    const { host, plan } = await parts()
+    const takeSlot = () => Promise.reject(new Error('it cannot be removed'))
+    const go = (container: Container) => container.start(signal)
+    await assert.rejects(
+      launch(host, { execution: newExecutionId(), plan, operation: 'boot', takeSlot, go }, signal),
+      /cannot be removed/,
+    )
+    assert.deepEqual(await installation.traces(), [])
+  })
 
   test('there are as many as were asked for, and again after some were used', async () => {
     await installation.driver.prepare(spec, 2, signal)
@@ -90,9 +132,7 @@ describe('slots', { timeout: DEADLINE_MS }, () => {
   })
 
   test('a slot that dies as it is taken costs nothing but time', async () => {
-    const { programs, dataDirectory, runDirectory, image } = installation
-    const host = await prepareHost({ ...programs, dataDirectory, runDirectory, imagePath: () => image })
-    const plan = planOf(host, spec, { digest: await host.agents.current() })
+    const { host, plan } = await parts()
     const id = newExecutionId()
     const directory = join(host.slots, id)
     await mkdir(directory)
