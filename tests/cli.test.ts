@@ -169,6 +169,10 @@ suite('the icebox command', { timeout: DEADLINE_MS }, () => {
       [['sandbox', 'create', 'x', '--timeout', 'soon'], /a time such as/],
       [['exec', 'x'], /CMD/],
       [['cp', 'a', 'b'], /SANDBOX:PATH/],
+      [['cp', 'x:/f', '-'], /- is neither stdin nor stdout/],
+      [['cp', '-', 'x:/f'], /- is neither stdin nor stdout/],
+      [['snapshot', 'export', 'x', '-'], /- is neither stdin nor stdout/],
+      [['snapshot', 'import', '-'], /- is neither stdin nor stdout/],
     ]
     for (const [words, message] of cases) {
       const { status, ...error } = await failure(words)
@@ -503,6 +507,23 @@ stty -a`
     assert.equal(kept.status, 0, kept.stderr)
     assert.equal(await sandboxes(), some + 1)
     await json('sandbox', 'delete', kept.stderr.trim().split('\n').at(-1) ?? '')
+  })
+
+  test('a reader that leaves, and a full disk below stdout, end it without a sandbox left', async () => {
+    const sandboxes = await json('sandbox', 'list')
+    const shell = (script: string) =>
+      ended(spawn('sh', ['-c', script], { env: { ...process.env, ICEBOX_DATA: data, ICEBOX_URL: '', NO_COLOR: '1' } }))
+    const status = async (command: string, target: string) =>
+      (await shell(`{ ${ICEBOX} ${command}; echo "status $?" >&2; } </dev/null ${target}`)).stderr
+    assert.equal(await status('run counter -- yes', '| head -n 1'), 'status 141\n')
+    // Nor does one stay that writes no more.
+    assert.equal(await status("run counter -- sh -c 'yes | head -n 9999; sleep 600'", '| head -n 1'), 'status 141\n')
+    assert.match(
+      await status('run counter -- echo x', '>/dev/full'),
+      /what was to be printed is lost: .*\n.*\nstatus 125\n$/,
+    )
+    assert.deepEqual(await json('sandbox', 'list'), sandboxes)
+    assert.match(await status('ps', '>/dev/full'), /^error: what was to be printed is lost: ENOSPC.*\n.*\nstatus 1\n$/)
   })
 
   test('an exec outlives a server that is killed, and goes on with the next, byte for byte', async () => {

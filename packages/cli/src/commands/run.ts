@@ -3,6 +3,7 @@ import { COMMAND } from '../arguments.ts'
 import { define, SERVER_FLAGS } from '../command.ts'
 import { Interrupted } from '../interrupt.ts'
 import { note } from '../output.ts'
+import { beforeOutputIsLost } from '../output-lost.ts'
 import { presentImage } from '../present-image.ts'
 import { serverOf } from '../server.ts'
 import { ICEBOX_FAILED, type Request, runForJson, runHere } from '../terminal.ts'
@@ -39,7 +40,18 @@ export const command = define({
     const onSignal = (name: NodeJS.Signals) => stop.abort(new Interrupted(name))
     for (const name of SIGNALS) process.on(name, onSignal)
     // A creation that is under way cannot be called back: its sandbox is awaited, and deleted like any other.
-    const sandbox = await create(server, given['template|image'], flags.json, stop.signal)
+    const creating = create(server, given['template|image'], flags.json, stop.signal)
+    let removed: Promise<void> | undefined
+    const remove = async () => {
+      if (flags.keep) return
+      removed ??= creating.then((created) => created[Symbol.asyncDispose]())
+      await removed
+    }
+    using _ = beforeOutputIsLost(() => {
+      stop.abort()
+      return remove()
+    })
+    const sandbox = await creating
     try {
       stop.signal.throwIfAborted()
       if (flags.keep && !flags.json) note(sandbox.id)
@@ -49,7 +61,7 @@ export const command = define({
       const request: Request = { argv, tty, interactive: tty, endsBy }
       return flags.json ? await runForJson(sandbox, request) : (await runHere(sandbox, request)).status
     } finally {
-      if (!flags.keep) await sandbox[Symbol.asyncDispose]()
+      await remove()
     }
   },
 })
