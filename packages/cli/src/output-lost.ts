@@ -18,7 +18,8 @@ export function beforeOutputIsLost(duty: () => Promise<unknown>): Disposable {
 
 /** Does what is to be done and gives the status to exit with, `failed` unless it was the reader that went. */
 export async function outputLost(error: Error, failed: number, json: boolean): Promise<number> {
-  await Promise.allSettled([...duties].map((duty) => duty()))
+  for (const result of await Promise.allSettled([...duties].map((duty) => duty())))
+    if (result.status === 'rejected') report(result.reason, json)
   if ('code' in error && error.code === 'EPIPE') return NO_READER
   const { code, message, remedy } = failureOf(error)
   report(new Refusal(code, `what was to be printed is lost: ${message}`, remedy), json)

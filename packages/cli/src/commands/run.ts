@@ -1,11 +1,13 @@
-import { type Icebox, isIceboxError, type Sandbox } from '@icebox/sdk'
-import { COMMAND } from '../arguments.ts'
+import { type Icebox, type IceboxError, isIceboxError, type Sandbox } from '@icebox/sdk'
+import { COMMAND, checkProgram } from '../arguments.ts'
 import { define, SERVER_FLAGS } from '../command.ts'
+import { Refusal } from '../failure.ts'
 import { Interrupted } from '../interrupt.ts'
 import { note } from '../output.ts'
 import { beforeOutputIsLost } from '../output-lost.ts'
 import { presentImage } from '../present-image.ts'
 import { serverOf } from '../server.ts'
+import { closest } from '../suggest.ts'
 import { ICEBOX_FAILED, type Request, runForJson, runHere } from '../terminal.ts'
 
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
@@ -21,9 +23,24 @@ async function create(server: Icebox, source: string, quiet: boolean, signal: Ab
     },
   )
   if (isTemplate) return server.sandboxes.create({ template: source })
-  const image = await presentImage(server, source, quiet, signal)
+  const image = await presentImage(server, source, quiet, signal).catch(async (thrown: unknown) => {
+    throw isIceboxError(thrown) && couldBeTemplate(source) ? await neither(server, source, thrown) : thrown
+  })
   signal.throwIfAborted()
   return server.sandboxes.create({ image })
+}
+
+const couldBeTemplate = (source: string): boolean => /^[a-z0-9-]+$/.test(source)
+
+/** A bare name that is no template was more likely meant as one than as an image of the public registry. */
+async function neither(server: Icebox, source: string, asImage: IceboxError): Promise<Refusal> {
+  const templates = await server.templates.list()
+  const [meant] = closest(
+    source,
+    templates.map(({ name }) => name),
+  )
+  const remedy = meant === undefined ? asImage.remedy : `Did you mean the template ${meant}?`
+  return new Refusal(asImage.code, `there is no template named ${source}; as an image: ${asImage.message}`, remedy)
 }
 
 export const command = define({
@@ -35,6 +52,7 @@ export const command = define({
   },
   failureStatus: ICEBOX_FAILED,
   async run({ arguments: given, flags, rest: argv }) {
+    checkProgram(argv)
     const server = serverOf(flags)
     const stop = new AbortController()
     const onSignal = (name: NodeJS.Signals) => stop.abort(new Interrupted(name))
@@ -47,9 +65,13 @@ export const command = define({
       removed ??= creating.then((created) => created[Symbol.asyncDispose]())
       await removed
     }
-    using _ = beforeOutputIsLost(() => {
+    using _ = beforeOutputIsLost(async () => {
       stop.abort()
-      return remove()
+      const made = await creating.then(
+        () => true,
+        () => false,
+      )
+      if (made) await remove()
     })
     const sandbox = await creating
     try {

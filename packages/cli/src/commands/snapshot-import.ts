@@ -12,6 +12,7 @@ export const command = define({
     ...SERVER_FLAGS,
   },
   async run({ arguments: { file }, flags }) {
+    if (flags.name !== undefined) (await import('../limits.ts')).displayName('--name', flags.name)
     await checkInput(file)
     await using handle = await open(file)
     const { size: total } = await handle.stat()
