@@ -8,6 +8,7 @@ import { outputLost } from './output-lost.ts'
 import { split, unknownCommand } from './words.ts'
 
 let command: Command | undefined
+let json = false
 /** The status to exit with, once output has nowhere to go. */
 let lost: Promise<number> | undefined
 
@@ -17,6 +18,7 @@ async function main(argv: readonly string[]): Promise<number> {
   const given = [...before, ...after]
   const terminator = given.indexOf('--')
   const ours = terminator === -1 ? given : given.slice(0, terminator)
+  json = ours.includes('--json')
   const wantsHelp = ours.includes('--help') || ours.includes('-h')
   try {
     const entry = words === undefined ? undefined : COMMANDS[words]
@@ -40,7 +42,7 @@ async function main(argv: readonly string[]): Promise<number> {
       note(thrown.message)
       return thrown.status
     }
-    report(thrown, ours.includes('--json'))
+    report(thrown, json)
     if (thrown instanceof UsageError) return 2
     return (thrown instanceof Refusal ? thrown.status : undefined) ?? command?.failureStatus ?? 1
   }
@@ -48,7 +50,7 @@ async function main(argv: readonly string[]): Promise<number> {
 
 for (const stream of [process.stdout, process.stderr])
   stream.on('error', (error: Error) => {
-    lost ??= outputLost(error, command?.failureStatus ?? 1, process.argv.includes('--json'))
+    lost ??= outputLost(error, command?.failureStatus ?? 1, json)
     // A command that only waits would not notice.
     void lost.then((status) => process.exit(status))
   })
