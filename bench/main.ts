@@ -1,5 +1,7 @@
 import { parseArgs } from 'node:util'
 import { packagesStep, runSteps, stepReport, TEST_REQUIREMENTS } from '@icebox/node'
+import { UsageError } from '../packages/cli/src/command.ts'
+import { report } from '../packages/cli/src/failure.ts'
 import { type Column, paint, print, printJson, table } from '../packages/cli/src/output.ts'
 import { closest } from '../packages/cli/src/suggest.ts'
 import { FULL } from './effort.ts'
@@ -22,7 +24,7 @@ function chosen(words: string[]): typeof SCENARIOS {
     if (names.includes(word)) continue
     const meant = closest(word, names)
     const hint = meant.length > 0 ? `did you mean ${meant.join(' or ')}?` : `there are ${names.join(', ')}`
-    throw new RangeError(`there is no scenario ${word}; ${hint}`)
+    throw new UsageError(`there is no scenario ${word}; ${hint}`)
   }
   return SCENARIOS.filter(({ name }) => words.includes(name))
 }
@@ -79,6 +81,7 @@ try {
   process.exitCode = await main(interrupted.signal)
 } catch (thrown) {
   const why: unknown = interrupted.signal.aborted ? interrupted.signal.reason : thrown
-  console.error(`bench: ${why instanceof Error ? why.message : why}`)
-  process.exitCode = 1
+  if (why instanceof UsageError) report(why, process.argv.includes('--json'))
+  else console.error(`bench: ${why instanceof Error ? why.message : why}`)
+  process.exitCode = why instanceof UsageError ? 2 : 1
 }

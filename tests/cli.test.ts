@@ -3,10 +3,22 @@ import { type ChildProcessWithoutNullStreams, execFileSync, spawn } from 'node:c
 import { createHash, randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { existsSync, readFileSync } from 'node:fs'
-import { chmod, lstat, mkdir, mkdtemp, readdir, readFile, readlink, rm, symlink, writeFile } from 'node:fs/promises'
+import {
+  chmod,
+  lstat,
+  mkdir,
+  mkdtemp,
+  readdir,
+  readFile,
+  readlink,
+  rm,
+  symlink,
+  truncate,
+  writeFile,
+} from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { join, relative } from 'node:path'
 import { after, before, suite, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { BASE_IMAGE } from '@icebox/node'
@@ -167,8 +179,29 @@ suite('the icebox command', { timeout: DEADLINE_MS }, () => {
       [['fork', 'x', '-n', '101'], /1 to 100/],
       [['sandbox', 'create'], /exactly one of/],
       [['sandbox', 'create', 'x', '--timeout', 'soon'], /a time such as/],
+      [['sandbox', 'create', 'x', '--timeout', '31d'], /--timeout must be .*, from 1s to 30d, not "31d"/],
+      [['sandbox', 'create', 'x', '--timeout', '-1s'], /--timeout must be .*, from 1s to 30d, not "-1s"/],
+      [['sandbox', 'create', 'x', '--name', 'My_box'], /--name must be 1–63 characters/],
+      [['sandbox', 'create', '--image', ''], /--image is empty/],
+      [['template', 'build', 'x', '--image', 'y', '--cpu', '-1'], /--cpu must be .*, from 0\.1 to 64/],
+      [
+        ['template', 'build', 'x', '--image', 'y', '--memory', '1MiB'],
+        /--memory must be .*, from 64\.0 MiB to 256 GiB/,
+      ],
+      [['template', 'build', 'x', '--image', 'y', '--disk', '1PiB'], /--disk must be .*, from 64\.0 MiB to 1\.0 TiB/],
+      [['template', 'build', 'X', '--image', 'y'], /NAME must be 1–63 characters/],
+      [['sandbox', 'show', ''], /SANDBOX is empty/],
+      [['fork', 'x', '-n', '-1'], /1 to 100/],
+      [['bench', 'nosuch'], /there is no scenario nosuch/],
       [['exec', 'x'], /CMD/],
+      [['exec', 'x', 'ls', '-la'], /put -- before the CMD: -- ls -la/],
+      [['exec', '-w', '/', 'x', '--', 'ls'], /did you mean --cwd\?/],
+      [['exec', '--timeout', '99999999999h', 'x', '--', 'ls'], /--timeout must be a time/],
       [['cp', 'a', 'b'], /SANDBOX:PATH/],
+      [['cp', 'x:/f', '-'], /- is neither stdin nor stdout/],
+      [['cp', '-', 'x:/f'], /- is neither stdin nor stdout/],
+      [['snapshot', 'export', 'x', '-'], /- is neither stdin nor stdout/],
+      [['snapshot', 'import', '-'], /- is neither stdin nor stdout/],
     ]
     for (const [words, message] of cases) {
       const { status, ...error } = await failure(words)
@@ -232,6 +265,41 @@ suite('the icebox command', { timeout: DEADLINE_MS }, () => {
     assert.match((await icebox(['ps'])).stdout, new RegExp(`^ID .*\\n${created.id} +box +counter +Running `))
   })
 
+  test('a build joins an equal one and refuses another under the same name, in words', async () => {
+    const build = ['template', 'build', 'slow', '--image', BASE_IMAGE, '--disk', '64MiB', '--ready', 'sleep 4']
+    const first = icebox(build)
+    await until('it is being built', async () => (await icebox(['template', 'show', 'slow'])).status === 0)
+    const [equal, other] = await Promise.all([icebox(build), failure([...build, '--cpu', '2'])])
+    assert.deepEqual(
+      [other.code, other.message],
+      ['Conflict', 'cannot build slow: a build of slow with other settings is under way'],
+    )
+    assert.deepEqual([(await first).status, equal.status], [0, 0])
+  })
+
+  test('a disk that is full inside a sandbox is not taken for one of the server', async () => {
+    const { id } = await json('sandbox', 'create', 'slow')
+    const large = join(scratch, 'large')
+    await writeFile(large, '')
+    await truncate(large, 100_000_000)
+    const full = await failure(['cp', large, `${id}:/root/`])
+    assert.deepEqual([full.code, full.remedy.includes('inside the sandbox')], ['NoSpace', true])
+    await json('sandbox', 'delete', id)
+    await json('template', 'delete', 'slow')
+  })
+
+  test('paths in references are those of this directory, also to delete what they named', async () => {
+    const directory = join(scratch, 'plain')
+    await mkdir(directory)
+    await writeFile(join(directory, 'file'), 'x')
+    const reference = `dir:${relative(process.cwd(), directory)}`
+    const { id } = await json('image', 'pull', reference)
+    assert.equal((await json('image', 'delete', reference)).id, id)
+    const none = await failure(['image', 'pull', `oci:${relative(process.cwd(), join(scratch, 'nolay'))}:t`])
+    assert.deepEqual([none.code, none.message], ['NotFound', `there is no ${join(scratch, 'nolay')}`])
+    assert.match(none.remedy, /^Check the path/)
+  })
+
   test('exec passes status, streams, environment, directory and user on', async () => {
     const { status, stdout, stderr } = await icebox(['exec', 'box', '--', 'sh', '-c', 'echo out; echo err >&2; exit 7'])
     assert.deepEqual([status, stdout, stderr], [7, 'out\n', 'err\n'])
@@ -259,6 +327,8 @@ suite('the icebox command', { timeout: DEADLINE_MS }, () => {
       ['/etc/passwd', 126],
     ] as const)
       assert.equal((await icebox(['exec', 'box', '--', program])).status, expected)
+    const nameless = await failure(['exec', 'box', '--', ''])
+    assert.deepEqual([nameless.message, nameless.status], ['the name of the program is empty', 127])
     const object = JSON.parse((await icebox(['exec', '--json', 'box', '--', 'sh', '-c', 'echo hi; exit 3'])).stdout)
     assert.deepEqual([object.exitCode, object.stdout, object.timedOut], [3, 'hi\n', false])
   })
@@ -373,6 +443,7 @@ stty -a`
     assert.equal((await lstat(join(scratch, 'setuid'))).mode & 0o7777, 0o755)
     const skipped = await icebox(['cp', 'box:/srv/.', join(scratch, 'srv')])
     assert.match(skipped.stderr, /skipped \/srv\/pipe/)
+    assert.match((await failure(['cp', 'box:/dev/zero', join(scratch, 'zero')])).message, /neither file, directory/)
     assert.equal((await failure(['cp', 'box:/none', scratch])).code, 'NotFound')
     assert.equal((await failure(['cp', source, 'box:/srv/none/deeper'])).code, 'NotFound')
     assert.deepEqual(
@@ -450,6 +521,13 @@ stty -a`
     assert.ok((await count(id)) > 0)
     await json('sandbox', 'delete', id)
     assert.equal((await failure(['snapshot', 'export', 'first', join(scratch, 'none/x')])).code, 'NotFound')
+    assert.equal((await failure(['snapshot', 'export', 'first', scratch])).code, 'InvalidArgument')
+    assert.match((await failure(['snapshot', 'import', join(scratch, 'none')])).message, /^there is no file /)
+    const cut = join(scratch, 'cut.tar')
+    await writeFile(cut, (await readFile(file)).subarray(0, 100_000))
+    const damaged = await failure(['snapshot', 'import', cut])
+    assert.deepEqual([damaged.code, damaged.message.includes(data)], ['SnapshotCorrupt', false])
+    assert.match(damaged.remedy, /^Export the snapshot again/)
   })
 
   test('another installation takes an export once it trusts the key that signed it', async () => {
@@ -467,7 +545,8 @@ stty -a`
       await json('key', 'trust', key, '--name', 'the first', ...there)
       assert.deepEqual((await json('key', 'show', ...there)).trusted, [{ id: key, name: 'the first' }])
       const imported = await json('snapshot', 'import', file, ...there)
-      await json('key', 'distrust', key, ...there)
+      assert.equal((await json('key', 'distrust', 'the first', ...there)).id, key)
+      assert.equal((await failure(['key', 'distrust', 'the first', ...there])).code, 'NotFound')
       assert.equal((await failure(['key', 'distrust', key, ...there])).code, 'NotFound')
       const { id } = await json('sandbox', 'create', '--snapshot', imported.id, ...there)
       assert.ok(Number((await icebox(['exec', ...there, id, '--', 'cat', '/tmp/count'])).stdout) > 0)
@@ -482,6 +561,7 @@ stty -a`
     assert.equal((await json('pause', 'box')).status.state, 'Paused')
     const refused = await failure(['exec', 'box', '--', 'true'])
     assert.deepEqual([refused.code, refused.status], ['InvalidState', 125])
+    assert.equal((await failure(['port', 'box', '8080:0'])).code, 'InvalidState')
     const resumed = await json('resume', 'box')
     assert.deepEqual([resumed.id, resumed.status.state], [id, 'Running'])
     assert.ok((await count('box')) > at)
@@ -503,6 +583,23 @@ stty -a`
     assert.equal(kept.status, 0, kept.stderr)
     assert.equal(await sandboxes(), some + 1)
     await json('sandbox', 'delete', kept.stderr.trim().split('\n').at(-1) ?? '')
+  })
+
+  test('a reader that leaves, and a full disk below stdout, end it without a sandbox left', async () => {
+    const sandboxes = await json('sandbox', 'list')
+    const shell = (script: string) =>
+      ended(spawn('sh', ['-c', script], { env: { ...process.env, ICEBOX_DATA: data, ICEBOX_URL: '', NO_COLOR: '1' } }))
+    const status = async (command: string, target: string) =>
+      (await shell(`{ ${ICEBOX} ${command}; echo "status $?" >&2; } </dev/null ${target}`)).stderr
+    assert.equal(await status('run counter -- yes', '| head -n 1'), 'status 141\n')
+    // Nor does one stay that writes no more.
+    assert.equal(await status("run counter -- sh -c 'yes | head -n 9999; sleep 600'", '| head -n 1'), 'status 141\n')
+    assert.match(
+      await status('run counter -- echo x', '>/dev/full'),
+      /what was to be printed is lost: .*\n.*\nstatus 125\n$/,
+    )
+    assert.deepEqual(await json('sandbox', 'list'), sandboxes)
+    assert.match(await status('ps', '>/dev/full'), /^error: what was to be printed is lost: ENOSPC.*\n.*\nstatus 1\n$/)
   })
 
   test('an exec outlives a server that is killed, and goes on with the next, byte for byte', async () => {

@@ -40,12 +40,15 @@ test('values may be empty, a dash, or begin with one when they are joined', () =
   assert.equal(parse(EXEC, ['--user=', 'a', '--', 'x']).flags.user, '')
   assert.equal(parse(EXEC, ['--user', '-', 'a', '--', 'x']).flags.user, '-')
   assert.equal(parse(EXEC, ['--user=-1', 'a', '--', 'x']).flags.user, '-1')
+  assert.equal(parse(EXEC, ['--user', '-1', 'a', '--', 'x']).flags.user, '-1')
   assert.equal(parse(EXEC, ['--user', 'a', '--user', 'b', 'a', '--', 'x']).flags.user, 'b')
 })
 
 const REFUSED: [words: string[], message: RegExp][] = [
   [['box', '--usr', 'x', '--', 'ls'], /no flag --usr; did you mean --user\?/],
-  [['box', '-x', '--', 'ls'], /no flag -x/],
+  [['box', '-x', '--', 'ls'], /no flag -x$/],
+  [['box', '-e', 'A=1', '--', 'ls'], /no flag -e; did you mean --env\?/],
+  [['box', '-j', '--', 'ls'], /no flag -j; did you mean --json\?/],
   [['box', '--hlep', '--', 'ls'], /did you mean --help\?/],
   [['box', '--no-json', '--', 'ls'], /no flag --no-json/],
   [['box', '--constructor', '--', 'ls'], /no flag --constructor/],
@@ -56,6 +59,8 @@ const REFUSED: [words: string[], message: RegExp][] = [
   [['--', 'ls'], /SANDBOX is missing/],
   [['box'], /give a CMD after --/],
   [['box', '--'], /give a CMD after --/],
+  [['', '--', 'ls'], /SANDBOX is empty/],
+  [['box', 'ls', '-la', 'x'], /put -- before the CMD: -- ls -la x/],
   [['box', 'ls', 'x'], /put -- before the CMD: -- ls x/],
 ]
 for (const [words, message] of REFUSED)
@@ -65,6 +70,10 @@ for (const [words, message] of REFUSED)
       (thrown) => thrown instanceof UsageError && message.test(thrown.message),
     )
   })
+
+test('the argument that is empty is named', () => {
+  assert.throws(() => parse(PLAIN, ['a', '']), { message: 'TO is empty' })
+})
 
 test('too many arguments are refused', () => {
   assert.throws(() => parse(PLAIN, ['a', 'b', 'c d']), { message: 'too many arguments: "c d"' })

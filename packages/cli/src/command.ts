@@ -111,9 +111,13 @@ export function parse<const A extends readonly Argument[], const F extends Flags
     else {
       const { name, rawName, value, inlineValue } = token
       const flag = Object.hasOwn(flags, name) ? flags[name] : undefined
-      if (flag === undefined) throw unknownFlag(rawName, flags)
+      if (flag === undefined) {
+        // A flag behind one argument too many is the CMD's own.
+        if (before.length > definition.arguments.length) assign(definition, [...before, ...words.slice(token.index)])
+        throw unknownFlag(rawName, flags)
+      }
       if (flag.value === undefined && value !== undefined) throw new UsageError(`${rawName} takes no value`)
-      if (flag.value !== undefined && (value === undefined || (!inlineValue && value.startsWith('-') && value !== '-')))
+      if (flag.value !== undefined && (value === undefined || (!inlineValue && /^-[^\d]/.test(value))))
         throw new UsageError(`${rawName} needs a value: ${rawName} ${flag.value}`)
       values.set(name, [...(values.get(name) ?? []), value ?? ''])
     }
@@ -142,7 +146,9 @@ function assign<A extends readonly Argument[], F extends Flags>(
   const left = [...words]
   for (const argument of definition.arguments) {
     if (left.length === 0 && argument.optional !== true) throw new UsageError(`${placeholder(argument)} is missing`)
-    taken[argument.name] = argument.multiple === true ? left.splice(0) : left.shift()
+    const given = left.splice(0, argument.multiple === true ? left.length : 1)
+    if (given.includes('')) throw new UsageError(`${placeholder(argument)} is empty`)
+    taken[argument.name] = argument.multiple === true ? given : given[0]
   }
   if (left.length > 0) {
     const what = left.map((word) => JSON.stringify(word)).join(' ')
@@ -155,12 +161,25 @@ function assign<A extends readonly Argument[], F extends Flags>(
   return taken as Given<A, F>['arguments']
 }
 
+/** Short flags of other tools, by what is meant here. */
+const HABITS: Readonly<Record<string, string>> = { e: 'env', m: 'memory', u: 'user', w: 'cwd' }
+
+/** Flags that a letter may stand for. */
+function abbreviated(letter: string, flags: Flags): string[] {
+  const habit = HABITS[letter]
+  const names = Object.keys(flags)
+  return (habit !== undefined && names.includes(habit) ? [habit] : names.filter((name) => name.startsWith(letter))).map(
+    (name) => `--${name}`,
+  )
+}
+
 function unknownFlag(rawName: string, flags: Flags): UsageError {
   const known = Object.entries({ ...flags, help: HELP }).flatMap(([name, { short }]) => [
     `--${name}`,
     ...(short === undefined ? [] : [`-${short}`]),
   ])
-  const meant = closest(rawName, known)
+  // By its length any letter is near any other.
+  const meant = /^-[^-]$/.test(rawName) ? abbreviated(rawName.slice(1).toLowerCase(), flags) : closest(rawName, known)
   return new UsageError(`there is no flag ${rawName}${meant.length > 0 ? `; did you mean ${meant.join(' or ')}?` : ''}`)
 }
 

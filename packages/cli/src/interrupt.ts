@@ -26,3 +26,14 @@ export function interruption(): AbortSignal {
     })
   return controller.signal
 }
+
+/** Does work that can be stopped. However it fails once it was told to stop, that is why. */
+export async function interruptible<T>(work: (stop: AbortSignal) => Promise<T>): Promise<T> {
+  const stop = interruption()
+  try {
+    return await work(stop)
+  } catch (thrown) {
+    stop.throwIfAborted()
+    throw thrown
+  }
+}

@@ -4,7 +4,13 @@ import { Refusal, report } from './failure.ts'
 import { explanation, overview } from './help.ts'
 import { Interrupted } from './interrupt.ts'
 import { note, print } from './output.ts'
+import { outputLost } from './output-lost.ts'
 import { split, unknownCommand } from './words.ts'
+
+let command: Command | undefined
+let json = false
+/** The status to exit with, once output has nowhere to go. */
+let lost: Promise<number> | undefined
 
 /** Exit status: 0 done, 1 failed, 2 wrong usage; exec, run and shell pass on that of their command. */
 async function main(argv: readonly string[]): Promise<number> {
@@ -12,8 +18,8 @@ async function main(argv: readonly string[]): Promise<number> {
   const given = [...before, ...after]
   const terminator = given.indexOf('--')
   const ours = terminator === -1 ? given : given.slice(0, terminator)
+  json = ours.includes('--json')
   const wantsHelp = ours.includes('--help') || ours.includes('-h')
-  let command: Command | undefined
   try {
     const entry = words === undefined ? undefined : COMMANDS[words]
     if (words === undefined || entry === undefined) {
@@ -30,24 +36,27 @@ async function main(argv: readonly string[]): Promise<number> {
     }
     return await command.execute(given)
   } catch (thrown) {
+    // What fails because its output is lost, or for what is done about that, is no error besides.
+    if (lost !== undefined) return lost
     if (thrown instanceof Interrupted) {
       note(thrown.message)
       return thrown.status
     }
-    report(thrown, ours.includes('--json'))
+    report(thrown, json)
     if (thrown instanceof UsageError) return 2
     return (thrown instanceof Refusal ? thrown.status : undefined) ?? command?.failureStatus ?? 1
   }
 }
 
-// A reader that has seen enough, as in `icebox ps | head`, is no failure of ours.
 for (const stream of [process.stdout, process.stderr])
   stream.on('error', (error: Error) => {
-    process.exit('code' in error && error.code === 'EPIPE' ? 141 : 1)
+    lost ??= outputLost(error, command?.failureStatus ?? 1, json)
+    // A command that only waits would not notice.
+    void lost.then((status) => process.exit(status))
   })
 const status = await main(process.argv.slice(2))
 // What was written to a pipe whose reader is slow is still here, and an exit would lose it.
 for (const stream of [process.stdout, process.stderr])
   await new Promise<void>((resolve) => stream.write('', () => resolve()))
 // Nothing that is still open, such as a stdin that nobody ends, holds the command back.
-process.exit(status)
+process.exit(lost === undefined ? status : await lost)

@@ -1,5 +1,5 @@
 import { type Icebox, isIceboxError } from '@icebox/sdk'
-import { imageReference } from './image-reference.ts'
+import { imageReference, withImage } from './image-reference.ts'
 import { ProgressBar } from './progress.ts'
 
 /**
@@ -18,7 +18,7 @@ export async function presentImage(
   } catch (thrown) {
     if (!isIceboxError(thrown, 'NotFound')) throw thrown
     using bar = new ProgressBar(`pull ${reference}`, quiet)
-    await server.images.pull(reference, { onProgress: bar.step, signal })
+    await withImage(reference, server.images.pull(reference, { onProgress: bar.step, signal }))
   }
   return reference
 }

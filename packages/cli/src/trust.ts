@@ -13,9 +13,10 @@ export const TRUST_FLAGS = {
 export const dataDirectoryOf = ({ data }: { data: string | undefined }): string =>
   data === undefined ? defaultDataDirectory() : resolve(data)
 
+export const isPublicKey = (text: string): text is PublicKey => PublicKey.safeParse(text).success
+
 /** Throws UsageError. */
 export function publicKey(text: string): PublicKey {
-  const parsed = PublicKey.safeParse(text)
-  if (!parsed.success) throw new UsageError(`KEY must be ed25519: and 64 hex digits, not ${JSON.stringify(text)}`)
-  return parsed.data
+  if (isPublicKey(text)) return text
+  throw new UsageError(`KEY must be ed25519: and 64 hex digits, not ${JSON.stringify(text)}`)
 }

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { UsageError } from './command.ts'
+import { CPU, DISK_MIB, displayName, MEMORY_MIB, TIMEOUT_SECONDS, variables } from './limits.ts'
 import { address, bytes, decimal, integer, keyValues, mebibytes, timeMs, timeSeconds } from './values.ts'
 
 const refused = (work: () => unknown) => assert.throws(work, UsageError)
@@ -15,9 +16,9 @@ test('times', () => {
     ['2d', 172_800_000],
   ]
   for (const [text, expected] of cases) assert.equal(timeMs('--timeout', text), expected)
-  for (const text of ['', '0', '-1', 's', '5x', '1h 30m', '5mm', '1e3', 'Infinity', ' 5'])
+  for (const text of ['', '0', '-1', 's', '5x', '1h 30m', '5mm', '1e3', 'Infinity', ' 5', '99999999999h'])
     refused(() => timeMs('--timeout', text))
-  assert.equal(timeSeconds('--timeout', '1500ms'), 2)
+  assert.equal(timeSeconds('--timeout', '1500ms', { min: 1, max: 10 }), 2)
 })
 
 test('sizes', () => {
@@ -30,14 +31,15 @@ test('sizes', () => {
   ]
   for (const [text, expected] of cases) assert.equal(bytes('--size', text), expected)
   for (const text of ['', '512', '0GiB', '-1GiB', '1 PB', 'GiB', '1e3M']) refused(() => bytes('--size', text))
-  assert.equal(mebibytes('--memory', '1GB'), 954)
+  assert.equal(mebibytes('--memory', '1GB', { min: 1, max: 1000 }), 954)
 })
 
 test('numbers', () => {
-  assert.equal(integer('--count', '100', 1, 100), 100)
-  for (const text of ['0', '101', '1.5', 'x', '', '-1', '1e1']) refused(() => integer('--count', text, 1, 100))
-  assert.equal(decimal('--cpu', '0.5'), 0.5)
-  for (const text of ['0', '', 'x', '-1', '1e3']) refused(() => decimal('--cpu', text))
+  assert.equal(integer('--count', '100', { min: 1, max: 100 }), 100)
+  for (const text of ['0', '101', '1.5', 'x', '', '-1', '1e1'])
+    refused(() => integer('--count', text, { min: 1, max: 100 }))
+  assert.equal(decimal('--cpu', '0.5', CPU), 0.5)
+  for (const text of ['0', '', 'x', '-1', '1e3', '65']) refused(() => decimal('--cpu', text, CPU))
 })
 
 test('keys and values', () => {
@@ -55,4 +57,39 @@ test('addresses', () => {
   ]
   for (const [text, host, port] of cases) assert.deepEqual(address('--listen', text), { host, port })
   for (const text of ['', 'host', 'host:', 'host:x', '1:2:3', ':65536']) refused(() => address('--listen', text))
+})
+
+test('what the API does not allow is refused in the words of the command line', () => {
+  const cases: [work: () => unknown, message: string][] = [
+    [
+      () => timeSeconds('--timeout', '31d', TIMEOUT_SECONDS),
+      '--timeout must be a time such as 30s, 5m or 2h, from 1s to 30d, not "31d"',
+    ],
+    [() => decimal('--cpu', '-1', CPU), '--cpu must be a number such as 2 or 0.5, from 0.1 to 64, not "-1"'],
+    [
+      () => mebibytes('--memory', '63MiB', MEMORY_MIB),
+      '--memory must be a size with its unit, such as 512MiB or 2GiB, from 64.0 MiB to 256 GiB, not "63MiB"',
+    ],
+    [
+      () => mebibytes('--disk', '1PiB', DISK_MIB),
+      '--disk must be a size with its unit, such as 512MiB or 2GiB, from 64.0 MiB to 1.0 TiB, not "1PiB"',
+    ],
+    [
+      () => displayName('--name', 'Box_1'),
+      '--name must be 1–63 characters of a-z 0-9 -, with a letter or digit at both ends, not "Box_1"',
+    ],
+    [
+      () => variables('--env', { A_1: '', '1A': 'x' }),
+      '--env 1A: the part before = must be a name of letters, digits and _',
+    ],
+  ]
+  for (const [work, message] of cases)
+    assert.throws(work, (thrown) => {
+      assert.ok(thrown instanceof UsageError)
+      assert.equal(thrown.message, message)
+      return true
+    })
+  assert.equal(timeSeconds('--timeout', '30d', TIMEOUT_SECONDS), 2_592_000)
+  assert.equal(mebibytes('--disk', '1TiB', DISK_MIB), 1_048_576)
+  assert.equal(displayName('--name', 'box-1'), 'box-1')
 })

@@ -1,24 +1,52 @@
 import { UsageError } from './command.ts'
+import { duration, size } from './output.ts'
 
 /** Values of flags: what the text means, or a UsageError that says what it should be. */
 
+/** Of a number, both allowed. */
+export interface Bounds {
+  readonly min: number
+  readonly max: number
+}
+
+/** `value` is what the text means, undefined when it means nothing. */
+function bounded(
+  flag: string,
+  text: string,
+  form: string,
+  value: number | undefined,
+  { min, max }: Bounds,
+  show: (value: number) => string,
+): number {
+  if (value !== undefined && value >= min && value <= max) return value
+  const range = max === Number.POSITIVE_INFINITY ? '' : ` from ${show(min)} to ${show(max)},`
+  throw new UsageError(`${flag} must be ${form},${range} not ${JSON.stringify(text)}`)
+}
+
+const TIME = 'a time such as 30s, 5m or 2h'
 const UNITS_MS: Record<string, number> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 }
 
-/** `30`, `30s`, `500ms`, `5m`, `2h`, `1d`, `1h30m`; a bare number is seconds. Gives milliseconds. */
-export function timeMs(flag: string, text: string): number {
+function milliseconds(text: string): number | undefined {
   const parts = [...(/^\d+(\.\d+)?$/.test(text) ? `${text}s` : text).matchAll(/(\d+(?:\.\d+)?)(ms|s|m|h|d)/g)]
   const read = parts.reduce((length, [whole]) => length + whole.length, 0)
   const total = parts.reduce((sum, [, number, unit]) => sum + Number(number) * (UNITS_MS[unit ?? ''] ?? 0), 0)
-  if (read < text.length || parts.length === 0 || total < 1)
-    throw new UsageError(`${flag} must be a time such as 30s, 5m or 2h, not ${JSON.stringify(text)}`)
-  return Math.round(total)
+  return read < text.length || parts.length === 0 ? undefined : Math.round(total)
 }
 
-/** The same in whole seconds, rounded up: what the API takes for the life of a sandbox. */
-export const timeSeconds = (flag: string, text: string): number => Math.ceil(timeMs(flag, text) / 1000)
+/** `30`, `30s`, `500ms`, `5m`, `2h`, `1d`, `1h30m`; a bare number is seconds. Gives milliseconds. */
+export const timeMs = (flag: string, text: string): number =>
+  bounded(flag, text, TIME, milliseconds(text), { min: 1, max: Number.MAX_SAFE_INTEGER }, (ms) =>
+    ms < 1000 ? `${ms}ms` : duration(ms / 1000),
+  )
 
+/** The same in whole seconds, rounded up: what the API takes for the life of a sandbox. */
+export function timeSeconds(flag: string, text: string, bounds: Bounds): number {
+  const ms = milliseconds(text)
+  return bounded(flag, text, TIME, ms === undefined ? undefined : Math.ceil(ms / 1000), bounds, duration)
+}
+
+const SIZE = 'a size with its unit, such as 512MiB or 2GiB'
 const UNITS_BYTES: Record<string, number> = {
-  '': 1,
   k: 1e3,
   m: 1e6,
   g: 1e9,
@@ -29,29 +57,40 @@ const UNITS_BYTES: Record<string, number> = {
   ti: 2 ** 40,
 }
 
-/** `10GiB`, `512Mi`, `1.5G`: bytes. A unit must be there, since a bare number is misread too easily. */
-export function bytes(flag: string, text: string): number {
+/** A unit must be there, since a bare number is misread too easily. */
+function bytesIn(text: string): number | undefined {
   const [, number, unit] = /^(\d+(?:\.\d+)?)\s*([kmgt]i?)b?$/i.exec(text) ?? []
-  const factor = UNITS_BYTES[unit?.toLowerCase() ?? '-']
-  if (number === undefined || factor === undefined || Number(number) === 0)
-    throw new UsageError(`${flag} must be a size with its unit, such as 512MiB or 2GiB, not ${JSON.stringify(text)}`)
-  return Math.round(Number(number) * factor)
+  const factor = UNITS_BYTES[unit?.toLowerCase() ?? '']
+  return number === undefined || factor === undefined ? undefined : Math.round(Number(number) * factor)
 }
 
-export const mebibytes = (flag: string, text: string): number => Math.ceil(bytes(flag, text) / 2 ** 20)
+/** `10GiB`, `512Mi`, `1.5G`: bytes. */
+export const bytes = (flag: string, text: string): number =>
+  bounded(flag, text, SIZE, bytesIn(text), { min: 1, max: Number.POSITIVE_INFINITY }, size)
 
-export function integer(flag: string, text: string, min: number, max: number): number {
-  const value = Number(text)
-  if (!/^\d+$/.test(text) || value < min || value > max)
-    throw new UsageError(`${flag} must be a whole number from ${min} to ${max}, not ${JSON.stringify(text)}`)
-  return value
+/** The same in MiB, as are the bounds. */
+export function mebibytes(flag: string, text: string, bounds: Bounds): number {
+  const found = bytesIn(text)
+  const mebi = found === undefined ? undefined : Math.ceil(found / 2 ** 20)
+  return bounded(flag, text, SIZE, mebi, bounds, (value) => size(value * 2 ** 20))
 }
 
-export function decimal(flag: string, text: string): number {
-  const value = Number(text)
-  if (!/^\d+(\.\d+)?$/.test(text) || value === 0)
-    throw new UsageError(`${flag} must be a number such as 2 or 0.5, not ${JSON.stringify(text)}`)
-  return value
+export const integer = (flag: string, text: string, bounds: Bounds): number =>
+  bounded(flag, text, 'a whole number', /^\d+$/.test(text) ? Number(text) : undefined, bounds, String)
+
+export const decimal = (flag: string, text: string, bounds: Bounds): number =>
+  bounded(
+    flag,
+    text,
+    'a number such as 2 or 0.5',
+    /^\d+(\.\d+)?$/.test(text) ? Number(text) : undefined,
+    bounds,
+    String,
+  )
+
+export function notEmpty(flag: string, text: string): string {
+  if (text === '') throw new UsageError(`${flag} is empty`)
+  return text
 }
 
 /** `K=V` as often as given; the last one of a key counts. */

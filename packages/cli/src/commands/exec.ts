@@ -1,4 +1,4 @@
-import { COMMAND, SANDBOX } from '../arguments.ts'
+import { COMMAND, checkProgram, SANDBOX } from '../arguments.ts'
 import { define, SERVER_FLAGS, UsageError } from '../command.ts'
 import { serverOf } from '../server.ts'
 import { ICEBOX_FAILED, runForJson, runHere } from '../terminal.ts'
@@ -19,6 +19,7 @@ export const command = define({
   failureStatus: ICEBOX_FAILED,
   async run({ arguments: { sandbox: ref }, flags, rest: argv }) {
     if (flags.json && flags.tty) throw new UsageError('--json and --tty exclude each other')
+    checkProgram(argv)
     const { user, cwd, tty, interactive } = flags
     const env = keyValues('--env', flags.env)
     const timeoutMs = flags.timeout === undefined ? undefined : timeMs('--timeout', flags.timeout)

@@ -11,7 +11,7 @@ export const command = define({
     ...SERVER_FLAGS,
   },
   async run({ arguments: { sandbox: ref }, flags }) {
-    const count = integer('--count', flags.count ?? '1', 1, 100)
+    const count = integer('--count', flags.count ?? '1', { min: 1, max: 100 })
     const sandbox = await serverOf(flags).sandboxes.connect(ref)
     const results = await sandbox.forkResults(count)
     const failed = results.filter((result) => 'error' in result)

@@ -1,6 +1,6 @@
 import { REFERENCE } from '../arguments.ts'
 import { define, SERVER_FLAGS } from '../command.ts'
-import { imageReference } from '../image-reference.ts'
+import { imageReference, withImage } from '../image-reference.ts'
 import { print, printJson } from '../output.ts'
 import { ProgressBar } from '../progress.ts'
 import { serverOf } from '../server.ts'
@@ -10,7 +10,9 @@ export const command = define({
   flags: SERVER_FLAGS,
   async run({ arguments: { ref }, flags }) {
     using bar = new ProgressBar(`pull ${ref}`, flags.json)
-    const image = await serverOf(flags).images.pull(imageReference(ref), { onProgress: bar.step })
+    const reference = imageReference(ref)
+    const pulling = serverOf(flags).images.pull(reference, { onProgress: bar.step })
+    const image = await withImage(reference, pulling)
     bar.done()
     if (flags.json) printJson(image)
     else print(image.id)

@@ -4,7 +4,7 @@ import { pipeline } from 'node:stream/promises'
 import { isIceboxError, type Sandbox } from '@icebox/sdk'
 import { SANDBOX } from '../arguments.ts'
 import { define, SERVER_FLAGS, UsageError } from '../command.ts'
-import { failureOf } from '../failure.ts'
+import { failureOf, Refusal } from '../failure.ts'
 import { note, print, printJson } from '../output.ts'
 import { serverOf } from '../server.ts'
 
@@ -28,6 +28,9 @@ async function forward(socket: Socket, sandbox: Sandbox, port: number): Promise<
   }
 }
 
+/** A sandbox on its way to running is waited for by the server, at the first connection. */
+const REACHABLE: readonly Sandbox['resource']['status']['state'][] = ['Running', 'Pending', 'Resuming']
+
 export const command = define({
   arguments: [
     SANDBOX,
@@ -37,6 +40,13 @@ export const command = define({
   async run({ arguments: given, flags }) {
     const { remote, local } = ports(given['port[:local]'])
     const sandbox = await serverOf(flags).sandboxes.connect(given.sandbox)
+    const { state } = sandbox.resource.status
+    if (!REACHABLE.includes(state))
+      throw new Refusal(
+        'InvalidState',
+        `sandbox ${sandbox.id} is ${state.toLowerCase()}, not running`,
+        state === 'Paused' ? `Resume it: \`icebox resume ${given.sandbox}\`.` : 'See `icebox sandbox show` for why.',
+      )
     const server = createServer({ allowHalfOpen: true }, (socket) => void forward(socket, sandbox, remote))
     server.listen(local, '127.0.0.1')
     await once(server, 'listening')

@@ -3,7 +3,7 @@ import { define, SERVER_FLAGS, UsageError } from '../command.ts'
 import { print, printJson } from '../output.ts'
 import { presentImage } from '../present-image.ts'
 import { serverOf } from '../server.ts'
-import { keyValues, timeSeconds } from '../values.ts'
+import { keyValues, notEmpty, timeSeconds } from '../values.ts'
 
 export const command = define({
   arguments: [{ ...TEMPLATE, optional: true, summary: 'What to make it from; instead: --snapshot or --image.' }],
@@ -19,15 +19,22 @@ export const command = define({
   async run({ arguments: { template }, flags }) {
     const sources = [template, flags.snapshot, flags.image].filter((source) => source !== undefined)
     if (sources.length !== 1) throw new UsageError('give exactly one of TEMPLATE, --snapshot and --image')
+    const { snapshot, name, timeout } = flags
+    if (snapshot !== undefined) notEmpty('--snapshot', snapshot)
+    if (flags.image !== undefined) notEmpty('--image', flags.image)
     const options = {
-      name: flags.name,
-      env: keyValues('--env', flags.env),
+      name: name === undefined ? undefined : (await import('../limits.ts')).displayName('--name', name),
+      env:
+        flags.env.length === 0 ? {} : (await import('../limits.ts')).variables('--env', keyValues('--env', flags.env)),
       metadata: keyValues('--metadata', flags.metadata),
-      timeout: flags.timeout === undefined ? undefined : timeSeconds('--timeout', flags.timeout),
+      timeout:
+        timeout === undefined
+          ? undefined
+          : timeSeconds('--timeout', timeout, (await import('../limits.ts')).TIMEOUT_SECONDS),
     }
     const server = serverOf(flags)
     const image = flags.image === undefined ? undefined : await presentImage(server, flags.image, flags.json)
-    const { resource } = await server.sandboxes.create({ ...options, template, snapshot: flags.snapshot, image })
+    const { resource } = await server.sandboxes.create({ ...options, template, snapshot, image })
     if (flags.json) printJson(resource)
     else print(resource.id)
     return 0

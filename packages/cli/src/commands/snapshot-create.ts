@@ -15,6 +15,7 @@ export const command = define({
     const { name, kind = 'memory', stop } = flags
     if (kind !== 'memory' && kind !== 'filesystem')
       throw new UsageError(`--kind must be memory or filesystem, not ${JSON.stringify(kind)}`)
+    if (name !== undefined) (await import('../limits.ts')).displayName('--name', name)
     const sandbox = await serverOf(flags).sandboxes.connect(ref)
     const snapshot = await sandbox.snapshot({ name, kind, stop })
     if (flags.json) printJson(snapshot)

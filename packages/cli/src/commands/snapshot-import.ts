@@ -1,5 +1,6 @@
 import { open } from 'node:fs/promises'
 import { define, SERVER_FLAGS } from '../command.ts'
+import { checkInput } from '../local-file.ts'
 import { print, printJson } from '../output.ts'
 import { ProgressBar } from '../progress.ts'
 import { serverOf } from '../server.ts'
@@ -11,6 +12,8 @@ export const command = define({
     ...SERVER_FLAGS,
   },
   async run({ arguments: { file }, flags }) {
+    if (flags.name !== undefined) (await import('../limits.ts')).displayName('--name', flags.name)
+    await checkInput(file)
     await using handle = await open(file)
     const { size: total } = await handle.stat()
     using bar = new ProgressBar(`import ${file}`, flags.json)

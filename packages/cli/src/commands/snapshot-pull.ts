@@ -1,7 +1,8 @@
 import { dirname, resolve } from 'node:path'
 import { REFERENCE } from '../arguments.ts'
 import { define, JSON_FLAG } from '../command.ts'
-import { interruption } from '../interrupt.ts'
+import { interruptible } from '../interrupt.ts'
+import { checkOutput } from '../local-file.ts'
 import { print, printJson, size } from '../output.ts'
 import { ProgressBar } from '../progress.ts'
 import { bytes } from '../values.ts'
@@ -17,9 +18,12 @@ export const command = define({
     const sizeBytes = flags.size === undefined ? {} : { sizeBytes: bytes('--size', flags.size) }
     const { cacheDirectory, defaultFileName, pullToExt4 } = await import('@icebox/node')
     const file = flags.output ?? defaultFileName(ref)
+    await checkOutput(file)
     using bar = new ProgressBar(`pull ${ref}`, flags.json)
     const directories = { cacheDirectory: cacheDirectory(), workDirectory: dirname(resolve(file)) }
-    const pulled = await pullToExt4(ref, file, { ...sizeBytes, ...directories }, bar.step, interruption())
+    const pulled = await interruptible((stop) =>
+      pullToExt4(ref, file, { ...sizeBytes, ...directories }, bar.step, stop),
+    )
     bar.done()
     if (flags.json) printJson({ id: pulled.digest, file, ...pulled })
     else print(`${file}  ${size(pulled.sizeBytes)}  ${pulled.digest}`)

@@ -1,10 +1,10 @@
 import { define, SERVER_FLAGS, UsageError } from '../command.ts'
-import { imageReference } from '../image-reference.ts'
+import { imageReference, withImage } from '../image-reference.ts'
 import { interruption } from '../interrupt.ts'
 import { note, print, printJson } from '../output.ts'
 import { ProgressBar } from '../progress.ts'
 import { serverOf } from '../server.ts'
-import { decimal, keyValues, mebibytes } from '../values.ts'
+import { decimal, keyValues, mebibytes, notEmpty } from '../values.ts'
 
 const shell = (text: string): string[] => ['sh', '-c', text]
 
@@ -22,27 +22,28 @@ export const command = define({
   },
   async run({ arguments: { name }, flags }) {
     if (flags.image === undefined) throw new UsageError('--image REF is missing')
+    notEmpty('--image', flags.image)
+    const { CPU, DISK_MIB, displayName, MEMORY_MIB, variables } = await import('../limits.ts')
     const size = {
-      ...(flags.cpu === undefined ? {} : { cpu: decimal('--cpu', flags.cpu) }),
-      ...(flags.memory === undefined ? {} : { memoryMiB: mebibytes('--memory', flags.memory) }),
-      ...(flags.disk === undefined ? {} : { diskMiB: mebibytes('--disk', flags.disk) }),
+      ...(flags.cpu === undefined ? {} : { cpu: decimal('--cpu', flags.cpu, CPU) }),
+      ...(flags.memory === undefined ? {} : { memoryMiB: mebibytes('--memory', flags.memory, MEMORY_MIB) }),
+      ...(flags.disk === undefined ? {} : { diskMiB: mebibytes('--disk', flags.disk, DISK_MIB) }),
     }
     const options = {
-      name,
+      name: displayName('NAME', name),
       image: imageReference(flags.image),
       size,
-      env: keyValues('--env', flags.env),
+      env: variables('--env', keyValues('--env', flags.env)),
       ...(flags.start === undefined ? {} : { startCommand: shell(flags.start) }),
       ...(flags.ready === undefined ? {} : { readyCommand: shell(flags.ready) }),
     }
     using bar = new ProgressBar(`build ${name}`, flags.json)
     const signal = interruption()
-    const template = await serverOf(flags)
-      .templates.build({ ...options, onProgress: bar.step, signal })
-      .catch((thrown: unknown) => {
-        if (signal.aborted) note(`the build goes on; \`icebox template delete ${name}\` gives it up`)
-        throw thrown
-      })
+    const building = serverOf(flags).templates.build({ ...options, onProgress: bar.step, signal })
+    const template = await withImage(options.image, building).catch((thrown: unknown) => {
+      if (signal.aborted) note(`the build goes on; \`icebox template delete ${name}\` gives it up`)
+      throw thrown
+    })
     bar.done()
     if (flags.json) printJson(template)
     else print(template.name)

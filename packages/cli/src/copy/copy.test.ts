@@ -47,6 +47,12 @@ function scratch(test: TestContext) {
 
 const HOLDS = ['a', 'sub', 'sub/b', 'sub/link']
 
+test('a pipe that is all there is to copy is refused', async (t) => {
+  const { run, tree } = scratch(t)
+  for (const to of ['into', 'into/x']) await assert.rejects(run('dir/pipe', to), { code: 'InvalidArgument' })
+  assert.deepEqual(tree('into'), [])
+})
+
 test('a directory becomes what is not there, with modes and symlinks', async (t) => {
   const { root, run, tree, text } = scratch(t)
   const copied = await run('dir', 'new')

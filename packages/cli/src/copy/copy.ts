@@ -54,6 +54,13 @@ async function sourceOf({ place, path }: Side): Promise<Source> {
   const bare = withoutSlashes(path)
   const found = through ? await place.follow(bare) : { path: bare, entry: await place.look(bare) }
   if (found?.entry === undefined) throw notFound(path)
+  // As a part of a directory it would be skipped; alone, nothing would be left to copy.
+  if (found.entry.type === 'other')
+    throw new Refusal(
+      'InvalidArgument',
+      `${path} is neither file, directory nor symlink`,
+      'What a pipe, socket or device says is read by a command: `icebox exec`.',
+    )
   if (through && found.entry.type !== 'directory') throw refuse(`${path} is not a directory`)
   return { path: found.path, entry: found.entry, name: isContents(path) ? undefined : place.nameOf(bare) }
 }

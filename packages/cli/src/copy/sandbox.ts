@@ -20,6 +20,15 @@ function checked(path: string, entries: Entry[]): Entry[] {
   return entries
 }
 
+/** A write that the sandbox has no room for. The remedy of the registry is about the disk of the server. */
+async function writing<T>(work: Promise<T>): Promise<T> {
+  return work.catch((thrown: unknown) => {
+    if (!isIceboxError(thrown, 'NoSpace')) throw thrown
+    const remedy = 'Free space inside the sandbox, or use a template that was built with a larger --disk.'
+    throw new Refusal(thrown.code, thrown.message, remedy)
+  })
+}
+
 export function sandboxPlace(files: Files): Place {
   const look = async (path: string): Promise<Entry | undefined> => {
     try {
@@ -49,10 +58,10 @@ export function sandboxPlace(files: Files): Place {
       return (await files.readStream(path)).data
     },
     async write(path, content, mode) {
-      await files.write(path, content, { mode: mode & 0o7777 })
+      await writing(files.write(path, content, { mode: mode & 0o7777 }))
     },
     async makeDirectory(path, mode) {
-      await files.makeDirectory(path, { mode: mode & 0o7777 })
+      await writing(files.makeDirectory(path, { mode: mode & 0o7777 }))
     },
     async symlink(target, path) {
       try {

@@ -11,7 +11,7 @@ import { visibleTemplate } from './resolve.ts'
 export function templateService(context: Context): Templates {
   const { records, operations } = context
   return {
-    build(body, progress) {
+    async build(body, progress) {
       const spec = {
         image: body.image,
         size: checkSize({ ...DEFAULT_SIZE, ...definedOf(body.size) }),
@@ -20,7 +20,14 @@ export function templateService(context: Context): Templates {
         ...(body.startCommand === undefined ? {} : { startCommand: body.startCommand }),
         ...(body.readyCommand === undefined ? {} : { readyCommand: body.readyCommand }),
       }
-      return operations.exclusive(body.name, `build ${JSON.stringify(spec)}`, (stopping) =>
+      // Only an equal build is joined.
+      const verb = `build ${JSON.stringify(spec)}`
+      const current = operations.verb(body.name)
+      if (current !== undefined && current !== verb) {
+        const what = current.startsWith('build') ? `a build of ${body.name} with other settings` : `its ${current}`
+        throw new IceboxError('Conflict', `cannot build ${body.name}: ${what} is under way`)
+      }
+      return operations.exclusive(body.name, verb, (stopping) =>
         beginBuild(context, body.name, spec, progress, stopping),
       )
     },

@@ -3,7 +3,7 @@ import { createReadStream } from 'node:fs'
 import { type FileHandle, mkdtemp, open, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { pipeline } from 'node:stream/promises'
-import { IceboxError, type Progress } from '@icebox/model'
+import { IceboxError, isError, type Progress } from '@icebox/model'
 import { extract } from 'tar-stream'
 import { DRAFT_PREFIX, type DraftDirectory } from '../draft.ts'
 import type { Keyring } from '../keyring.ts'
@@ -32,6 +32,13 @@ export interface Incoming {
 
 const ZEROS = Buffer.alloc(65_536)
 
+/** Whoever sent it knows it by a name of their own, and has no snapshot of it here that could be verified. */
+const damaged = (message: string, cause: unknown): IceboxError =>
+  new IceboxError('SnapshotCorrupt', message, {
+    cause,
+    remedy: 'Export the snapshot again, where it came from: this file is not as it was written.',
+  })
+
 /**
  * Reads an export into a draft made by `begin`, which is told the bytes needed. Only what the first entry announces is
  * taken: plain files of those names, lengths and digests, each once. So no name in the file ever becomes a path.
@@ -46,9 +53,12 @@ export async function receive(
   signal: AbortSignal,
 ): Promise<Incoming> {
   const refused = (problem: string, cause?: unknown) =>
-    new IceboxError('InvalidArgument', `${file} is not an export of Icebox: ${problem}`, { cause })
+    new IceboxError('InvalidArgument', `the file is not an export of Icebox: ${problem}`, {
+      cause,
+      remedy: 'Give a file that `icebox snapshot export` wrote.',
+    })
   const about = await stat(file).catch((thrown: unknown) => {
-    throw new IceboxError('InvalidArgument', `${file} cannot be read: ${String(thrown)}`, { cause: thrown })
+    throw new IceboxError('InvalidArgument', `the file cannot be read: ${String(thrown)}`, { cause: thrown })
   })
   if (!about.isFile()) throw refused('it is not a file')
   const archive = extract()
@@ -70,14 +80,14 @@ export async function receive(
       if (!index) {
         if (name !== INDEX || type !== 'file' || length > INDEX_MAX_BYTES)
           throw refused(`it does not begin with ${INDEX}`)
-        index = decodeIndex(Buffer.concat(await Array.fromAsync(bytesOf(entry))).toString(), file, keyring)
+        index = decodeIndex(Buffer.concat(await Array.fromAsync(bytesOf(entry))).toString(), keyring)
         for (const [announced, about] of entriesOf(index)) outstanding.set(announced, about)
         if (outstanding.size !== index.blobs.length + index.extras.length) throw refused('it announces a name twice')
         total = totalBytes(index)
         if (total > about.size)
           throw new IceboxError(
             'SnapshotCorrupt',
-            `${file} is cut off: it announces ${total} bytes and has ${about.size}`,
+            `the file is cut off: it announces ${total} bytes and has ${about.size}`,
           )
         draft = await begin(total)
         extrasDirectory = await mkdtemp(join(tmp, `${DRAFT_PREFIX}extras-`))
@@ -93,23 +103,24 @@ export async function receive(
         progress({ phase: 'import', done, total, unit: 'bytes' })
       })
       if (digest !== announced.digest)
-        throw new IceboxError('SnapshotCorrupt', `${name} in ${file} is damaged: its digest differs`)
+        throw new IceboxError('SnapshotCorrupt', `${name} in the file is damaged: its digest differs`)
     }
     await feeding
     if (!index || !draft) throw refused('it is empty')
     const [lacking] = outstanding.keys()
-    if (lacking !== undefined) throw new IceboxError('SnapshotCorrupt', `${file} is cut off: it lacks ${lacking}`)
+    if (lacking !== undefined) throw new IceboxError('SnapshotCorrupt', `the file is cut off: it lacks ${lacking}`)
     return incoming(index, decodeManifest(index.manifest, keyring), draft, extrasDirectory, discard)
   } catch (thrown) {
     archive.destroy()
     await feeding.catch(() => {})
     await discard()
+    if (isError(thrown, 'SnapshotCorrupt')) throw damaged(thrown.message, thrown)
     if (thrown instanceof IceboxError || signal.aborted) throw IceboxError.from(thrown)
     if (thrown instanceof Error && 'code' in thrown && thrown.code !== 'ERR_STREAM_PREMATURE_CLOSE')
       throw IceboxError.from(thrown)
     // What is left is said by the tar reader.
     if (!index) throw refused(String(thrown), thrown)
-    throw new IceboxError('SnapshotCorrupt', `${file} is damaged: ${String(thrown)}`, { cause: thrown })
+    throw damaged(`the file is damaged: ${String(thrown)}`, thrown)
   }
 }
 

@@ -32,13 +32,13 @@ export const totalBytes = (index: Index): number =>
 export const encodeIndex = (index: Index, keyring: Keyring): string => seal(Index.parse(index), keyring)
 
 /** Throws SnapshotCorrupt, SnapshotUntrusted, SnapshotIncompatible (of a newer Icebox), NotImplemented. */
-export function decodeIndex(text: string, file: string, keyring: Keyring): Index {
-  const { checksum: _, ...index } = unseal<Index>(text, { 1: Index }, `${INDEX} in ${file}`, keyring)
-  const { blobs, needs } = decodeManifest(index.manifest, keyring, `the manifest in ${file}`)
+export function decodeIndex(text: string, keyring: Keyring): Index {
+  const { checksum: _, ...index } = unseal<Index>(text, { 1: Index }, `${INDEX} in the file`, keyring)
+  const { blobs, needs } = decodeManifest(index.manifest, keyring, `the manifest in the file`)
   if (needs.length > 0)
-    throw new IceboxError('NotImplemented', `the snapshot in ${file} needs blobs of others, which are not in it`)
+    throw new IceboxError('NotImplemented', `the snapshot in the file needs blobs of others, which are not in it`)
   const bytes = new Map(index.blobs.map((blob) => [blob.name, blob.bytes]))
   if (blobs.length !== index.blobs.length || blobs.some((blob) => bytes.get(blob.name) !== blob.bytes))
-    throw new IceboxError('SnapshotCorrupt', `${INDEX} in ${file} does not belong to its manifest`)
+    throw new IceboxError('SnapshotCorrupt', `${INDEX} in the file does not belong to its manifest`)
   return index
 }
