@@ -1,6 +1,6 @@
 import { type ExecEvent, type ExecInfo, type ExecRequest, type ExecSession, IceboxError } from '@icebox/model'
 import { KIND, MAX_PAYLOAD } from './frame.ts'
-import { type Channel, type Mux, within } from './mux.ts'
+import { aborted, type Channel, type Mux, within } from './mux.ts'
 import { type PayloadReader, PayloadWriter } from './payload.ts'
 import { Request, WINDOW } from './request.ts'
 import { EXEC_EVENT, OP, readExecInfo, readExit, signalNumber } from './wire.ts'
@@ -74,6 +74,8 @@ class Session implements ExecSession {
   }
 
   async open(operation: number, body: Uint8Array, signal: AbortSignal): Promise<void> {
+    // A process whose caller has been told that it was too late must not start.
+    if (signal.aborted) throw aborted(signal)
     const begun = Promise.withResolvers<void>()
     begun.promise.catch(() => {})
     const channel = this.#mux.open(operation, WINDOW, body, {

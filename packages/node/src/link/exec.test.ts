@@ -331,6 +331,12 @@ describe('exec in a guest', { timeout: 120_000 }, () => {
 
   test('a caller that gives up is told so, and the guest goes on', async () => {
     await assert.rejects(link.listExecs(AbortSignal.abort()), { code: 'DeadlineExceeded' })
+    const late = { argv: ['true'], tag: 'too late' }
+    await assert.rejects(link.exec(late, AbortSignal.abort()), { code: 'DeadlineExceeded' })
+    assert.deepEqual(
+      (await link.listExecs(signal)).filter(({ tag }) => tag === late.tag),
+      [],
+    )
     const stopped = new AbortController()
     const cat = await link.exec({ argv: ['sleep', '1000'], stdin: true }, signal)
     const write = cat.writeStdin(Buffer.alloc(1_000_000), { signal: stopped.signal })
