@@ -35,7 +35,8 @@ impl Session {
         for i in 0..2 {
             let stream = &mut exec.streams[i];
             let (base, end) = (stream.ring.base(), stream.ring.end());
-            if self.next[i] < base {
+            // A gap is not flow-controlled: one that grows while nothing may follow it is told once, and whole.
+            if self.next[i] < base && (self.credit[i] > 0 || base == end) {
                 w.u8(event::GAP).u8(i as u8).u64(self.next[i]).u64(base);
                 link.send(kind::EVENT, channel, &w.done());
                 self.next[i] = base;

@@ -7,8 +7,10 @@ import { EXEC_EVENT, OP, readExecInfo, readExit, signalNumber } from './wire.ts'
 
 const STREAMS = ['stdout', 'stderr'] as const
 const GRANT = WINDOW / 4
-/** Events that wait for a consumer. Output is bounded by credit, gaps only by this. */
+/** Events that wait for a consumer. What follows on its predecessor is joined with it, so an honest guest stays far below. */
 const MAX_EVENTS = 65_536
+/** Output that waits is joined up to this many bytes: enough that credit bounds the events too, little enough to copy. */
+const JOINED = 1024
 
 export const execBody = (request: ExecRequest): Buffer =>
   new PayloadWriter()
@@ -237,9 +239,30 @@ class Session implements ExecSession {
   }
 
   #enqueue(event: ExecEvent): void {
-    if (this.#queue.length >= MAX_EVENTS) throw new Error('more events than anybody could read')
-    this.#queue.push(event)
+    if (this.#join(event)) return
+    if (this.#queue.length < MAX_EVENTS) this.#queue.push(event)
+    else {
+      // One reader that stands still must not cost the others their link.
+      const error = new IceboxError('GuestFailed', `exec ${this.info.id} has more events than anybody could read`)
+      this.#channel?.close(() => error)
+      this.#fail(error)
+    }
     this.#notify()
+  }
+
+  /** Whether it could be made part of the last event of its stream, which nobody has seen yet. */
+  #join(event: ExecEvent): boolean {
+    if (event.type === 'exit') return false
+    const last = this.#queue.findLast((each) => each.type !== 'exit' && each.stream === event.stream)
+    if (last?.type === 'gap' && event.type === 'gap' && last.to === event.from) {
+      last.to = event.to
+      return true
+    }
+    if (last?.type !== 'output' || event.type !== 'output') return false
+    const length = last.data.length + event.data.length
+    if (last.offset + last.data.length !== event.offset || length > JOINED) return false
+    last.data = Buffer.concat([last.data, event.data], length)
+    return true
   }
 
   #consumed({ stream, data }: OutputEvent): void {

@@ -222,6 +222,18 @@ describe('exec in a guest', { timeout: 120_000 }, () => {
     await assert.rejects(link.attach(session.info.id, { stdout: 600_000 }, signal), { code: 'InvalidArgument' })
   })
 
+  test('overflow drop: a reader that stood still is told of one gap, and the others noticed nothing', async () => {
+    const writer = { argv: ['sh', '-c', 'yes | head -c 20000000; echo end'], keepBytes: 4096 }
+    const still = await link.exec(writer, signal)
+    // The process waits for it for a while; who asks meanwhile is answered.
+    while (!(await link.listExecs(signal)).find(({ id }) => id === still.info.id)?.exit);
+    const { stdout, gaps, exit } = await collect(still.events)
+    assert.equal(gaps.length, 1)
+    assert.equal(stdout.length + (gaps[0]?.to ?? 0) - (gaps[0]?.from ?? 0), 20_000_004)
+    assert.ok(stdout.endsWith('y\nend\n'))
+    assert.deepEqual(exit, { exitCode: 0, timedOut: false })
+  })
+
   test('a silent process is told of, also when what is waited for is its output', async () => {
     const session = await link.exec({ argv: ['sleep', '1000'], overflow: 'block' }, signal)
     assert.equal(session.info.exit, undefined)
