@@ -37,14 +37,18 @@ function execId(id: string): bigint {
   throw new IceboxError('NotFound', `no exec ${JSON.stringify(id)}: ids are decimal numbers`)
 }
 
-/** Starts or attaches: `operation` says which. The signal matters until the guest has answered. */
+/**
+ * Starts or attaches: `operation` says which. The signal matters until the guest has answered. Without a window the guest sends
+ * no output, and does not take the session for a reader.
+ */
 export async function openSession(
   mux: Mux,
   operation: number,
   body: Uint8Array,
   signal: AbortSignal,
+  window = WINDOW,
 ): Promise<ExecSession> {
-  const session = new Session(mux)
+  const session = new Session(mux, window)
   await session.open(operation, body, signal)
   return session
 }
@@ -53,6 +57,7 @@ type OutputEvent = Extract<ExecEvent, { type: 'output' }>
 
 class Session implements ExecSession {
   readonly #mux: Mux
+  readonly #window: number
   #channel: Channel | undefined
   #info: ExecInfo | undefined
   readonly #queue: ExecEvent[] = []
@@ -61,7 +66,8 @@ class Session implements ExecSession {
   #acknowledging = false
   readonly #unread = [0, 0]
   readonly #owed = [0, 0]
-  #done = false
+  /** Why nothing more comes although nothing has failed. */
+  #over: (() => IceboxError) | undefined
   #failure: IceboxError | undefined
   #wake: (() => void) | undefined
   /** Where the next write without an offset goes. */
@@ -71,8 +77,9 @@ class Session implements ExecSession {
   #watchers: (() => void)[] = []
   #writes: Promise<unknown> = Promise.resolve()
 
-  constructor(mux: Mux) {
+  constructor(mux: Mux, window: number) {
     this.#mux = mux
+    this.#window = window
   }
 
   async open(operation: number, body: Uint8Array, signal: AbortSignal): Promise<void> {
@@ -80,7 +87,7 @@ class Session implements ExecSession {
     if (signal.aborted) throw aborted(signal)
     const begun = Promise.withResolvers<void>()
     begun.promise.catch(() => {})
-    const channel = this.#mux.open(operation, WINDOW, body, {
+    const channel = this.#mux.open(operation, this.#window, body, {
       frame: (kind, payload) => {
         if (kind !== KIND.reply) return this.#frame(kind, payload)
         this.#info = readExecInfo(payload)
@@ -119,7 +126,7 @@ class Session implements ExecSession {
         return { done: false, value: event }
       }
       if (this.#failure) throw this.#failure
-      if (this.#done) return { done: true, value: undefined }
+      if (this.#over) return { done: true, value: undefined }
       const { promise, resolve } = Promise.withResolvers<void>()
       this.#wake = resolve
       await promise
@@ -160,8 +167,8 @@ class Session implements ExecSession {
   }
 
   detach(): void {
-    this.#channel?.close(() => new IceboxError('GuestFailed', 'the session was detached'))
-    this.#done = true
+    this.#over ??= () => new IceboxError('GuestFailed', 'the session was detached')
+    this.#channel?.close(this.#over)
     this.#queue.length = 0
     this.#notify()
   }
@@ -201,7 +208,7 @@ class Session implements ExecSession {
   async #until(reached: () => boolean): Promise<void> {
     while (!reached()) {
       if (this.#failure) throw this.#failure
-      if (this.#done) throw new IceboxError('InvalidState', `exec ${this.info.id} has exited`)
+      if (this.#over) throw this.#over()
       await new Promise<void>((resolve) => this.#watchers.push(resolve))
     }
   }
@@ -213,7 +220,7 @@ class Session implements ExecSession {
       const offset = payload.u64()
       const data = payload.rest()
       const unread = (this.#unread[stream] ?? 0) + data.length
-      if (!name || unread > WINDOW) throw new Error('more output than was granted')
+      if (!name || unread > this.#window) throw new Error('more output than was granted')
       this.#unread[stream] = unread
       this.#enqueue({ type: 'output', stream: name, offset, data })
     }
@@ -228,8 +235,8 @@ class Session implements ExecSession {
       if (stream) this.#enqueue({ type: 'gap', stream, from, to })
     } else if (kind === EXEC_EVENT.exit) {
       this.#enqueue({ type: 'exit', exit: readExit(payload) })
-      this.#done = true
-      this.#channel?.end(() => new IceboxError('InvalidState', `exec ${this.info.id} has exited`))
+      this.#over = () => new IceboxError('InvalidState', `exec ${this.info.id} has exited`)
+      this.#channel?.end(this.#over)
     } else if (kind === EXEC_EVENT.stdinTaken) {
       this.#taken = Math.max(this.#taken, payload.u64())
     } else if (kind === EXEC_EVENT.stdinClosed) {
@@ -279,7 +286,7 @@ class Session implements ExecSession {
   }
 
   #fail(error: IceboxError): void {
-    if (!this.#done) this.#failure ??= error
+    if (!this.#over) this.#failure ??= error
     this.#notify()
   }
 
