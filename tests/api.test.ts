@@ -682,6 +682,24 @@ c.close()
     assert.match(await text(await send('GET', `/v1/sandboxes/${logged.id}/logs`)), /started\n/)
     await remove(logged)
   })
+
+  it('follows the start command and the entrypoint together', { timeout: 30_000 }, async () => {
+    const startCommand = ['sh', '-c', 'echo one; until [ -e /tmp/two ]; do sleep 0.05; done; echo three; sleep 1000']
+    const readyCommand = ['true']
+    await ok('POST', '/v1/templates', {
+      json: { name: 'two', image: BASE_IMAGE, size: { memoryMiB: 256, diskMiB: 512 }, startCommand, readyCommand },
+      headers: WAIT,
+    })
+    const logged = await create({ template: 'two', entrypoint: ['sh', '-c', 'echo two; touch /tmp/two; sleep 1000'] })
+    const response = await send('GET', `/v1/sandboxes/${logged.id}/logs?follow=true`)
+    let seen = ''
+    for await (const chunk of response) {
+      seen += chunk
+      if (['one\n', 'two\n', 'three\n'].every((line) => seen.includes(line))) break
+    }
+    await remove(logged)
+    await ok('DELETE', '/v1/templates/two', { headers: WAIT })
+  })
 })
 
 describe('streams', () => {
