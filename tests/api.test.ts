@@ -483,6 +483,22 @@ describe('in a running sandbox', () => {
       }
     })
 
+    it('take stdin to its end when the client leaves through whose stream it went', async () => {
+      const script = 'until [ -e /tmp/read ]; do sleep 0.05; done; wc -c'
+      const viewer = await exec(id, ['sh', '-c', script], { stdin: true }, '?acknowledge=true')
+      const { value: first } = await linesOf(viewer).next()
+      const process = first?.exec?.id ?? ''
+      const writing = stdin(process, 'offset=0&close=true', 'x'.repeat(1_000_000))
+      const taken = async () => (await ok<ExecInfo[]>('GET', at('/execs'))).find((each) => each.id === process)
+      while (((await taken())?.stdinBytes ?? 0) === 0);
+      viewer.destroy()
+      const json = { attachment: first?.attachment, stdout: 0 }
+      while ((await send('POST', at(`/execs/${process}/acknowledge`), { json })).resume().statusCode !== 404);
+      await sh(id, 'touch /tmp/read')
+      await writing
+      assert.equal((await outcome(await send('GET', at(`/execs/${process}/output`)))).stdout, '1000000\n')
+    })
+
     it('have terminals with a size, and take signals, attached or not', async () => {
       for (const detached of [false, true]) {
         const script = 'trap "stty size" WINCH; stty size; echo ready; while :; do sleep 0.1; done'
@@ -683,6 +699,24 @@ c.close()
     }
     assert.match(await text(await send('GET', `/v1/sandboxes/${logged.id}/logs`)), /started\n/)
     await remove(logged)
+  })
+
+  it('follows the start command and the entrypoint together', { timeout: 30_000 }, async () => {
+    const startCommand = ['sh', '-c', 'echo one; until [ -e /tmp/two ]; do sleep 0.05; done; echo three; sleep 1000']
+    const readyCommand = ['true']
+    await ok('POST', '/v1/templates', {
+      json: { name: 'two', image: BASE_IMAGE, size: { memoryMiB: 256, diskMiB: 512 }, startCommand, readyCommand },
+      headers: WAIT,
+    })
+    const logged = await create({ template: 'two', entrypoint: ['sh', '-c', 'echo two; touch /tmp/two; sleep 1000'] })
+    const response = await send('GET', `/v1/sandboxes/${logged.id}/logs?follow=true`)
+    let seen = ''
+    for await (const chunk of response) {
+      seen += chunk
+      if (['one\n', 'two\n', 'three\n'].every((line) => seen.includes(line))) break
+    }
+    await remove(logged)
+    await ok('DELETE', '/v1/templates/two', { headers: WAIT })
   })
 })
 

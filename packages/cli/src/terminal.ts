@@ -103,9 +103,16 @@ export async function runHere(sandbox: Sandbox, request: Request): Promise<Outco
     started = true
     // The size may have changed since it was asked for.
     if (tty && process.stdout.isTTY) onResize()
-    if (passStdin) passOn(exec)
+    let unfed: { thrown: unknown } | undefined
+    if (passStdin)
+      passOn(exec).catch((thrown: unknown) => {
+        unfed = { thrown }
+        // Otherwise it would wait for ever for what nobody gives it.
+        exec.detach()
+      })
     const exit = await copyOutput(exec, request.output ?? toOurs)
     if (exit !== undefined) return { status: statusOf(exit), exit, execId: id }
+    if (unfed !== undefined) throw unfed.thrown
     return { status: endedBy === undefined ? ICEBOX_FAILED : signalStatus(endedBy), execId: id }
   } finally {
     if (raw) process.stdin.setRawMode(false)
@@ -123,13 +130,14 @@ function notRun(thrown: unknown): unknown {
 }
 
 /** Stdin, piece by piece, each once the guest has taken the one before. */
-function passOn(exec: Exec): void {
-  const pass = async () => {
+async function passOn(exec: Exec): Promise<void> {
+  try {
     for await (const chunk of process.stdin) await exec.stdin.write(chunk)
     await exec.stdin.close()
+  } catch (thrown) {
+    // A process that has ended, or has closed its stdin, wants no more; what it was is told by its exit.
+    if (!isIceboxError(thrown, 'InvalidState')) throw thrown
   }
-  // A process that has ended, or has closed its stdin, wants no more; what it was is told by its exit.
-  pass().catch(() => {})
 }
 
 async function copyOutput(exec: Exec, output: NonNullable<Request['output']>): Promise<ExecExit | undefined> {

@@ -87,7 +87,7 @@ export interface ExecSession {
   resize(cols: number, rows: number, signal?: AbortSignal): Promise<void>
   /** Sends to the process group. Such as `SIGINT`. */
   kill(signalName: string, signal?: AbortSignal): Promise<void>
-  /** Stops listening; the process goes on. */
+  /** Stops listening; the process goes on. Events end, and writes under way throw `GuestFailed`. */
   detach(): void
 }
 
@@ -156,8 +156,11 @@ export interface GuestConnection {
 export interface Guest {
   exec(request: ExecInput, signal: AbortSignal): Promise<ExecSession>
   listExecs(signal: AbortSignal): Promise<ExecInfo[]>
-  /** Default offsets: the oldest byte kept. */
-  attach(id: string, from: { stdout?: number; stderr?: number }, signal: AbortSignal): Promise<ExecSession>
+  /**
+   * Default offsets: the oldest byte kept. Who attaches at an offset has read what is before it. `none`: for stdin and signals
+   * alone. No output comes, none counts as read, and the process does not wait for this session to read.
+   */
+  attach(id: string, from: { stdout?: number; stderr?: number } | 'none', signal: AbortSignal): Promise<ExecSession>
 
   readFile(
     path: string,

@@ -2,6 +2,8 @@
 const BYTES = 32 * 1024
 /** Milliseconds after which it is told of fewer: a process may be waiting for just these to be read. */
 const DELAY_MS = 5
+/** Milliseconds after which what it could not be told is told again. */
+const AGAIN_MS = 100
 
 /** Tells what has arrived, at most one message at a time and none for what ends before it would be sent. */
 export class Acknowledgements {
@@ -11,7 +13,7 @@ export class Acknowledgements {
   #stopped = false
   #timer: NodeJS.Timeout | undefined
 
-  /** `send` tells all that has arrived by then. That it fails does no harm: more of the same is sent after a reconnect. */
+  /** `send` tells all that has arrived by then. When it fails it is called again, until `stop`: the process may wait for it. */
   constructor(send: () => Promise<void>) {
     this.#send = send
   }
@@ -37,11 +39,18 @@ export class Acknowledgements {
     this.#timer = undefined
     if (this.#stopped || this.#sending) return
     this.#sending = true
+    const told = this.#bytes
     this.#bytes = 0
-    const done = () => {
-      this.#sending = false
-      this.#next()
-    }
-    this.#send().then(done, done)
+    this.#send().then(
+      () => {
+        this.#sending = false
+        this.#next()
+      },
+      () => {
+        this.#sending = false
+        this.#bytes += told
+        if (!this.#stopped) this.#timer = setTimeout(() => this.#now(), AGAIN_MS)
+      },
+    )
   }
 }

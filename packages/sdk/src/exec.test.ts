@@ -167,6 +167,47 @@ test('stdin goes in pieces with offsets, again when it was not acknowledged, and
   assert.equal((await exec).exitCode, 0)
 })
 
+test('stdin waits for a server that is away for a while, as its output does', { timeout: 60_000 }, async (t) => {
+  let live: ServerResponse | undefined
+  let cuts = 0
+  let taken = ''
+  const { sandbox } = await peer(t, (one, response) => {
+    if (isStart(one)) {
+      live = response
+      begin(response).write(started)
+    } else if (cuts < 8) {
+      cuts += 1
+      response.destroy()
+    } else {
+      taken += one.body
+      response.writeHead(204).end()
+      live?.end(exit(0))
+    }
+  })
+  assert.equal((await sandbox.exec(['cat'], { stdin: 'text' })).exitCode, 0)
+  assert.equal(taken, 'text')
+})
+
+test('stdin that cannot be given to the process fails the exec, unless the process wants no more', {
+  timeout: 60_000,
+}, async (t) => {
+  let live: ServerResponse | undefined
+  let error = { code: 'GuestFailed', message: 'the guest is gone', remedy: 'Look at its logs.' }
+  const { sandbox } = await peer(t, (one, response) => {
+    if (isStart(one)) {
+      live = response
+      begin(response).write(started)
+    } else {
+      sendJson(response, 502, error)
+      if (error.code === 'InvalidState') live?.end(exit(3))
+    }
+  })
+  const exec = sandbox.exec(['cat'], { stdin: 'text' })
+  await assert.rejects(async () => await exec, { code: 'GuestFailed', message: 'the guest is gone' })
+  error = { code: 'InvalidState', message: 'the process has closed its stdin', remedy: 'Write no more.' }
+  assert.equal((await sandbox.exec(['true'], { stdin: 'text' })).exitCode, 3)
+})
+
 test('leaving the loop and detach let go of the stream and do not end the process', async (t) => {
   const streams: ServerResponse[] = []
   const { sandbox, asked } = await peer(t, (_, response) => {

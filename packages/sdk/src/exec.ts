@@ -3,6 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { ExecEvent, ExecExit, ExecInfo, ExecInput } from '@icebox/model'
 import { Acknowledgements } from './acknowledgements.ts'
 import { hasId, isObject, isWireError } from './answers.ts'
+import { whileAway } from './away.ts'
 import { type Connection, NDJSON, route } from './connection.ts'
 import type { CallOptions } from './deadline.ts'
 import { guestFailed, IceboxError, isIceboxError, notUnderstood } from './error.ts'
@@ -28,8 +29,6 @@ export interface ExecResult extends ExecExit {
 const HIGH_WATER = 1024 * 1024
 /** Streams that may be cut one after the other without a line between them. */
 const SILENT_TRIES = 3
-/** How long a server may be away, as when it is started anew, milliseconds. */
-const AWAY_MS = 15_000
 const ATTACH_AGAIN_AFTER_MS = 100
 
 /**
@@ -88,7 +87,7 @@ export class Exec implements PromiseLike<ExecResult>, AsyncIterable<ExecEvent> {
     this.#over = running.then(
       () => this.#queue.end(),
       (thrown: unknown) => {
-        const error = signal.aborted ? detachedFrom() : thrown
+        const error: unknown = signal.aborted ? signal.reason : thrown
         reject(error)
         this.#queue.fail(error)
         throw error
@@ -126,7 +125,14 @@ export class Exec implements PromiseLike<ExecResult>, AsyncIterable<ExecEvent> {
   /** Stops listening. The process goes on and can be attached to again by its id. */
   detach(): void {
     this.#queue.end()
-    this.#detaching.abort()
+    this.#detaching.abort(detachedFrom())
+  }
+
+  /** @internal Gives it all its stdin. A process may end without having read it all; any other failure is that of the exec. */
+  feed(data: string | Uint8Array, call: CallOptions): void {
+    this.stdin.close(data, call).catch((thrown: unknown) => {
+      if (!isIceboxError(thrown, 'InvalidState')) this.#detaching.abort(thrown)
+    })
   }
 
   /** Who asks for more has done with what came before: until then the guest keeps it for whoever attaches again. */
@@ -246,17 +252,18 @@ export class Exec implements PromiseLike<ExecResult>, AsyncIterable<ExecEvent> {
 
   async #attachAgain(id: string): Promise<IncomingMessage> {
     this.#silentTries += 1
-    const until = performance.now() + AWAY_MS
-    while (this.#silentTries <= SILENT_TRIES && performance.now() < until) {
+    let cause: unknown
+    if (this.#silentTries <= SILENT_TRIES) {
       await sleep(ATTACH_AGAIN_AFTER_MS)
       this.#call.signal?.throwIfAborted()
       try {
-        return await this.#attach(id)
+        return await whileAway(() => this.#attach(id), { signal: this.#call.signal })
       } catch (thrown) {
         if (!isIceboxError(thrown, 'Unavailable')) throw thrown
+        cause = thrown
       }
     }
-    throw guestFailed(`the connection to the server broke and process ${id} could not be attached to again`)
+    throw guestFailed(`the connection to the server broke and process ${id} could not be attached to again`, cause)
   }
 }
 

@@ -103,10 +103,7 @@ export class Sandbox implements AsyncDisposable {
     const { stdin = false, signal, requestTimeoutMs, ...request } = options
     const input: ExecInput = { overflow: 'block', ...request, argv: [...argv], stdin: stdin !== false }
     const exec = new Exec(this.#connection, this.id, { request: input }, { signal, requestTimeoutMs })
-    if (typeof stdin !== 'boolean') {
-      // A process may end without having read it all, which is no error; that it could not be started is told by the exec.
-      exec.stdin.close(stdin, { signal }).catch(() => {})
-    }
+    if (typeof stdin !== 'boolean') exec.feed(stdin, { signal })
     return exec
   }
 

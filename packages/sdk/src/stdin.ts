@@ -1,4 +1,5 @@
 import type { ExecInfo } from '@icebox/model'
+import { whileAway } from './away.ts'
 import { type Connection, route } from './connection.ts'
 import type { CallOptions } from './deadline.ts'
 
@@ -6,8 +7,8 @@ import type { CallOptions } from './deadline.ts'
 const PIECE = 256 * 1024
 
 /**
- * Standard input of a process. Writes go one after the other, each with its offset, so that one that has to be sent again neither
- * loses nor doubles bytes.
+ * Standard input of a process. Writes go one after the other, each with its offset, so that one that has to be sent again, also to
+ * a server that was started anew, neither loses nor doubles bytes.
  */
 export class ExecStdin {
   readonly #connection: Connection
@@ -46,7 +47,7 @@ export class ExecStdin {
       const body = data.subarray(begin, begin + PIECE)
       const last = begin + PIECE >= data.byteLength
       const query = { offset, close: close && last ? true : undefined }
-      await this.#connection.send('POST', path, { ...call, query, body, idempotent: true })
+      await whileAway(() => this.#connection.send('POST', path, { ...call, query, body, idempotent: true }), call)
       offset += body.byteLength
       this.#offset = offset
     }

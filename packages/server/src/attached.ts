@@ -3,7 +3,7 @@ import type { ExecSession } from '@icebox/model'
 
 /**
  * The attachments to execs that clients stream from at the moment, newest first. Keystrokes, signals and window sizes go
- * through them: attaching anew for each would cost a round trip, and would send the output kept so far once more.
+ * through them: attaching anew for each would cost a round trip.
  */
 export class AttachedExecs {
   readonly #attached = new Map<string, { attachment: string; session: ExecSession }[]>()

@@ -189,6 +189,7 @@ impl Execs {
         let taken = exec.stdin.taken;
         let session = Session {
             exec: id,
+            is_reader: window > 0,
             next,
             credit: [window; 2],
             acked: next,

@@ -15,6 +15,8 @@ mod event {
 /// One attachment of the host to an exec.
 pub struct Session {
     pub(super) exec: u64,
+    /// Opened without a window, to write stdin: it is sent no output and holds none up.
+    pub(super) is_reader: bool,
     pub(super) next: [u64; 2],
     pub(super) credit: [u64; 2],
     pub(super) acked: [u64; 2],
@@ -32,10 +34,12 @@ impl Session {
     pub(super) fn serve(&mut self, exec: &mut Exec, channel: u32, link: &mut Link) -> (bool, bool) {
         let mut moved = false;
         let mut w = Writer::new();
-        for i in 0..2 {
+        let streams = if self.is_reader { 0..2 } else { 0..0 };
+        for i in streams.clone() {
             let stream = &mut exec.streams[i];
             let (base, end) = (stream.ring.base(), stream.ring.end());
-            if self.next[i] < base {
+            // A gap is not flow-controlled: one that grows while nothing may follow it is told once, and whole.
+            if self.next[i] < base && (self.credit[i] > 0 || base == end) {
                 w.u8(event::GAP).u8(i as u8).u64(self.next[i]).u64(base);
                 link.send(kind::EVENT, channel, &w.done());
                 self.next[i] = base;
@@ -74,7 +78,7 @@ impl Session {
                 link.send(kind::EVENT, channel, &w.done());
             }
         }
-        let all = (0..2).all(|i| self.next[i] == exec.streams[i].ring.end());
+        let all = streams.clone().all(|i| self.next[i] == exec.streams[i].ring.end());
         if let (true, true, Some(exit)) = (all, exec.drained, exec.exit) {
             w.u8(event::EXIT).u32(exit).u8(u8::from(exec.timed_out));
             link.send(kind::EVENT, channel, &w.done());
@@ -93,6 +97,9 @@ pub(super) struct Lag {
 
 impl Lag {
     pub(super) fn add(&mut self, session: &Session, i: usize) {
+        if !session.is_reader {
+            return;
+        }
         let least = |a: Option<u64>, b: u64| Some(a.map_or(b, |a| a.min(b)));
         self.acked = least(self.acked, session.acked[i]);
         if !session.stalled[i] {

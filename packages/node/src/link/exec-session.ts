@@ -1,14 +1,16 @@
 import { type ExecEvent, type ExecInfo, type ExecRequest, type ExecSession, IceboxError } from '@icebox/model'
 import { KIND, MAX_PAYLOAD } from './frame.ts'
-import { type Channel, type Mux, within } from './mux.ts'
+import { aborted, type Channel, type Mux, within } from './mux.ts'
 import { type PayloadReader, PayloadWriter } from './payload.ts'
 import { Request, WINDOW } from './request.ts'
 import { EXEC_EVENT, OP, readExecInfo, readExit, signalNumber } from './wire.ts'
 
 const STREAMS = ['stdout', 'stderr'] as const
 const GRANT = WINDOW / 4
-/** Events that wait for a consumer. Output is bounded by credit, gaps only by this. */
+/** Events that wait for a consumer. What follows on its predecessor is joined with it, so an honest guest stays far below. */
 const MAX_EVENTS = 65_536
+/** Output that waits is joined up to this many bytes: enough that credit bounds the events too, little enough to copy. */
+const JOINED = 1024
 
 export const execBody = (request: ExecRequest): Buffer =>
   new PayloadWriter()
@@ -35,14 +37,18 @@ function execId(id: string): bigint {
   throw new IceboxError('NotFound', `no exec ${JSON.stringify(id)}: ids are decimal numbers`)
 }
 
-/** Starts or attaches: `operation` says which. The signal matters until the guest has answered. */
+/**
+ * Starts or attaches: `operation` says which. The signal matters until the guest has answered. Without a window the guest sends
+ * no output, and does not take the session for a reader.
+ */
 export async function openSession(
   mux: Mux,
   operation: number,
   body: Uint8Array,
   signal: AbortSignal,
+  window = WINDOW,
 ): Promise<ExecSession> {
-  const session = new Session(mux)
+  const session = new Session(mux, window)
   await session.open(operation, body, signal)
   return session
 }
@@ -51,6 +57,7 @@ type OutputEvent = Extract<ExecEvent, { type: 'output' }>
 
 class Session implements ExecSession {
   readonly #mux: Mux
+  readonly #window: number
   #channel: Channel | undefined
   #info: ExecInfo | undefined
   readonly #queue: ExecEvent[] = []
@@ -59,7 +66,8 @@ class Session implements ExecSession {
   #acknowledging = false
   readonly #unread = [0, 0]
   readonly #owed = [0, 0]
-  #done = false
+  /** Why nothing more comes although nothing has failed. */
+  #over: (() => IceboxError) | undefined
   #failure: IceboxError | undefined
   #wake: (() => void) | undefined
   /** Where the next write without an offset goes. */
@@ -69,14 +77,17 @@ class Session implements ExecSession {
   #watchers: (() => void)[] = []
   #writes: Promise<unknown> = Promise.resolve()
 
-  constructor(mux: Mux) {
+  constructor(mux: Mux, window: number) {
     this.#mux = mux
+    this.#window = window
   }
 
   async open(operation: number, body: Uint8Array, signal: AbortSignal): Promise<void> {
+    // A process whose caller has been told that it was too late must not start.
+    if (signal.aborted) throw aborted(signal)
     const begun = Promise.withResolvers<void>()
     begun.promise.catch(() => {})
-    const channel = this.#mux.open(operation, WINDOW, body, {
+    const channel = this.#mux.open(operation, this.#window, body, {
       frame: (kind, payload) => {
         if (kind !== KIND.reply) return this.#frame(kind, payload)
         this.#info = readExecInfo(payload)
@@ -115,7 +126,7 @@ class Session implements ExecSession {
         return { done: false, value: event }
       }
       if (this.#failure) throw this.#failure
-      if (this.#done) return { done: true, value: undefined }
+      if (this.#over) return { done: true, value: undefined }
       const { promise, resolve } = Promise.withResolvers<void>()
       this.#wake = resolve
       await promise
@@ -156,8 +167,8 @@ class Session implements ExecSession {
   }
 
   detach(): void {
-    this.#channel?.close(() => new IceboxError('GuestFailed', 'the session was detached'))
-    this.#done = true
+    this.#over ??= () => new IceboxError('GuestFailed', 'the session was detached')
+    this.#channel?.close(this.#over)
     this.#queue.length = 0
     this.#notify()
   }
@@ -197,7 +208,7 @@ class Session implements ExecSession {
   async #until(reached: () => boolean): Promise<void> {
     while (!reached()) {
       if (this.#failure) throw this.#failure
-      if (this.#done) throw new IceboxError('InvalidState', `exec ${this.info.id} has exited`)
+      if (this.#over) throw this.#over()
       await new Promise<void>((resolve) => this.#watchers.push(resolve))
     }
   }
@@ -209,7 +220,7 @@ class Session implements ExecSession {
       const offset = payload.u64()
       const data = payload.rest()
       const unread = (this.#unread[stream] ?? 0) + data.length
-      if (!name || unread > WINDOW) throw new Error('more output than was granted')
+      if (!name || unread > this.#window) throw new Error('more output than was granted')
       this.#unread[stream] = unread
       this.#enqueue({ type: 'output', stream: name, offset, data })
     }
@@ -224,8 +235,8 @@ class Session implements ExecSession {
       if (stream) this.#enqueue({ type: 'gap', stream, from, to })
     } else if (kind === EXEC_EVENT.exit) {
       this.#enqueue({ type: 'exit', exit: readExit(payload) })
-      this.#done = true
-      this.#channel?.end(() => new IceboxError('InvalidState', `exec ${this.info.id} has exited`))
+      this.#over = () => new IceboxError('InvalidState', `exec ${this.info.id} has exited`)
+      this.#channel?.end(this.#over)
     } else if (kind === EXEC_EVENT.stdinTaken) {
       this.#taken = Math.max(this.#taken, payload.u64())
     } else if (kind === EXEC_EVENT.stdinClosed) {
@@ -235,9 +246,30 @@ class Session implements ExecSession {
   }
 
   #enqueue(event: ExecEvent): void {
-    if (this.#queue.length >= MAX_EVENTS) throw new Error('more events than anybody could read')
-    this.#queue.push(event)
+    if (this.#join(event)) return
+    if (this.#queue.length < MAX_EVENTS) this.#queue.push(event)
+    else {
+      // One reader that stands still must not cost the others their link.
+      const error = new IceboxError('GuestFailed', `exec ${this.info.id} has more events than anybody could read`)
+      this.#channel?.close(() => error)
+      this.#fail(error)
+    }
     this.#notify()
+  }
+
+  /** Whether it could be made part of the last event of its stream, which nobody has seen yet. */
+  #join(event: ExecEvent): boolean {
+    if (event.type === 'exit') return false
+    const last = this.#queue.findLast((each) => each.type !== 'exit' && each.stream === event.stream)
+    if (last?.type === 'gap' && event.type === 'gap' && last.to === event.from) {
+      last.to = event.to
+      return true
+    }
+    if (last?.type !== 'output' || event.type !== 'output') return false
+    const length = last.data.length + event.data.length
+    if (last.offset + last.data.length !== event.offset || length > JOINED) return false
+    last.data = Buffer.concat([last.data, event.data], length)
+    return true
   }
 
   #consumed({ stream, data }: OutputEvent): void {
@@ -254,7 +286,7 @@ class Session implements ExecSession {
   }
 
   #fail(error: IceboxError): void {
-    if (!this.#done) this.#failure ??= error
+    if (!this.#over) this.#failure ??= error
     this.#notify()
   }
 

@@ -141,6 +141,55 @@ describe('exec in a guest', { timeout: 120_000 }, () => {
     assert.equal((await collect(second.events)).stdout, 'one two')
   })
 
+  test('a write whose session is detached meanwhile goes on in another one', async () => {
+    const script = 'until [ -e /tmp/read ]; do sleep 0.01; done; wc -c'
+    const first = await link.exec({ argv: ['sh', '-c', script], stdin: true }, signal)
+    const input = Buffer.alloc(1_000_000, 'x')
+    const write = first.writeStdin(input)
+    const taken = async () => (await link.listExecs(signal)).find(({ id }) => id === first.info.id)?.stdinBytes ?? 0
+    while ((await taken()) === 0);
+    first.detach()
+    await assert.rejects(write, { code: 'GuestFailed', message: /detached/ })
+    await assert.rejects(first.closeStdin(), { code: 'GuestFailed' })
+    const second = await link.attach(first.info.id, 'none', signal)
+    await ran(link, 'touch /tmp/read', signal)
+    await second.writeStdin(input, { offset: 0 })
+    await second.closeStdin()
+    // Told of the exit, and of nothing that was written.
+    assert.deepEqual((await collect(second.events)).stdout, '')
+    assert.equal((await collect((await link.attach(first.info.id, {}, signal)).events)).stdout, '1000000\n')
+  })
+
+  test('a session without output neither holds a process up nor counts as its reader', async () => {
+    const echo = await link.exec({ argv: ['cat'], stdin: true, keepBytes: 4096, overflow: 'block' }, signal)
+    const echoed = collect(echo.events)
+    const keyboard = await link.attach(echo.info.id, 'none', signal)
+    await keyboard.writeStdin(Buffer.alloc(1_000_000, 'x'))
+    await keyboard.closeStdin()
+    assert.equal((await echoed).stdout.length, 1_000_000)
+
+    const half = 'head -c 4096 /dev/zero'
+    const writer = await link.exec(
+      {
+        argv: ['sh', '-c', `${half}; read line; ${half}; touch /tmp/wrote; sleep 1000`],
+        stdin: true,
+        keepBytes: 4096,
+        overflow: 'block',
+      },
+      signal,
+    )
+    writer.holdUntilAcknowledged()
+    for await (const event of writer.events)
+      if (event.type === 'output' && event.offset + event.data.length === 4096) break
+    writer.detach()
+    const other = await link.attach(writer.info.id, 'none', signal)
+    await other.writeStdin(Buffer.from('go on\n'))
+    await ran(link, 'until [ -e /tmp/wrote ]; do sleep 0.01; done', signal)
+    await other.kill('SIGKILL', signal)
+    const all = await collect((await link.attach(writer.info.id, { stdout: 0 }, signal)).events)
+    assert.deepEqual([all.gaps, all.stdout.length, all.exit?.signal], [[], 8192, 'SIGKILL'])
+  })
+
   test('signals reach the process group; a time limit kills it', async () => {
     const session = await link.exec(
       { argv: ['sh', '-c', 'trap "echo caught; exit 5" INT; echo ready; sleep 100 & wait'] },
@@ -220,6 +269,18 @@ describe('exec in a guest', { timeout: 120_000 }, () => {
     const oldest = await collect((await link.attach(session.info.id, {}, signal)).events)
     assert.deepEqual([oldest.gaps, oldest.stdout], [[], rest.stdout])
     await assert.rejects(link.attach(session.info.id, { stdout: 600_000 }, signal), { code: 'InvalidArgument' })
+  })
+
+  test('overflow drop: a reader that stood still is told of one gap, and the others noticed nothing', async () => {
+    const writer = { argv: ['sh', '-c', 'yes | head -c 20000000; echo end'], keepBytes: 4096 }
+    const still = await link.exec(writer, signal)
+    // The process waits for it for a while; who asks meanwhile is answered.
+    while (!(await link.listExecs(signal)).find(({ id }) => id === still.info.id)?.exit);
+    const { stdout, gaps, exit } = await collect(still.events)
+    assert.equal(gaps.length, 1)
+    assert.equal(stdout.length + (gaps[0]?.to ?? 0) - (gaps[0]?.from ?? 0), 20_000_004)
+    assert.ok(stdout.endsWith('y\nend\n'))
+    assert.deepEqual(exit, { exitCode: 0, timedOut: false })
   })
 
   test('a silent process is told of, also when what is waited for is its output', async () => {
@@ -331,6 +392,12 @@ describe('exec in a guest', { timeout: 120_000 }, () => {
 
   test('a caller that gives up is told so, and the guest goes on', async () => {
     await assert.rejects(link.listExecs(AbortSignal.abort()), { code: 'DeadlineExceeded' })
+    const late = { argv: ['true'], tag: 'too late' }
+    await assert.rejects(link.exec(late, AbortSignal.abort()), { code: 'DeadlineExceeded' })
+    assert.deepEqual(
+      (await link.listExecs(signal)).filter(({ tag }) => tag === late.tag),
+      [],
+    )
     const stopped = new AbortController()
     const cat = await link.exec({ argv: ['sleep', '1000'], stdin: true }, signal)
     const write = cat.writeStdin(Buffer.alloc(1_000_000), { signal: stopped.signal })

@@ -67,7 +67,12 @@ export class MuxedGuestLink implements GuestLink {
     return (await this.#ask(OP.execs, new Uint8Array(), signal)).list(readExecInfo)
   }
 
-  async attach(id: string, from: { stdout?: number; stderr?: number }, signal: AbortSignal): Promise<ExecSession> {
+  async attach(
+    id: string,
+    from: { stdout?: number; stderr?: number } | 'none',
+    signal: AbortSignal,
+  ): Promise<ExecSession> {
+    if (from === 'none') return openSession(this.#mux, OP.attach, attachBody(id, {}), signal, 0)
     return openSession(this.#mux, OP.attach, attachBody(id, from), signal)
   }
 

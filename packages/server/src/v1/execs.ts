@@ -75,23 +75,34 @@ export async function execRoutes(app: App, context: Context): Promise<void> {
     }
   }
 
-  /** Runs `work` on an attachment that a client has, else on one made for it. */
+  /**
+   * Runs `work`, which asks things of an attachment that a client has, else of one made for it. When that client leaves
+   * meanwhile, what was asked is asked once more of one made for it.
+   */
   async function attached(
     sandbox: string,
     exec: string,
     signal: AbortSignal,
-    work: (session: ExecSession) => Promise<void>,
+    work: (ask: (what: (session: ExecSession) => Promise<void>) => Promise<void>) => Promise<void>,
   ): Promise<void> {
-    const present = context.execs.get(sandbox, exec)
-    if (present !== undefined) return work(present)
-    const guest = await guestOf(sandbox, signal)
-    const info = await execInfo(guest, exec, signal)
-    // From the end: the output is not for this attachment.
-    const session = await guest.attach(exec, { stdout: info.stdoutBytes, stderr: info.stderrBytes }, signal)
+    let own: ExecSession | undefined
+    const attach = async () => {
+      own = await (await guestOf(sandbox, signal)).attach(exec, 'none', signal)
+      return own
+    }
+    let session = context.execs.get(sandbox, exec) ?? (await attach())
     try {
-      await work(session)
+      await work(async (what) => {
+        try {
+          await what(session)
+        } catch (thrown) {
+          if (own !== undefined || IceboxError.from(thrown).code !== 'GuestFailed') throw thrown
+          session = await attach()
+          await what(session)
+        }
+      })
     } finally {
-      session.detach()
+      own?.detach()
     }
   }
 
@@ -216,7 +227,9 @@ export async function execRoutes(app: App, context: Context): Promise<void> {
     },
     async ({ params, body }, reply) => {
       await within(DEADLINE.read, (signal) =>
-        attached(params.id, params.exec, signal, (session) => session.resize(body.cols, body.rows, signal)),
+        attached(params.id, params.exec, signal, (ask) =>
+          ask((session) => session.resize(body.cols, body.rows, signal)),
+        ),
       )
       return reply.code(204).send()
     },
@@ -236,7 +249,7 @@ export async function execRoutes(app: App, context: Context): Promise<void> {
     },
     async ({ params, body }, reply) => {
       await within(DEADLINE.read, (signal) =>
-        attached(params.id, params.exec, signal, (session) => session.kill(body.signal, signal)),
+        attached(params.id, params.exec, signal, (ask) => ask((session) => session.kill(body.signal, signal))),
       )
       return reply.code(204).send()
     },
@@ -269,13 +282,14 @@ export async function execRoutes(app: App, context: Context): Promise<void> {
         await within(
           DEADLINE.work,
           (signal) =>
-            attached(params.id, params.exec, signal, async (session) => {
+            attached(params.id, params.exec, signal, async (ask) => {
               let offset = query.offset ?? (await takenOf(params.id, params.exec, signal))
               for await (const data of readBody(request)) {
-                await session.writeStdin(data, { offset, signal })
+                const at = offset
+                await ask((session) => session.writeStdin(data, { offset: at, signal }))
                 offset += data.length
               }
-              if (query.close) await session.closeStdin(signal)
+              if (query.close) await ask((session) => session.closeStdin(signal))
             }),
           reply,
         )
