@@ -49,6 +49,6 @@ test('a scenario that does not exist is refused, with the one that was meant', a
     resolve({ code: error?.code, stderr }),
   )
   const { code, stderr } = await promise
-  assert.equal(code, 1)
+  assert.equal(code, 2)
   assert.match(stderr, /there is no scenario dencity; did you mean density\?/)
 })
