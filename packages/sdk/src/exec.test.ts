@@ -299,3 +299,11 @@ test('a program that cannot be started is an error of the server', async (t) => 
   )
   await assert.rejects(async () => await sandbox.exec(['x']), { code: 'InvalidArgument', status: 400 })
 })
+
+test('a command line in one string is refused, and nothing is asked of the server', async (t) => {
+  const { asked, sandbox } = await peer(t, () => undefined)
+  const line = 'ls -la' as unknown as string[]
+  assert.throws(() => sandbox.exec(line), /argv is a list/)
+  await assert.rejects(sandbox.spawn(line), /argv is a list/)
+  assert.deepEqual(asked, [])
+})

@@ -57,6 +57,12 @@ export interface SnapshotOptions extends CallOptions {
   stop?: boolean | undefined
 }
 
+/** JavaScript would take a string for a list of its letters. */
+function programOf(argv: readonly string[]): string[] {
+  if (!Array.isArray(argv)) throw new TypeError("argv is a list, such as ['ls', '-l'] or ['sh', '-c', 'ls | wc -l']")
+  return [...argv]
+}
+
 /** A running or paused computer. Got from `Sandbox.create`, `Sandbox.connect` or an `Icebox`. */
 export class Sandbox implements AsyncDisposable {
   readonly id: string
@@ -101,7 +107,7 @@ export class Sandbox implements AsyncDisposable {
    */
   exec(argv: readonly string[], options: ExecOptions = {}): Exec {
     const { stdin = false, signal, requestTimeoutMs, ...request } = options
-    const input: ExecInput = { overflow: 'block', ...request, argv: [...argv], stdin: stdin !== false }
+    const input: ExecInput = { overflow: 'block', ...request, argv: programOf(argv), stdin: stdin !== false }
     const exec = new Exec(this.#connection, this.id, { request: input }, { signal, requestTimeoutMs })
     if (typeof stdin !== 'boolean') exec.feed(stdin, { signal })
     return exec
@@ -113,7 +119,7 @@ export class Sandbox implements AsyncDisposable {
     options: Omit<ExecOptions, 'stdin'> & { stdin?: boolean } = {},
   ): Promise<ExecInfo> {
     const { signal, requestTimeoutMs, ...request } = options
-    const json: ExecInput = { ...request, argv: [...argv] }
+    const json: ExecInput = { ...request, argv: programOf(argv) }
     const call = { signal, requestTimeoutMs, json, query: { detach: true } }
     return this.#connection.json('POST', this.#route('execs'), hasId<ExecInfo>, call)
   }
