@@ -12,6 +12,10 @@ mod event {
     pub const STDIN_CLOSED: u8 = 4;
 }
 
+/// Bytes of stdin that wait for the process beyond which nobody is told that theirs was taken: those who write one after the other,
+/// each on an attachment of its own with credit of its own, wait then.
+const MAX_WAITING_STDIN: usize = 64 * 1024;
+
 /// One attachment of the host to an exec.
 pub struct Session {
     pub(super) exec: u64,
@@ -58,7 +62,7 @@ impl Session {
                 moved = true;
             }
         }
-        if exec.stdin.taken > self.stdin_told {
+        if exec.stdin.taken > self.stdin_told && exec.stdin.buffer.len() <= MAX_WAITING_STDIN {
             self.stdin_told = exec.stdin.taken;
             w.u8(event::STDIN_TAKEN).u64(exec.stdin.taken);
             link.send(kind::EVENT, channel, &w.done());

@@ -190,6 +190,31 @@ describe('exec in a guest', { timeout: 120_000 }, () => {
     assert.deepEqual([all.gaps, all.stdout.length, all.exit?.signal], [[], 8192, 'SIGKILL'])
   })
 
+  test('who writes more than the process reads waits, also on one attachment after the other', async () => {
+    const process = await link.exec(
+      { argv: ['sh', '-c', 'mkfifo /tmp/go; read x </tmp/go; wc -c'], stdin: true },
+      signal,
+    )
+    const piece = Buffer.alloc(65_536, 'x')
+    const write = async () => {
+      const session = await link.attach(process.info.id, 'none', signal)
+      await session.writeStdin(piece)
+      session.detach()
+    }
+    // More than a pipe and the agent take together.
+    let answered = false
+    const writing = (async () => {
+      for (let times = 0; times < 3; times++) await write()
+      answered = true
+    })()
+    await ran(link, 'until [ -p /tmp/go ]; do sleep 0.01; done; sleep 0.2', signal)
+    assert.equal(answered, false)
+    await ran(link, 'echo go > /tmp/go', signal)
+    await writing
+    await process.closeStdin()
+    assert.equal((await collect(process.events)).stdout.trim(), String(3 * piece.length))
+  })
+
   test('signals reach the process group; a time limit kills it', async () => {
     const session = await link.exec(
       { argv: ['sh', '-c', 'trap "echo caught; exit 5" INT; echo ready; sleep 100 & wait'] },
