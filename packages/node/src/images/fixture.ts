@@ -21,6 +21,16 @@ export function temporaryDirectory(): string {
   return path
 }
 
+/** Makes new, empty directories in this one. */
+export function freshDirectories(root: string): (name: string) => string {
+  let count = 0
+  return (name) => {
+    const path = join(root, `${name}-${count++}`)
+    mkdirSync(path)
+    return path
+  }
+}
+
 /** Runs a program to its end and gives its output. Throws with what it said. */
 export const sh = (program: string, ...args: string[]): string =>
   execFileSync(program, args, { encoding: 'utf8', stdio: 'pipe', maxBuffer: 256 * MIB })

@@ -7,6 +7,7 @@ import { type ErrorCode, isError } from '@icebox/model'
 import {
   blobFile,
   filesBelow,
+  freshDirectories,
   type LayoutOptions,
   MIB,
   mounted,
@@ -25,12 +26,7 @@ import { openImageStore } from './store.ts'
 
 const directory = temporaryDirectory()
 const cacheDirectory = join(directory, 'cache')
-let count = 0
-const fresh = (name: string) => {
-  const path = join(directory, `${name}-${count++}`)
-  mkdirSync(path)
-  return path
-}
+const fresh = freshDirectories(directory)
 
 /** Refused by the store and by the verb, in words that match, and nothing of it stays. */
 async function refused(reference: string, code: ErrorCode, words: RegExp): Promise<void> {

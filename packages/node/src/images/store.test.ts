@@ -16,6 +16,7 @@ import { gzipSync, zstdCompressSync } from 'node:zlib'
 import { isError, type NodeImage, type Progress } from '@icebox/model'
 import {
   filesBelow,
+  freshDirectories,
   listing,
   MIB,
   mounted,
@@ -32,12 +33,7 @@ import { openImageStore } from './store.ts'
 
 const directory = temporaryDirectory()
 const cacheDirectory = join(directory, 'cache')
-let count = 0
-const fresh = (name: string) => {
-  const path = join(directory, `${name}-${count++}`)
-  mkdirSync(path)
-  return path
-}
+const fresh = freshDirectories(directory)
 const open = (path = fresh('store')) => ({ path, store: openImageStore({ directory: path, cacheDirectory }) })
 
 async function layout(content = 'content'): Promise<{ path: string; digest: string }> {
@@ -63,9 +59,11 @@ test('equal pulls are one pull, and pulls of one digest make it once', async () 
   sh('cp', '-r', `${from}/.`, twin)
   const pulls = [watched(), watched(), watched()]
   const references = [`oci:${from}`, `oci:${from}`, `oci:${twin}`]
-  const images = await Promise.all(
-    references.map((reference, i) => store.pull(reference, pulls[i]?.progress ?? quiet, soon())),
-  )
+  const pull = (i: number) => store.pull(references[i] ?? '', pulls[i]?.progress ?? quiet, soon())
+  const equal = [pull(0), pull(1)]
+  // The twin comes when the image is being made: otherwise it might be the one that makes it.
+  await pulls[0]?.started
+  const images = await Promise.all([...equal, pull(2)])
   assert.deepEqual(
     images.map((image) => image.digest),
     [digest, digest, digest],
