@@ -1,6 +1,7 @@
 import { canExec, IceboxError, isError, type MachineExit } from '@icebox/model'
 import type { Log } from './context.ts'
 import { type Records, settledStatus } from './records.ts'
+import { revival } from './sandboxes/revival.ts'
 
 /** Ends of runs that are remembered for those who are about to stand on them. */
 const REMEMBERED = 1000
@@ -42,14 +43,12 @@ export class Exits {
   async #fail(name: string, { execution, reason, message }: MachineExit): Promise<void> {
     let failed = false
     try {
-      await this.#records.setStatus('Sandbox', name, ({ status }) => {
+      await this.#records.setStatus('Sandbox', name, (sandbox) => {
+        const { status } = sandbox
         // A late message about an earlier run changes nothing; an operation under way sees the end itself.
         failed = status.execution === execution && canExec(status.state)
         if (!failed) return undefined
-        const back = status.pausedIn ?? status.lastSnapshot
-        const revive =
-          back === undefined ? '' : `; \`icebox rollback ${name} ${back}\` revives it from its last snapshot`
-        return { ...settledStatus(status), state: 'failed', reason, message: `${message}${revive}` }
+        return { ...settledStatus(status), state: 'failed', reason, message: `${message}${revival(sandbox)}` }
       })
     } catch (error) {
       if (!isError(error, 'NotFound')) throw error

@@ -1,5 +1,6 @@
 import { lstat } from 'node:fs/promises'
 import { z } from 'zod'
+import { isMissing } from './durable.ts'
 import type { Keyring } from './keyring.ts'
 import { BlobName } from './manifest.ts'
 import { Digest, seal, unseal } from './sealed.ts'
@@ -39,7 +40,7 @@ export const decodeBlobs = (text: string, what: string, keyring: Keyring): Blobs
 /** What can be seen of a blob without reading it; undefined when there is no such regular file. */
 export async function observe(path: string): Promise<BlobFacts | undefined> {
   const found = await lstat(path, { bigint: true }).catch((thrown: unknown) => {
-    if (thrown instanceof Error && 'code' in thrown && thrown.code === 'ENOENT') return undefined
+    if (isMissing(thrown)) return undefined
     throw thrown
   })
   if (!found?.isFile()) return undefined

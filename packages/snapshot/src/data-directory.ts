@@ -3,7 +3,7 @@ import { chmod, type FileHandle, mkdir, open, readdir, readFile, realpath, rm, r
 import { homedir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { IceboxError } from '@icebox/model'
-import { renameSynced, sync, writeSynced } from './durable.ts'
+import { isMissing, replaceSynced, sync } from './durable.ts'
 import { tryLock } from './linux/libc.ts'
 
 const DIRECTORIES = ['images', 'blobs', 'snapshots', 'bundles', 'tmp'] as const
@@ -46,7 +46,7 @@ export async function readKey(directory: string): Promise<string | undefined> {
   try {
     content = await readFile(file, 'utf8')
   } catch (thrown) {
-    if (thrown instanceof Error && 'code' in thrown && thrown.code === 'ENOENT') return undefined
+    if (isMissing(thrown)) return undefined
     throw thrown
   }
   const key = content.trim()
@@ -167,9 +167,6 @@ async function readOrCreateKey(directory: string): Promise<string> {
   }
   const key = `e2b_${randomBytes(20).toString('hex')}`
   // Renamed into place whole: a client may be looking for it.
-  const draft = join(directory, 'tmp', 'key')
-  await rm(draft, { force: true })
-  await writeSynced(draft, `${key}\n`)
-  await renameSynced(draft, file)
+  await replaceSynced(file, `${key}\n`, join(directory, 'tmp', 'key'))
   return key
 }

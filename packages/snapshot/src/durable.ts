@@ -1,4 +1,4 @@
-import { open, rename } from 'node:fs/promises'
+import { open, rename, rm } from 'node:fs/promises'
 import { dirname } from 'node:path'
 
 /** Makes the content of a file, or the entries of a directory, survive a loss of power. */
@@ -28,3 +28,14 @@ export async function renameSynced(from: string, to: string): Promise<void> {
   await sync(dirname(to))
   if (dirname(from) !== dirname(to)) await sync(dirname(from))
 }
+
+/** Puts a whole file in the place of what is there, durably. `draft`, on the same file system, is what a kill may leave. */
+export async function replaceSynced(file: string, content: string, draft: string): Promise<void> {
+  await rm(draft, { force: true })
+  await writeSynced(draft, content)
+  await renameSynced(draft, file)
+}
+
+/** What a file system call threw because there is no such file. */
+export const isMissing = (thrown: unknown): boolean =>
+  thrown instanceof Error && 'code' in thrown && thrown.code === 'ENOENT'

@@ -1,10 +1,10 @@
 import { createPrivateKey, createPublicKey, generateKeyPairSync, type KeyObject, sign, verify } from 'node:crypto'
 import { readFileSync } from 'node:fs'
-import { readFile, rm } from 'node:fs/promises'
+import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { IceboxError } from '@icebox/model'
 import { z } from 'zod'
-import { renameSynced, writeSynced } from './durable.ts'
+import { isMissing, replaceSynced } from './durable.ts'
 
 const SIGNING_KEY = 'signing-key'
 const TRUSTED_KEYS = 'trusted-keys'
@@ -48,8 +48,6 @@ const keyObject = (key: PublicKey): KeyObject =>
     format: 'jwk',
   })
 
-const isMissing = (thrown: unknown): boolean => thrown instanceof Error && 'code' in thrown && thrown.code === 'ENOENT'
-
 async function readSigningKey(directory: string): Promise<KeyObject | undefined> {
   const file = join(directory, SIGNING_KEY)
   try {
@@ -68,10 +66,8 @@ async function readSigningKey(directory: string): Promise<KeyObject | undefined>
 
 async function makeSigningKey(directory: string): Promise<KeyObject> {
   const { privateKey } = generateKeyPairSync('ed25519')
-  const draft = join(directory, 'tmp', SIGNING_KEY)
-  await rm(draft, { force: true })
-  await writeSynced(draft, privateKey.export({ type: 'pkcs8', format: 'pem' }).toString())
-  await renameSynced(draft, join(directory, SIGNING_KEY))
+  const text = privateKey.export({ type: 'pkcs8', format: 'pem' }).toString()
+  await replaceSynced(join(directory, SIGNING_KEY), text, join(directory, 'tmp', SIGNING_KEY))
   return privateKey
 }
 
@@ -155,9 +151,7 @@ export async function distrustKey(directory: string, key: PublicKey): Promise<vo
 }
 
 async function writeTrusted(directory: string, keys: TrustedKey[]): Promise<void> {
+  const text = keys.map(({ key, name }) => `${`${key} ${name}`.trim()}\n`).join('')
   // Not in tmp/, which a starting server empties.
-  const draft = join(directory, `${TRUSTED_KEYS}.${process.pid}`)
-  await rm(draft, { force: true })
-  await writeSynced(draft, keys.map(({ key, name }) => `${`${key} ${name}`.trim()}\n`).join(''))
-  await renameSynced(draft, join(directory, TRUSTED_KEYS))
+  await replaceSynced(join(directory, TRUSTED_KEYS), text, join(directory, `${TRUSTED_KEYS}.${process.pid}`))
 }

@@ -6,7 +6,7 @@ import { type ExtraFile, exportSnapshot } from './archive/export.ts'
 import { type Incoming, receive } from './archive/import.ts'
 import { Digester } from './digester.ts'
 import { DRAFT_PREFIX, DraftDirectory } from './draft.ts'
-import { sync } from './durable.ts'
+import { isMissing, sync } from './durable.ts'
 import { addDigests, checkBeforeRestore, verify } from './integrity.ts'
 import type { Keyring } from './keyring.ts'
 import type { Manifest, ManifestContent } from './manifest.ts'
@@ -118,7 +118,7 @@ export class Snapshots {
     for (const id of await this.#ids()) {
       throwIfAborted(signal)
       try {
-        snapshots.push(describe(await readStored(this.#path(id), id, this.#keyring)))
+        snapshots.push(describe(await this.#stored(id)))
       } catch (thrown) {
         if (await this.#has(id)) damaged.push({ id, problem: IceboxError.from(thrown).message })
       }
@@ -133,8 +133,7 @@ export class Snapshots {
   async remove(id: SnapshotId, signal: AbortSignal): Promise<void> {
     throwIfAborted(signal)
     for (const other of await this.#ids()) {
-      const manifest =
-        other === id ? undefined : await readManifest(this.#path(other), other, this.#keyring).catch(() => undefined)
+      const manifest = other === id ? undefined : await this.#manifest(other).catch(() => undefined)
       const need = manifest?.needs.find((each) => each.snapshot === id)
       if (need)
         throw new IceboxError(
@@ -147,7 +146,7 @@ export class Snapshots {
       await rename(this.#path(id), trash)
       await sync(this.#root)
     } catch (thrown) {
-      if (!(thrown instanceof Error && 'code' in thrown && thrown.code === 'ENOENT')) throw thrown
+      if (!isMissing(thrown)) throw thrown
     } finally {
       await rm(trash, { recursive: true, force: true })
     }
@@ -179,7 +178,7 @@ export class Snapshots {
   ): Promise<void> {
     await this.open(id, signal)
     await this.digest(id, signal)
-    const stored = await readStored(this.#path(id), id, this.#keyring)
+    const stored = await this.#stored(id)
     await exportSnapshot(stored, file, extras, this.#keyring, progress, signal)
   }
 
@@ -236,6 +235,14 @@ export class Snapshots {
 
   #path(id: SnapshotId): string {
     return join(this.#root, id)
+  }
+
+  #manifest(id: SnapshotId): Promise<Manifest> {
+    return readManifest(this.#path(id), id, this.#keyring)
+  }
+
+  #stored(id: SnapshotId): Promise<Stored> {
+    return readStored(this.#path(id), id, this.#keyring)
   }
 
   async #ids(): Promise<SnapshotId[]> {
@@ -297,7 +304,7 @@ export class Snapshots {
   }
 
   async #parent(id: SnapshotId): Promise<{ id: SnapshotId; manifest?: string }> {
-    const manifest = await readManifest(this.#path(id), id, this.#keyring).catch(() => undefined)
+    const manifest = await this.#manifest(id).catch(() => undefined)
     return manifest ? { id, manifest: manifest.checksum } : { id }
   }
 
@@ -313,7 +320,7 @@ export class Snapshots {
   }
 
   async #check(id: SnapshotId): Promise<OpenSnapshot> {
-    const stored = await readStored(this.#path(id), id, this.#keyring)
+    const stored = await this.#stored(id)
     for (const need of stored.manifest.needs)
       if (!(await this.#has(need.snapshot)))
         throw new IceboxError(
@@ -327,8 +334,7 @@ export class Snapshots {
   #digest(id: SnapshotId): Promise<ReadonlyMap<string, string>> {
     const running = this.#digesting.get(id)
     if (running) return running
-    const compute = async () =>
-      addDigests(await readStored(this.#path(id), id, this.#keyring), this.#digester, this.#keyring)
+    const compute = async () => addDigests(await this.#stored(id), this.#digester, this.#keyring)
     const digesting = this.#with(id, compute).finally(() => this.#digesting.delete(id))
     this.#digesting.set(id, digesting)
     return digesting

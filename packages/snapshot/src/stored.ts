@@ -1,8 +1,8 @@
-import { readFile, rm } from 'node:fs/promises'
+import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { IceboxError, type SnapshotId } from '@icebox/model'
 import { type BlobFacts, type BlobsFile, decodeBlobs, encodeBlobs } from './blob-facts.ts'
-import { renameSynced, writeSynced } from './durable.ts'
+import { isMissing, replaceSynced } from './durable.ts'
 import type { Keyring } from './keyring.ts'
 import { decodeManifest, type Manifest } from './manifest.ts'
 
@@ -26,8 +26,7 @@ async function read(directory: string, name: string, id: string): Promise<string
   try {
     return await readFile(join(directory, name), 'utf8')
   } catch (thrown) {
-    if (thrown instanceof Error && 'code' in thrown && thrown.code === 'ENOENT')
-      throw new IceboxError('SnapshotCorrupt', `snapshot ${id} has no ${name}`, { cause: thrown })
+    if (isMissing(thrown)) throw new IceboxError('SnapshotCorrupt', `snapshot ${id} has no ${name}`, { cause: thrown })
     throw thrown
   }
 }
@@ -61,8 +60,6 @@ export async function readStored(directory: string, id: SnapshotId, keyring: Key
 /** Replaces what is known of the bytes; a crash leaves the old or the new. */
 export async function writeBlobs(stored: Stored, blobs: Record<string, BlobFacts>, keyring: Keyring): Promise<void> {
   const file: BlobsFile = { version: 1, manifest: stored.manifest.checksum, blobs }
-  const draft = join(stored.directory, BLOBS_DRAFT)
-  await rm(draft, { force: true })
-  await writeSynced(draft, encodeBlobs(file, keyring))
-  await renameSynced(draft, join(stored.directory, BLOBS))
+  const { directory } = stored
+  await replaceSynced(join(directory, BLOBS), encodeBlobs(file, keyring), join(directory, BLOBS_DRAFT))
 }

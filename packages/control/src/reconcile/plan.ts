@@ -1,4 +1,5 @@
 import type { Sandbox } from '@icebox/model'
+import { revival } from '../sandboxes/revival.ts'
 
 /** What is really there, as far as one sandbox is concerned. */
 export interface Observed {
@@ -43,11 +44,7 @@ export function planSandbox(sandbox: Sandbox, observed: Observed, moment: 'start
     observed.machines.get(execution)?.frozen === true ? [{ type: 'thaw', execution }] : []
   const operation = status.operation
   const missing = (): SandboxAction => {
-    const back = status.pausedIn ?? status.lastSnapshot
-    const revive =
-      back === undefined
-        ? ''
-        : `; \`icebox rollback ${sandbox.metadata.name} ${back}\` revives it from its last snapshot`
+    const revive = revival(sandbox)
     return observed.hostRestarted
       ? { type: 'fail', reason: 'HostRestarted', message: `the host was restarted while it ran${revive}` }
       : { type: 'fail', reason: 'Lost', message: `its machine is gone${revive}` }

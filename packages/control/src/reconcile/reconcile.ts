@@ -13,7 +13,7 @@ import { recordImage } from '../images/ensure.ts'
 import { settledStatus } from '../records.ts'
 import { beginAgain } from '../sandboxes/again.ts'
 import { finishDelete } from '../sandboxes/delete.ts'
-import { removeForkSnapshot } from '../sandboxes/fork.ts'
+import { forkSettled, removeForkSnapshot } from '../sandboxes/fork.ts'
 import { beginPause, commitPause } from '../sandboxes/pause.ts'
 import { beginResume } from '../sandboxes/restore.ts'
 import { endRun } from '../sandboxes/run.ts'
@@ -164,12 +164,7 @@ export class Reconciler {
   /** The last of a fork's children to settle takes its snapshot with it. */
   async #afterFork({ spec: { source } }: Sandbox): Promise<void> {
     if (source.from !== 'fork') return
-    await removeForkSnapshot(this.#context, source.snapshot).catch((error) =>
-      this.#context.log('warn', 'snapshot.drop.failed', {
-        snapshot: source.snapshot,
-        error: IceboxError.from(error).message,
-      }),
-    )
+    await forkSettled(this.#context, source.snapshot)
   }
 
   /** What the node has and nobody claims. Machines are read before claims: a claim is written before its machine starts. */

@@ -53,11 +53,7 @@ export async function forkSandbox(
       }),
     )
   } finally {
-    context.operations.afterwards(
-      removeForkSnapshot(context, snapshot).catch((error) =>
-        context.log('warn', 'snapshot.drop.failed', { snapshot, error: IceboxError.from(error).message }),
-      ),
-    )
+    context.operations.afterwards(forkSettled(context, snapshot))
   }
 }
 
@@ -65,4 +61,11 @@ export async function forkSandbox(
 export async function removeForkSnapshot(context: Context, snapshot: string): Promise<void> {
   const waiting = (await context.records.list('Sandbox')).some(({ status }) => status.operation?.snapshot === snapshot)
   if (!waiting && !context.closing.aborted) await dropSnapshot(context, snapshot)
+}
+
+/** The same, after children have settled; a failure is logged, and the next start tries again. */
+export async function forkSettled(context: Context, snapshot: string): Promise<void> {
+  await removeForkSnapshot(context, snapshot).catch((error) =>
+    context.log('warn', 'snapshot.drop.failed', { snapshot, error: IceboxError.from(error).message }),
+  )
 }

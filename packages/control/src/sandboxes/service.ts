@@ -63,7 +63,7 @@ export function sandboxService(context: Context, expiries: Expiry): Sandboxes {
   return {
     async create(body) {
       const accepted = await names.reserve(body.name, async () => admit(context, await birthOf(context, body)))
-      expiries.changed()
+      if (accepted.resource.spec.expiresAt !== undefined) expiries.changed()
       return accepted
     },
     get: (ref) => resolveSandbox(context, ref),
