@@ -1,7 +1,9 @@
 import type { Node } from '@icebox/model'
 import type { Exits } from './exits.ts'
+import type { SandboxLogs } from './logs/logs.ts'
 import type { Operations } from './operations.ts'
 import type { Records } from './records.ts'
+import type { Telemetry } from './telemetry/telemetry.ts'
 
 /** One structured line per operation or transition. */
 export type Log = (level: 'info' | 'warn' | 'error', event: string, facts: Record<string, unknown>) => void
@@ -16,6 +18,8 @@ export interface Context {
   readonly operations: Operations
   readonly exits: Exits
   readonly log: Log
+  readonly telemetry: Telemetry
+  readonly logs: SandboxLogs
   /** Aborts when the control plane is asked to end: long work that the next start begins again is given up, its intent stays. */
   readonly stopping: AbortSignal
   /** Aborts when the control plane lets go: waiting ends, intents stay. */

@@ -2,6 +2,8 @@ export type { Log } from './context.ts'
 export type {
   Accepted,
   Control,
+  EventFilter,
+  EventService,
   Images,
   Keys,
   Project,

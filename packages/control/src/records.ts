@@ -23,6 +23,9 @@ const mayFollow = (state: { state: string }, next: { state: string }, kind: Kind
     ? canMove<SandboxState>(SANDBOX_TRANSITIONS, state.state as SandboxState, next.state as SandboxState)
     : canMove<ArtifactState>(ARTIFACT_TRANSITIONS, state.state as ArtifactState, next.state as ArtifactState)
 
+/** `to` is absent unless the resource is gone: then its state is what it was last. */
+export type OnTransition = (resource: ResourceOf[Kind], from: string | undefined, to?: 'deleted') => void
+
 /**
  * Reading and writing resources by the rules of this house: every change is decided on what was just read, obeys the
  * transition table, and is repeated when somebody else wrote in between.
@@ -31,19 +34,24 @@ const mayFollow = (state: { state: string }, next: { state: string }, kind: Kind
  */
 export class Records {
   readonly #store: ResourceStore
+  readonly #onTransition: OnTransition
   readonly namespace: string
 
-  constructor(store: ResourceStore, namespace: string) {
+  /** `onTransition` is told of each change of a state once it is written. */
+  constructor(store: ResourceStore, namespace: string, onTransition: OnTransition) {
     this.#store = store
+    this.#onTransition = onTransition
     this.namespace = namespace
   }
 
-  create<K extends Kind>(
+  async create<K extends Kind>(
     kind: K,
     name: string,
     content: { spec: SpecOf<K>; status: StatusOf<K> },
   ): Promise<ResourceOf[K]> {
-    return this.#store.create(kind, { namespace: this.namespace, name }, content, deadline())
+    const resource = await this.#store.create(kind, { namespace: this.namespace, name }, content, deadline())
+    this.#onTransition(resource, undefined)
+    return resource
   }
 
   get<K extends Kind>(kind: K, name: string): Promise<ResourceOf[K]> {
@@ -77,7 +85,9 @@ export class Records {
     name: string,
     decide: (resource: ResourceOf[K]) => Omit<StatusOf<K>, 'lastTransitionAt'> | undefined,
   ): Promise<ResourceOf[K]> {
-    return this.#repeat(kind, name, (resource) => {
+    let before: string = ''
+    const written = await this.#repeat(kind, name, (resource) => {
+      before = resource.status.state
       const next = decide(resource)
       if (next === undefined) return undefined
       const from: { state: string; lastTransitionAt: string } = resource.status
@@ -88,6 +98,8 @@ export class Records {
       const lastTransitionAt = from.state === to.state ? from.lastTransitionAt : new Date().toISOString()
       return this.#store.updateStatus(kind, resource, { ...next, lastTransitionAt } as StatusOf<K>, deadline())
     })
+    if (written.status.state !== before) this.#onTransition(written, before)
+    return written
   }
 
   async setSpec<K extends Kind>(
@@ -104,10 +116,11 @@ export class Records {
   /** Deleting what is gone succeeds. */
   async remove<K extends Kind>(kind: K, name: string): Promise<void> {
     try {
-      await this.#repeat(kind, name, async (resource) => {
+      const gone = await this.#repeat(kind, name, async (resource) => {
         await this.#store.delete(kind, resource, deadline())
         return resource
       })
+      this.#onTransition(gone, gone.status.state, 'deleted')
     } catch (error) {
       if (!isError(error, 'NotFound')) throw error
     }

@@ -2,11 +2,18 @@ import { asExecutionId, IceboxError, isError, type Sandbox, type Snapshot } from
 import { type Context, DEADLINES, within } from '../context.ts'
 import { shareImage } from '../images/ensure.ts'
 import { settledStatus } from '../records.ts'
+import { type Noted, named } from '../telemetry/telemetry.ts'
 import { bareTemplate } from '../templates/bare.ts'
 import { endRun, restoreRun, startEntrypoint } from './run.ts'
 
 /** Restores the snapshot named in the intent of a sandbox that is `creating`. */
 export async function finishCreate(context: Context, intent: Sandbox): Promise<Sandbox> {
+  return context.telemetry.operation('create', { ...named(intent), from: intent.spec.source.from }, (note) =>
+    create(context, intent, note),
+  )
+}
+
+async function create(context: Context, intent: Sandbox, note: (facts: Noted) => void): Promise<Sandbox> {
   const { name } = intent.metadata
   try {
     const sandbox = intent.status.operation?.snapshot === undefined ? await findSnapshot(context, intent) : intent
@@ -16,7 +23,9 @@ export async function finishCreate(context: Context, intent: Sandbox): Promise<S
     }
     const execution = asExecutionId(operation.execution)
     const snapshot = await snapshotOf(context, sandbox, operation.snapshot)
+    note({ execution, snapshot: snapshot.metadata.name })
     const run = await restoreRun(context, sandbox, execution, snapshot)
+    note({ phases: run.phases })
     try {
       await startEntrypoint(context, sandbox, execution)
       const forkedFrom = sandbox.spec.source.from === 'fork' ? snapshot.spec.parent : snapshot.metadata.name
@@ -29,13 +38,6 @@ export async function finishCreate(context: Context, intent: Sandbox): Promise<S
         restoreMs: run.milliseconds,
       }))
       await context.exits.check(settled)
-      context.log('info', 'sandbox.created', {
-        sandbox: name,
-        execution,
-        snapshot: snapshot.metadata.name,
-        ms: run.milliseconds,
-        phases: run.phases,
-      })
       return settled
     } catch (error) {
       await endRun(context, execution)
@@ -87,6 +89,5 @@ async function fail(context: Context, name: string, reason: string, error: unkno
     .catch((cause) => {
       if (!isError(cause, 'NotFound', 'InvalidState')) throw cause
     })
-  context.log('error', 'sandbox.failed', { sandbox: name, reason, error: failure.message })
   return failure
 }

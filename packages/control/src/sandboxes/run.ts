@@ -42,13 +42,20 @@ export async function restoreRun(
   }
   const image = await context.records.get('Image', snapshot.spec.imageName)
   const started = performance.now()
-  const phases = await context.node.restore(
+  const { metrics } = context.telemetry
+  metrics.restore('intent')
+  const restoring = context.node.restore(
     execution,
     asSnapshotId(snapshot.metadata.name),
     { imageDigest: image.spec.digest, size: snapshot.spec.size },
     helloOf(sandbox, image),
     within(context, DEADLINES.restore),
   )
+  restoring.then(
+    () => metrics.restore('success'),
+    () => metrics.restore('failure'),
+  )
+  const phases = await restoring
   return { phases, milliseconds: performance.now() - started }
 }
 

@@ -2,13 +2,13 @@ import { IceboxError, type Sandbox } from '@icebox/model'
 import { type Context, DEADLINES, within } from '../context.ts'
 import type { Accepted, Sandboxes } from '../control.ts'
 import type { Expiry } from '../expiry.ts'
+import { caughtUp } from '../logs/collect.ts'
 import { Names } from '../names.ts'
 import { resolveRef } from '../records.ts'
 import { resolveSnapshot } from '../snapshots/resolve.ts'
 import { admit, birthOf, expiry } from './create.ts'
 import { beginDelete } from './delete.ts'
 import { forkSandbox } from './fork.ts'
-import { sandboxLogs } from './logs.ts'
 import { beginPause } from './pause.ts'
 import { reach } from './reach.ts'
 import { beginResume, beginRollback } from './restore.ts'
@@ -105,7 +105,9 @@ export function sandboxService(context: Context, expiries: Expiry): Sandboxes {
       return { id: sandbox.metadata.name, ...usage, processes: inside.processes }
     },
     async logs(ref, { follow }, signal) {
-      return sandboxLogs((await running(ref)).guest, follow, signal)
+      const sandbox = await resolveSandbox(context, ref)
+      if (sandbox.status.state === 'running') await caughtUp(context, sandbox, signal)
+      return context.logs.read(sandbox.metadata.name, { follow }, signal)
     },
   }
 }
