@@ -95,8 +95,7 @@ async function build(
       until(DEADLINES.boot),
     )
     try {
-      await startCommand(context, execution, template.spec, progress, until(DEADLINES.call))
-      await untilReady(context, execution, template.spec, progress, given)
+      await startAndWait(context, execution, template.spec, progress, given)
       const bootMs = performance.now() - started
       progress({ phase: 'snapshot' })
       const snapshot = await saveTemplate(context, template, execution, image, env, note)
@@ -146,6 +145,18 @@ async function saveTemplate(
   const saved = await saveBytes(context, execution, id, spec, note)
   await context.records.create('Snapshot', id, { spec, status: { state: 'ready', lastTransitionAt: now(), ...saved } })
   return id
+}
+
+/** Runs the start command and waits until the ready command says that it is ready. */
+export async function startAndWait(
+  context: Context,
+  execution: ExecutionId,
+  spec: TemplateSpec,
+  progress: Progress,
+  given: AbortSignal,
+): Promise<void> {
+  await startCommand(context, execution, spec, progress, AbortSignal.any([given, within(context, DEADLINES.call)]))
+  await untilReady(context, execution, spec, progress, given)
 }
 
 async function startCommand(

@@ -3,8 +3,9 @@ import { WireEvent } from '@icebox/model'
 import { z } from 'zod'
 import type { App, Context } from '../context.ts'
 import { DEADLINE } from '../deadline.ts'
+import { line, NDJSON, sendLines } from '../lines.ts'
 import { integer } from '../parameters.ts'
-import { FAILURES, streamed } from '../schemas.ts'
+import { FAILURES } from '../schemas.ts'
 import { sendText } from '../text.ts'
 
 /** Milliseconds after which something is sent although nothing happened, so that proxies keep the connection. */
@@ -20,7 +21,7 @@ export async function eventRoutes(app: App, context: Context): Promise<void> {
         operationId: 'listEvents',
         summary: 'Every transition of sandboxes, snapshots and templates, oldest first',
         description:
-          'With `Accept: text/event-stream` as server-sent events, which go on with what comes; `Last-Event-ID` (or `after`) says where.',
+          'With `Accept: text/event-stream` as server-sent events, or `application/x-ndjson` as lines, which go on with what comes; `after` (or `Last-Event-ID`) says where.',
         tags: ['Events'],
         headers: z.object({ 'last-event-id': integer(0, Number.MAX_SAFE_INTEGER).exactOptional() }),
         querystring: z.object({
@@ -32,7 +33,8 @@ export async function eventRoutes(app: App, context: Context): Promise<void> {
             description: 'The events',
             content: {
               'application/json': { schema: z.array(WireEvent) },
-              ...streamed(EVENT_STREAM, WireEvent, '').content,
+              [EVENT_STREAM]: { schema: WireEvent },
+              [NDJSON]: { schema: WireEvent },
             },
           },
           ...FAILURES,
@@ -43,11 +45,14 @@ export async function eventRoutes(app: App, context: Context): Promise<void> {
       const { query, headers, project } = request
       const after = headers['last-event-id'] ?? query.after
       const filter: EventFilter = { project: project.name, resource: query.resource, after }
-      if (request.raw.headers.accept?.includes(EVENT_STREAM) !== true) return context.control.events.list(filter)
+      const { accept = '' } = request.raw.headers
+      const serverSent = accept.includes(EVENT_STREAM)
+      if (!serverSent && !accept.includes(NDJSON)) return context.control.events.list(filter)
       const { started: events, signal } = await context.streams.open(reply, DEADLINE.read, async (opened) =>
         context.control.events.follow(filter, opened),
       )
-      return sendText(reply, serverSent(events), signal, EVENT_STREAM)
+      if (serverSent) return sendText(reply, inEventStream(events), signal, EVENT_STREAM)
+      return sendLines(reply, inLines(events), signal, (error) => ({ error }))
     },
   )
 
@@ -69,7 +74,11 @@ export async function eventRoutes(app: App, context: Context): Promise<void> {
   )
 }
 
-async function* serverSent(events: AsyncIterable<WireEvent>): AsyncGenerator<Uint8Array> {
+async function* inLines(events: AsyncIterable<WireEvent>): AsyncGenerator<string> {
+  for await (const event of events) yield line(event)
+}
+
+async function* inEventStream(events: AsyncIterable<WireEvent>): AsyncGenerator<Uint8Array> {
   const encoder = new TextEncoder()
   const iterator = events[Symbol.asyncIterator]()
   let next = iterator.next()
