@@ -9,8 +9,10 @@ export { type ImageStore, openImageStore } from './images/store.ts'
 export { openLocalNode } from './local-node.ts'
 export { BASE_IMAGE, BASE_TEMPLATE, baseImageStep } from './setup/base-image.ts'
 export { firstLine } from './setup/command.ts'
+export { type ForeignPackages, npmPackages, pythonPackages } from './setup/foreign.ts'
 export { GO_TOOLCHAIN, presentGo } from './setup/go.ts'
 export { ensureGuest, guestBuild } from './setup/guest.ts'
+export { withLock } from './setup/lock.ts'
 export {
   locate,
   packagesStep,
