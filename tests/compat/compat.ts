@@ -30,7 +30,7 @@ export async function openSandboxEnvironment(server: ServerProcess): Promise<Rec
   return { OPEN_SANDBOX_DOMAIN: new URL(server.icebox.url).host, OPEN_SANDBOX_API_KEY: await keyOf(server) }
 }
 
-const keyOf = async (server: ServerProcess): Promise<string> =>
+export const keyOf = async (server: ServerProcess): Promise<string> =>
   (await readFile(join(server.dataDirectory, 'key'), 'utf8')).trim()
 
 /** Sets variables of this process; gives what puts them back. */
