@@ -1,6 +1,8 @@
 import { type ChildProcess, spawn } from 'node:child_process'
+import { randomInt } from 'node:crypto'
 import { once } from 'node:events'
 import { mkdtemp, readFile, rm } from 'node:fs/promises'
+import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -10,19 +12,25 @@ import { type Exec, Icebox } from '@icebox/sdk'
 const MAIN = join(import.meta.dirname, '../packages/cli/src/main.ts')
 const START_MS = 300_000
 const LOOK_MS = 20
+/** Below the ephemeral ports of Linux, from 32768 on. */
+const LASTING_PORTS = [20_000, 32_000] as const
 
 /** A real `icebox up` in a process of its own, on a data directory of its own, to be killed and started again. */
 export class ServerProcess implements AsyncDisposable {
   readonly dataDirectory: string
+  readonly #port: number
   #child: ChildProcess | undefined
   #icebox: Icebox | undefined
 
-  private constructor(dataDirectory: string) {
+  private constructor(dataDirectory: string, port: number) {
     this.dataDirectory = dataDirectory
+    this.#port = port
   }
 
-  static async start(name: string): Promise<ServerProcess> {
-    const server = new ServerProcess(await mkdtemp(join(tmpdir(), `icebox-${name}-`)))
+  /** `keepAddress`: every start listens at the same address, else each at one that the system gives. */
+  static async start(name: string, options: { keepAddress?: boolean } = {}): Promise<ServerProcess> {
+    const port = options.keepAddress === true ? await findLastingPort() : 0
+    const server = new ServerProcess(await mkdtemp(join(tmpdir(), `icebox-${name}-`)), port)
     await server.restart()
     return server
   }
@@ -43,7 +51,7 @@ export class ServerProcess implements AsyncDisposable {
   async restart(): Promise<void> {
     const child = spawn(
       process.execPath,
-      [MAIN, 'up', '--json', '--data', this.dataDirectory, '--listen', '127.0.0.1:0'],
+      [MAIN, 'up', '--json', '--data', this.dataDirectory, '--listen', `127.0.0.1:${this.#port}`],
       {
         stdio: ['ignore', 'ignore', 'pipe'],
       },
@@ -108,6 +116,25 @@ export class ServerProcess implements AsyncDisposable {
       await this.#end('SIGKILL')
       await rm(this.dataDirectory, { recursive: true, force: true })
     }
+  }
+}
+
+/**
+ * A free port that the system gives to nobody meanwhile: of those below what it hands out by itself, where a client that tries
+ * again and again to reach a server that is away could even be connected to itself.
+ */
+async function findLastingPort(): Promise<number> {
+  for (;;) {
+    const port = randomInt(...LASTING_PORTS)
+    const server = createServer()
+    const isFree = await new Promise<boolean>((resolve) => {
+      server.once('error', () => resolve(false))
+      server.listen(port, '127.0.0.1', () => resolve(true))
+    })
+    if (!isFree) continue
+    server.close()
+    await once(server, 'close')
+    return port
   }
 }
 
