@@ -54,6 +54,7 @@ async function readEverything(fleet: Fleet): Promise<void> {
 }
 
 async function deleteEverything(fleet: Fleet): Promise<void> {
+  await fleet.list(0)
   for (const sandbox of [...fleet.believed.keys()]) await fleet.delete(0, sandbox)
   for (const { id } of await fleet.icebox.snapshots.list()) await fleet.drop(0, id)
 }

@@ -48,6 +48,8 @@ async function doOne(fleet: Fleet, client: number, random: Random, target: numbe
   const snapshot = random.choose([...fleet.snapshots])
   const room = target - fleet.believed.size
   if (room > 0 && random.fraction() < 0.3) return fleet.create(client, random.fraction() < 0.4 ? snapshot : undefined)
+  // More came about than were acknowledged.
+  if (room < 0 && any !== undefined && random.fraction() < 0.3) return fleet.delete(client, any)
   const what = random.weighted(WEIGHTS)
   if (what === 'list' || any === undefined) return fleet.list(client)
   if (what === 'renew') return fleet.renew(client, any, random.between(3600, 7200))

@@ -89,11 +89,13 @@ export class Fleet {
 
   async delete(client: number, sandbox: string): Promise<void> {
     this.believed.delete(sandbox)
+    // A list that was asked for before may still show it.
     this.#deleted.add(sandbox)
-    await this.recorder.run<'delete'>({ op: 'delete', client, sandbox }, async () => {
+    const result = await this.recorder.run<'delete'>({ op: 'delete', client, sandbox }, async () => {
       await (await this.#handle(sandbox)).delete(call())
       return {}
     })
+    if (result === undefined) this.#deleted.delete(sandbox)
   }
 
   async pause(client: number, sandbox: string): Promise<void> {
