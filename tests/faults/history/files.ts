@@ -21,7 +21,7 @@ function checkFile(history: History, lineage: Lineage, file: string): Finding[] 
     ),
     ({ sandbox }) => sandbox,
   )
-  /** What a sandbox was made with is fixed before its children are looked at, and what they show after. */
+  /** By clients, and by processes with which it was made. */
   const writes = new Map<string, Write[]>()
   const writesTo = (id: string): Write[] => {
     const known = writes.get(id)
