@@ -1,4 +1,5 @@
-import type { Node } from '@icebox/model'
+import type { Node, SandboxId } from '@icebox/model'
+import type { Admission } from './admission.ts'
 import type { Exits } from './exits.ts'
 import type { Operations } from './operations.ts'
 import type { Records } from './records.ts'
@@ -15,6 +16,9 @@ export interface Context {
   readonly node: Node
   readonly operations: Operations
   readonly exits: Exits
+  readonly admission: Admission
+  /** The id of the sandbox that a create of this project with this key makes. */
+  readonly sandboxIdOf: (project: string, key: string) => SandboxId
   readonly log: Log
   /** Aborts when the control plane is asked to end: long work that the next start begins again is given up, its intent stays. */
   readonly stopping: AbortSignal
