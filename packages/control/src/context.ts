@@ -1,4 +1,5 @@
-import type { Node } from '@icebox/model'
+import type { Node, SandboxId } from '@icebox/model'
+import type { Admission } from './admission.ts'
 import type { Exits } from './exits.ts'
 import type { Expiry } from './expiry.ts'
 import type { SandboxLogs } from './logs/logs.ts'
@@ -20,6 +21,9 @@ export interface Context {
   readonly exits: Exits
   /** To be told when an end of a sandbox may have changed. */
   readonly expiry: Pick<Expiry, 'changed'>
+  readonly admission: Admission
+  /** The id of the sandbox that a create of this project with this key makes. */
+  readonly sandboxIdOf: (project: string, key: string) => SandboxId
   readonly log: Log
   readonly telemetry: Telemetry
   readonly logs: SandboxLogs

@@ -1,11 +1,14 @@
-import { IceboxError, isError, type Node, type Sandbox, SYSTEM_NAMESPACE } from '@icebox/model'
+import { createHmac } from 'node:crypto'
+import { derivedSandboxId, IceboxError, isError, type Node, type Sandbox, SYSTEM_NAMESPACE } from '@icebox/model'
 import type { ResourceStore } from '@icebox/store'
+import { Admission } from './admission.ts'
 import type { Context, Log } from './context.ts'
 import type { Control, Project } from './control.ts'
 import { Exits } from './exits.ts'
 import { Expiry } from './expiry.ts'
 import { imageService } from './images/service.ts'
 import { keyService } from './keys.ts'
+import { Limits } from './limits.ts'
 import { collectLogs } from './logs/collect.ts'
 import { SandboxLogs } from './logs/logs.ts'
 import { logTransition } from './logs/transition.ts'
@@ -22,6 +25,7 @@ import { Telemetry } from './telemetry/telemetry.ts'
 import { tellMissed, tellTransitions } from './telemetry/transitions.ts'
 import { templateService } from './templates/service.ts'
 import { trafficService } from './traffic.ts'
+import { usageOf } from './usage.ts'
 
 /** Opens the control plane over a store and a node: first everything a crash left is finished, undone or removed. */
 export async function openControl({
@@ -31,6 +35,7 @@ export async function openControl({
   installationKey,
   tokenSecret,
   directory,
+  limits = Limits.parse({}),
 }: {
   store: ResourceStore
   node: Node
@@ -41,15 +46,19 @@ export async function openControl({
   tokenSecret: Buffer
   /** Existing ones of the data directory: for the events of all, and for the logs of sandboxes. */
   directory: { events: string; logs: string }
+  limits?: Limits
 }): Promise<Control> {
   const stopping = new AbortController()
   const closing = new AbortController()
+  const admission = new Admission(limits, stopping.signal)
   const events = await Events.open(directory.events, log)
   const logs = new SandboxLogs(directory.logs, log)
   const tell = tellTransitions(events)
   const onTransition: OnTransition = (resource, from, to) => {
     tell(resource, from, to)
-    if (resource.kind === 'Sandbox') logTransition(contextOf(resource.metadata.namespace), resource, to)
+    if (resource.kind !== 'Sandbox') return
+    admission.note(resource, to === 'deleted')
+    logTransition(contextOf(resource.metadata.namespace), resource, to)
   }
   const recordsOf = (project: string) => new Records(store, project, onTransition)
   const expiry = new Expiry({
@@ -63,6 +72,13 @@ export async function openControl({
     exits: new Exits(recordsOf, log),
     node,
     operations: new Operations(),
+    admission,
+    sandboxIdOf: (of: string, key: string) =>
+      derivedSandboxId(
+        createHmac('sha256', tokenSecret)
+          .update(JSON.stringify(['sandbox', of, key]))
+          .digest('hex'),
+      ),
     log,
     logs,
     telemetry: new Telemetry(new Metrics(recordsOf(SYSTEM_NAMESPACE)), log),
@@ -71,6 +87,7 @@ export async function openControl({
   }
   const contextOf = (project: string): Context => ({ ...shared, records: recordsOf(project), project: contextOf })
   const context = contextOf(SYSTEM_NAMESPACE)
+  for (const sandbox of await context.records.listEverywhere('Sandbox')) admission.note(sandbox, false)
   const reconciler = new Reconciler(context)
   const remove = async ({ metadata }: Sandbox) =>
     (await project(metadata.namespace).sandboxes.delete(metadata.name, context.closing)).settled
@@ -86,6 +103,7 @@ export async function openControl({
       snapshots: snapshotService(own, sandboxes),
       templates: templateService(own),
       images: imageService(own),
+      usage: (period) => usageOf(own.records, period),
     }
     projects.set(name, opened)
     return opened
@@ -94,7 +112,7 @@ export async function openControl({
   const exits: Promise<void>[] = []
   let starting = true
   node.onExit((exit) => {
-    const marked = context.exits.ended(exit)
+    const marked = context.exits.ended(exit, starting ? node.lastSeen : undefined)
     if (starting) exits.push(marked)
   })
   // What was found dead at the start is told with its reason before the reconciler looks for what is missing.

@@ -13,6 +13,7 @@ import {
   type StatusOf,
 } from '@icebox/model'
 import type { ResourceStore } from '@icebox/store'
+import { usageAfter } from './usage.ts'
 
 /** Distance to a deadline that no single store call should need. */
 const STORE_DEADLINE_MS = 30_000
@@ -78,12 +79,14 @@ export class Records {
 
   /**
    * Writes the status that `decide` makes of the present one; undefined leaves it. `decide` may be called again on a newer
-   * resource and may throw to refuse. `lastTransitionAt` is set here.
+   * resource and may throw to refuse. `lastTransitionAt` is set here, and what a sandbox has used: `endedBy` is the time, ISO 8601,
+   * after which it surely did not run, when that is earlier than now.
    */
   async setStatus<K extends Kind>(
     kind: K,
     name: string,
     decide: (resource: ResourceOf[K]) => Omit<StatusOf<K>, 'lastTransitionAt'> | undefined,
+    endedBy?: string,
   ): Promise<ResourceOf[K]> {
     let before: string = ''
     const written = await this.#repeat(kind, name, (resource) => {
@@ -95,8 +98,13 @@ export class Records {
       if (!mayFollow(from, to, kind)) {
         throw new IceboxError('InvalidState', `${kind} ${name} is ${from.state} and cannot become ${to.state}`)
       }
-      const lastTransitionAt = from.state === to.state ? from.lastTransitionAt : new Date().toISOString()
-      return this.#store.updateStatus(kind, resource, { ...next, lastTransitionAt } as StatusOf<K>, deadline())
+      const now = new Date().toISOString()
+      const lastTransitionAt = from.state === to.state ? from.lastTransitionAt : now
+      const used =
+        resource.kind === 'Sandbox'
+          ? { usage: usageAfter(resource.status.usage, to.state as SandboxState, endedBy ?? now) }
+          : {}
+      return this.#store.updateStatus(kind, resource, { ...next, ...used, lastTransitionAt } as StatusOf<K>, deadline())
     })
     if (written.status.state !== before) this.#onTransition(written, before)
     return written

@@ -4,6 +4,7 @@ import type { Accepted } from '../control.ts'
 import { settledStatus } from '../records.ts'
 import { dropSnapshot } from '../snapshots/remove.ts'
 import { named } from '../telemetry/telemetry.ts'
+import { recordUsage } from '../usage.ts'
 
 /** Writes the intent of a delete, unless `check` throws; `settled` is its last state. */
 export async function beginDelete(
@@ -39,6 +40,7 @@ async function remove(context: Context, sandbox: Sandbox): Promise<Sandbox> {
     if (run !== undefined) await context.node.kill(asExecutionId(run), AbortSignal.timeout(DEADLINES.kill))
   }
   if (pausedIn !== undefined) await dropSnapshot(context, pausedIn)
+  await recordUsage(context, sandbox)
   await context.records.remove('Sandbox', name)
   return sandbox
 }

@@ -1,4 +1,13 @@
-import { asExecutionId, canSnapshot, type ForkSandbox, IceboxError, newSnapshotId, type Sandbox } from '@icebox/model'
+import {
+  asExecutionId,
+  asSandboxId,
+  canSnapshot,
+  type ForkSandbox,
+  IceboxError,
+  newSandboxId,
+  newSnapshotId,
+  type Sandbox,
+} from '@icebox/model'
 import type { Context } from '../context.ts'
 import { dropSnapshot } from '../snapshots/remove.ts'
 import { saveOf } from '../snapshots/save.ts'
@@ -25,16 +34,23 @@ async function fork(
   body: ForkSandbox,
   note: (facts: Noted) => void,
 ): Promise<({ sandbox: Sandbox } | { error: IceboxError })[]> {
-  const { name } = source.metadata
+  const { name, namespace } = source.metadata
+  const { forks } = context.admission.limits
+  if (body.count > forks)
+    throw new IceboxError('TooManyRequests', `a fork makes at most ${forks} sandboxes here, not ${body.count}`, {
+      remedy: 'Fork in several calls, or have the limit raised.',
+      details: { limit: 'forks' },
+    })
   const snapshot = newSnapshotId()
-  await context.operations.passing(name, 'fork', async () => {
-    const present = await context.records.get('Sandbox', name)
-    if (!canSnapshot(present.status.state) || present.status.execution === undefined) {
-      throw new IceboxError('InvalidState', `cannot fork ${name}: it is ${present.status.state}`)
-    }
-    const wanted = { id: snapshot, kind: 'memory' as const, purpose: 'fork' as const }
-    await saveOf(context, present, asExecutionId(present.status.execution), wanted, note)
-  })
+  const save = () =>
+    context.operations.passing(name, 'fork', async () => {
+      const present = await context.records.get('Sandbox', name)
+      if (!canSnapshot(present.status.state) || present.status.execution === undefined) {
+        throw new IceboxError('InvalidState', `cannot fork ${name}: it is ${present.status.state}`)
+      }
+      const wanted = { id: snapshot, kind: 'memory' as const, purpose: 'fork' as const }
+      await saveOf(context, present, asExecutionId(present.status.execution), wanted, note)
+    })
   try {
     const birth: Birth = {
       source: { from: 'fork', sandbox: name, snapshot },
@@ -46,15 +62,12 @@ async function fork(
       timeoutSeconds: body.timeout,
       settings: settingsFrom(source),
     }
-    const children = await Promise.all(
-      Array.from({ length: body.count }, async () => {
-        try {
-          const child = await admit(context, birth)
-          return { sandbox: await child.settled }
-        } catch (error) {
-          return { error: IceboxError.from(error) }
-        }
-      }),
+    const ids = Array.from({ length: body.count }, newSandboxId)
+    const settled = await context.admission.startAfter(namespace, ids, save, (id, turn) =>
+      admit(context, birth, { id: asSandboxId(id), turn }),
+    )
+    const children = settled.map((child) =>
+      child.status === 'fulfilled' ? { sandbox: child.value } : { error: IceboxError.from(child.reason) },
     )
     note({ failed: children.filter((child) => 'error' in child).length })
     return children
