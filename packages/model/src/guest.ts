@@ -145,6 +145,8 @@ export const GuestMetrics = z.object({
   diskTotalBytes: z.int(),
   diskUsedBytes: z.int(),
   processes: z.int(),
+  /** Of the memory that is used or free, what holds files. Not told by guests of older snapshots. */
+  memoryCacheBytes: z.int().optional(),
 })
 export type GuestMetrics = z.infer<typeof GuestMetrics>
 

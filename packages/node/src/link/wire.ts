@@ -108,6 +108,7 @@ export function readMetrics(payload: PayloadReader): GuestMetrics {
     diskTotalBytes: payload.u64(),
     diskUsedBytes: payload.u64(),
     processes: payload.u32(),
+    memoryCacheBytes: payload.isEmpty ? undefined : payload.u64(),
   })
 }
 
