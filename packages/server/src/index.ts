@@ -1,3 +1,5 @@
 export type { ServerInfo, ShutdownMode } from './context.ts'
+export type { Facade, Place } from './facade.ts'
 export { type OpenApiDocument, openApiDocument } from './openapi.ts'
+export { EXECD_PORT, EXECD_TOKEN_HEADER, type ExecdOptions, execdFacade } from './opensandbox/execd/facade.ts'
 export { checkAddress, openServer, type Server, type ServerOptions } from './server.ts'
