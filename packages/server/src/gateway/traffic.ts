@@ -1,0 +1,31 @@
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { Guest, Sandbox } from '@icebox/model'
+
+/** What the gateway asks of the control plane: sandboxes by id alone, whatever their project. */
+export interface Traffic {
+  /** Changes nothing. Throws `NotFound`. */
+  find(id: string, signal: AbortSignal): Promise<Sandbox>
+  /**
+   * The agent of the sandbox's present run. Waits for one that is on its way, resumes a paused one that asks for it; throws
+   * `NotFound`, or `InvalidState` when it does not run.
+   */
+  reach(id: string, signal: AbortSignal): Promise<{ sandbox: Sandbox; execution: string; guest: Guest }>
+  /** Secrets of one sandbox: constant over pause and resume, new for every fork. */
+  tokens(sandbox: Sandbox): { access: string; traffic: string }
+}
+
+/** Where in a sandbox a request goes. */
+export interface Place {
+  /** Id of the sandbox; nobody has looked yet whether there is one. */
+  sandbox: string
+  /** Path and query, as a service inside would see them. */
+  path: string
+  /** Whether the request carried a valid key of the sandbox's project. */
+  key: boolean
+}
+
+/**
+ * A service of ours that stands on a port of every sandbox. It finds out itself who may call it. What it throws before the head
+ * of its answer is sent is answered by the gateway: `NotFound` and `InvalidState` as for a sandbox that is not there or not running.
+ */
+export type Facade = (request: IncomingMessage, response: ServerResponse, at: Place) => void | Promise<void>
