@@ -78,11 +78,16 @@ export async function openIcebox(options: Composition, signal: AbortSignal): Pro
       starting,
     )
     undo.unshift(() => node.close())
-    const control = await openControl({ store, node, log: write })
+    const control = await openControl({
+      store,
+      node,
+      log: write,
+      installationKey: key,
+      tokenSecret: await data.readOrCreateTokenSecret(),
+    })
     undo.unshift(() => control.close('keep', AbortSignal.timeout(CLOSE_DEADLINE)))
     const server = await openServer({
       control,
-      key,
       listen: options.listen,
       info: { version: VERSION, driver: driver.name, dataDirectory: data.path, pid: process.pid },
       log: { write: writeLine },

@@ -6,9 +6,12 @@ import type { Records } from './records.ts'
 /** One structured line per operation or transition. */
 export type Log = (level: 'info' | 'warn' | 'error', event: string, facts: Record<string, unknown>) => void
 
-/** What every service works with. */
+/** What every service works with. All but `records` is one for all projects. */
 export interface Context {
+  /** Those of one project. */
   readonly records: Records
+  /** The same for another project. */
+  readonly project: (name: string) => Context
   readonly node: Node
   readonly operations: Operations
   readonly exits: Exits

@@ -1,10 +1,11 @@
-import { IceboxError, isError, type Node } from '@icebox/model'
+import { IceboxError, isError, type Node, type Sandbox, SYSTEM_NAMESPACE } from '@icebox/model'
 import type { ResourceStore } from '@icebox/store'
 import type { Context, Log } from './context.ts'
-import type { Control } from './control.ts'
+import type { Control, Project } from './control.ts'
 import { Exits } from './exits.ts'
 import { Expiry } from './expiry.ts'
 import { imageService } from './images/service.ts'
+import { keyService } from './keys.ts'
 import { Operations } from './operations.ts'
 import { PAUSED_BY_SHUTDOWN } from './reconcile/plan.ts'
 import { Reconciler } from './reconcile/reconcile.ts'
@@ -12,32 +13,57 @@ import { Records } from './records.ts'
 import { sandboxService } from './sandboxes/service.ts'
 import { snapshotService } from './snapshots/service.ts'
 import { templateService } from './templates/service.ts'
+import { trafficService } from './traffic.ts'
 
 /** Opens the control plane over a store and a node: first everything a crash left is finished, undone or removed. */
 export async function openControl({
   store,
   node,
   log,
+  installationKey,
+  tokenSecret,
 }: {
   store: ResourceStore
   node: Node
   log: Log
+  /** The API key that is in the data directory. */
+  installationKey: string
+  /** What the tokens of sandboxes are derived from: the same at every start. */
+  tokenSecret: Buffer
 }): Promise<Control> {
   const stopping = new AbortController()
   const closing = new AbortController()
-  const records = new Records(store)
-  const context: Context = {
-    records,
-    exits: new Exits(records, log),
+  const recordsOf = (project: string) => new Records(store, project)
+  const shared = {
+    exits: new Exits(recordsOf, log),
     node,
     operations: new Operations(),
     log,
     stopping: stopping.signal,
     closing: closing.signal,
   }
+  const contextOf = (project: string): Context => ({ ...shared, records: recordsOf(project), project: contextOf })
+  const context = contextOf(SYSTEM_NAMESPACE)
   const reconciler = new Reconciler(context)
-  const expiry: Expiry = new Expiry(context, async (name) => (await sandboxes.delete(name, context.closing)).settled)
-  const sandboxes = sandboxService(context, expiry)
+  const remove = async ({ metadata }: Sandbox) =>
+    (await project(metadata.namespace).sandboxes.delete(metadata.name, context.closing)).settled
+  const expiry = new Expiry(context, remove)
+  const projects = new Map<string, Project>()
+  const project = (name: string): Project => {
+    const known = projects.get(name)
+    if (known !== undefined) return known
+    const own = contextOf(name)
+    const sandboxes = sandboxService(own, expiry)
+    const opened: Project = {
+      name,
+      sandboxes,
+      snapshots: snapshotService(own, sandboxes),
+      templates: templateService(own),
+      images: imageService(own),
+    }
+    projects.set(name, opened)
+    return opened
+  }
 
   const exits: Promise<void>[] = []
   let starting = true
@@ -52,10 +78,9 @@ export async function openControl({
   expiry.changed()
 
   return {
-    sandboxes,
-    snapshots: snapshotService(context, sandboxes),
-    templates: templateService(context),
-    images: imageService(context),
+    project,
+    keys: keyService(context.records, installationKey),
+    traffic: trafficService(context, tokenSecret),
     async close(mode, signal) {
       const aborted = new Promise<never>((_, reject) =>
         signal.addEventListener('abort', () => reject(signal.reason), { once: true }),
@@ -71,12 +96,15 @@ export async function openControl({
           await Promise.race([aborted, context.operations.idle()])
         }
         if (mode === 'kill') {
-          const removed = (await records.list('Sandbox')).map(async ({ metadata: { name } }) => {
+          const removed = (await context.records.listEverywhere('Sandbox')).map(async (sandbox) => {
             try {
-              await (await sandboxes.delete(name, signal)).settled
+              await remove(sandbox)
             } catch (error) {
               if (!isError(error, 'NotFound'))
-                log('error', 'shutdown.delete.failed', { sandbox: name, error: IceboxError.from(error).message })
+                log('error', 'shutdown.delete.failed', {
+                  sandbox: sandbox.metadata.name,
+                  error: IceboxError.from(error).message,
+                })
             }
           })
           await Promise.race([aborted, Promise.all(removed)])

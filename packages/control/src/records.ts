@@ -2,7 +2,6 @@ import {
   ARTIFACT_TRANSITIONS,
   type ArtifactState,
   canMove,
-  DEFAULT_NAMESPACE,
   IceboxError,
   isError,
   type Kind,
@@ -32,11 +31,11 @@ const mayFollow = (state: { state: string }, next: { state: string }, kind: Kind
  */
 export class Records {
   readonly #store: ResourceStore
-  readonly #namespace: string
+  readonly namespace: string
 
-  constructor(store: ResourceStore, namespace: string = DEFAULT_NAMESPACE) {
+  constructor(store: ResourceStore, namespace: string) {
     this.#store = store
-    this.#namespace = namespace
+    this.namespace = namespace
   }
 
   create<K extends Kind>(
@@ -44,11 +43,11 @@ export class Records {
     name: string,
     content: { spec: SpecOf<K>; status: StatusOf<K> },
   ): Promise<ResourceOf[K]> {
-    return this.#store.create(kind, { namespace: this.#namespace, name }, content, deadline())
+    return this.#store.create(kind, { namespace: this.namespace, name }, content, deadline())
   }
 
   get<K extends Kind>(kind: K, name: string): Promise<ResourceOf[K]> {
-    return this.#store.get(kind, { namespace: this.#namespace, name }, deadline())
+    return this.#store.get(kind, { namespace: this.namespace, name }, deadline())
   }
 
   async find<K extends Kind>(kind: K, name: string): Promise<ResourceOf[K] | undefined> {
@@ -61,7 +60,12 @@ export class Records {
   }
 
   async list<K extends Kind>(kind: K): Promise<ResourceOf[K][]> {
-    return (await this.#store.list(kind, this.#namespace, {}, deadline())).items
+    return (await this.#store.list(kind, this.namespace, {}, deadline())).items
+  }
+
+  /** Of all namespaces. */
+  async listEverywhere<K extends Kind>(kind: K): Promise<ResourceOf[K][]> {
+    return (await this.#store.list(kind, undefined, {}, deadline())).items
   }
 
   /**
@@ -132,7 +136,7 @@ export function settledStatus(status: Sandbox['status']): Omit<Sandbox['status']
 }
 
 /** Finds by exact name, then by display name, then by unique prefix of the name. */
-export async function resolveRef<K extends 'Sandbox' | 'Snapshot' | 'Image'>(
+export async function resolveRef<K extends 'Sandbox' | 'Snapshot' | 'Image' | 'ApiKey'>(
   records: Records,
   kind: K,
   ref: string,
@@ -145,7 +149,7 @@ export async function resolveRef<K extends 'Sandbox' | 'Snapshot' | 'Image'>(
   const matches =
     named.length > 0 ? named : all.filter((resource) => ref !== '' && resource.metadata.name.startsWith(ref))
   const [match, another] = matches
-  const noun = kind.toLowerCase()
+  const noun = kind === 'ApiKey' ? 'key' : kind.toLowerCase()
   if (match === undefined)
     throw new IceboxError('NotFound', `no ${noun} has the id or name ${JSON.stringify(ref)}`, {
       details: { [noun]: ref },

@@ -1,10 +1,6 @@
-import { hash, timingSafeEqual } from 'node:crypto'
 import type { IncomingMessage } from 'node:http'
 import { isIP } from 'node:net'
-import { DEFAULT_NAMESPACE, IceboxError } from '@icebox/model'
-
-/** Of one length whatever the text: what timingSafeEqual compares. */
-export const digest = (text: string): Buffer => hash('sha256', text, 'buffer')
+import { IceboxError } from '@icebox/model'
 
 /** `name:port`, `address:port` or `[address]:port` without the port; lower case, without a final dot. */
 export function hostName(authority: string): string {
@@ -28,7 +24,7 @@ export function authorityOf({ headers }: IncomingMessage): string | undefined {
 }
 
 /** The headers that may carry an API key, and what they carry. */
-export function keysGiven({ headers }: IncomingMessage): { header: string; key: string }[] {
+export function keysOf({ headers }: IncomingMessage): { header: string; key: string }[] {
   const found: { header: string; key: string }[] = []
   for (const header of ['open-sandbox-api-key', 'x-api-key']) {
     const key = headers[header]
@@ -40,7 +36,6 @@ export function keysGiven({ headers }: IncomingMessage): { header: string; key: 
 }
 
 export interface AccessOptions {
-  key: string
   listen: string
   /** Names under which the server is reached besides loopback and the address it listens on. */
   allowedHosts: readonly string[]
@@ -51,19 +46,16 @@ export interface AccessOptions {
 }
 
 /**
- * Who may call. Two things are kept out besides callers without the key: a web page whose name was rebound to this
+ * From where it may be called. Two things are kept out besides callers without a key: a web page whose name was rebound to this
  * machine's address (its requests carry that name as Host), and a web page of another origin (its requests carry Origin).
  */
 export class Access {
-  readonly #key: Buffer
   readonly #listen: string
   readonly #allowed: ReadonlySet<string>
   readonly #domains: readonly string[]
   readonly #origins: ReadonlySet<string>
 
-  constructor({ key, listen, allowedHosts, domains = [], corsOrigins = [] }: AccessOptions) {
-    if (key.length === 0) throw new TypeError('an empty key would let everybody in')
-    this.#key = digest(key)
+  constructor({ listen, allowedHosts, domains = [], corsOrigins = [] }: AccessOptions) {
     this.#listen = hostName(listen.includes(':') ? `[${listen}]` : listen)
     this.#allowed = new Set([...allowedHosts, ...domains].map(hostName))
     this.#domains = domains.map(hostName)
@@ -86,19 +78,6 @@ export class Access {
   /** Whether web pages of the origin may call the API and read its answers. */
   isCorsOrigin(origin: string): boolean {
     return this.#origins.has(origin) || this.#origins.has('*')
-  }
-
-  /** Throws `Unauthorized`. Takes as long for a wrong key as for the right one. */
-  checkKey(request: IncomingMessage): void {
-    const given = keysGiven(request)
-    if (given.length === 0) throw new IceboxError('Unauthorized', 'the request carries no API key')
-    if (!given.some(({ key }) => this.projectOf(key) !== undefined))
-      throw new IceboxError('Unauthorized', 'the API key is not the one of this server')
-  }
-
-  /** The project that the key belongs to. Takes as long for a wrong key as for the right one. */
-  projectOf(key: string): string | undefined {
-    return timingSafeEqual(digest(key), this.#key) ? DEFAULT_NAMESPACE : undefined
   }
 
   #isOurs(name: string): boolean {

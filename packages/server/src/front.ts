@@ -13,7 +13,7 @@ import type { ListenerOptions } from './listener.ts'
 export interface FrontParts {
   app: App
   access: Access
-  gateway: Gateway | undefined
+  gateway: Gateway
   upgrades: Context['upgrades']
 }
 
@@ -27,7 +27,7 @@ export function front({
   /** Undefined: the API's. */
   const addressOf = (request: IncomingMessage): Address | IceboxError | undefined => {
     try {
-      return gateway?.addressOf(request)
+      return gateway.addressOf(request)
     } catch (thrown) {
       return IceboxError.from(thrown)
     }
@@ -36,7 +36,7 @@ export function front({
   /** Throws `Forbidden`. What a service of the user's thinks of a page's origin is its own matter. */
   const check = (request: IncomingMessage, address: Address): void => {
     access.checkHost(request)
-    if (gateway?.isFacade(address)) access.checkOrigin(request)
+    if (gateway.isFacade(address)) access.checkOrigin(request)
   }
 
   const toGateway = (request: IncomingMessage, response: ServerResponse, address: Address | IceboxError): void => {
@@ -48,11 +48,11 @@ export function front({
       linger(request)
       return
     }
-    if (gateway?.isFacade(address)) {
+    if (gateway.isFacade(address)) {
       if (allowOrigin(access, request, response)) return
       if (expects(request)) response.writeContinue()
     }
-    void gateway?.serve(request, response, address)
+    void gateway.serve(request, response, address)
   }
 
   const toApp = (request: IncomingMessage, response: ServerResponse): void => {
@@ -74,7 +74,7 @@ export function front({
       if (address === undefined) return protocol === 'tcp'
       // Offers of HTTP/2 are declined by answering the request as it is; so is one with a body.
       return (
-        !(address instanceof IceboxError) && !gateway?.isFacade(address) && protocol !== 'h2c' && !bringsBody(request)
+        !(address instanceof IceboxError) && !gateway.isFacade(address) && protocol !== 'h2c' && !bringsBody(request)
       )
     },
     onUpgrade(request, socket, head) {
@@ -101,7 +101,7 @@ export function front({
         refuse(request, respond(), refusalOf(IceboxError.from(thrown), undefined))
         return
       }
-      void gateway?.upgrade(request, socket, head, address, respond)
+      void gateway.upgrade(request, socket, head, address, respond)
     },
   }
 }

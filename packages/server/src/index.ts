@@ -1,6 +1,6 @@
 export type { CertificateFiles } from './certificate.ts'
 export type { ServerInfo, ShutdownMode } from './context.ts'
-export type { Facade, Place, Traffic } from './gateway/traffic.ts'
+export type { Facade, Place } from './gateway/facade.ts'
 export { checkAddress, isBeyondLoopback } from './listener.ts'
 export { type OpenApiDocument, openApiDocument } from './openapi.ts'
 export { openServer, type Server, type ServerOptions } from './server.ts'

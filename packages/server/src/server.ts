@@ -1,7 +1,7 @@
 import type { Control } from '@icebox/control'
 import { IceboxError } from '@icebox/model'
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import { Access } from './access.ts'
+import { Access, keysOf } from './access.ts'
 import { createApp } from './app.ts'
 import { AttachedExecs } from './attached.ts'
 import type { CertificateFiles } from './certificate.ts'
@@ -14,8 +14,6 @@ import { routes } from './v1/routes.ts'
 
 export interface ServerOptions {
   control: Control
-  /** The API key. */
-  key: string
   /** Port 0: the system picks one. */
   listen: { host: string; port: number }
   info: ServerInfo
@@ -34,8 +32,8 @@ export interface ServerOptions {
   corsOrigins?: readonly string[]
   /** Serve HTTPS with this certificate. It is read again when the files change. */
   tls?: CertificateFiles
-  /** What the way to the ports of sandboxes stands on; without it there is none but `Upgrade: tcp`. */
-  gateway?: Pick<GatewayOptions, 'traffic' | 'facades' | 'limits' | 'headDeadline'>
+  /** Of the way to the ports of sandboxes. */
+  gateway?: Pick<GatewayOptions, 'facades' | 'limits' | 'headDeadline'>
   /** Gets one line of JSON per request that changes something or fails. */
   log: { write(line: string): void }
   /** Called once the request to shut down has been answered. */
@@ -64,8 +62,8 @@ const LINE = {
 
 /** Serves the API. Throws `Conflict` when the port is taken, `InvalidArgument` when the address cannot be listened on. */
 export async function openServer(options: ServerOptions): Promise<Server> {
-  const { key, allowedHosts = [], domains = [], corsOrigins = [] } = options
-  const access = new Access({ key, listen: options.listen.host, allowedHosts, domains, corsOrigins })
+  const { allowedHosts = [], domains = [], corsOrigins = [] } = options
+  const access = new Access({ listen: options.listen.host, allowedHosts, domains, corsOrigins })
   const closing = new AbortController()
   const streams = new Streams()
   const context: Context = {
@@ -87,7 +85,7 @@ export async function openServer(options: ServerOptions): Promise<Server> {
     reply.raw.once('close', () => logRequest(request, reply, performance.now() - startedAt))
     access.checkHost(request.raw)
     access.checkOrigin(request.raw)
-    if (request.routeOptions.config.public !== true) access.checkKey(request.raw)
+    if (request.routeOptions.config.public !== true) await authenticate(request, options.control)
     if (closing.signal.aborted) {
       reply.header('connection', 'close')
       throw new IceboxError('Unavailable', 'the server is shutting down', { remedy: 'Start it again.' })
@@ -95,14 +93,12 @@ export async function openServer(options: ServerOptions): Promise<Server> {
   })
   await routes(app, context)
   await app.ready()
-  const gateway =
-    options.gateway &&
-    new Gateway({
-      ...options.gateway,
-      domains,
-      projectOf: (key) => access.projectOf(key),
-      onFault: ({ message, stack }) => app.log.error({ error: message, stack }, 'gateway.fault'),
-    })
+  const gateway = new Gateway({
+    ...options.gateway,
+    control: options.control,
+    domains,
+    onFault: ({ message, stack }) => app.log.error({ error: message, stack }, 'gateway.fault'),
+  })
   const listener = await openListener({
     listen: options.listen,
     ...(options.tls === undefined ? {} : { tls: options.tls }),
@@ -119,7 +115,7 @@ export async function openServer(options: ServerOptions): Promise<Server> {
     close: async (signal) => {
       closing.abort()
       streams.close()
-      gateway?.close()
+      gateway.close()
       const cut = () => listener.cut()
       if (signal.aborted) cut()
       else signal.addEventListener('abort', cut, { once: true })
@@ -127,6 +123,20 @@ export async function openServer(options: ServerOptions): Promise<Server> {
       signal.removeEventListener('abort', cut)
     },
   }
+}
+
+/** Finds out whose request it is. Throws `Unauthorized`. */
+async function authenticate(request: FastifyRequest, control: Control): Promise<void> {
+  const keys = keysOf(request.raw)
+  if (keys.length === 0) throw new IceboxError('Unauthorized', 'the request carries no API key')
+  for (const { key } of keys) {
+    const owner = await control.keys.authenticate(key)
+    if (owner === undefined) continue
+    request.project = control.project(owner.project)
+    request.installation = owner.installation
+    return
+  }
+  throw new IceboxError('Unauthorized', 'the API key is not one of this server')
 }
 
 function logRequest(request: FastifyRequest, reply: FastifyReply, milliseconds: number): void {

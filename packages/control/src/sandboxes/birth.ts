@@ -1,5 +1,6 @@
-import { asExecutionId, IceboxError, isError, type Sandbox } from '@icebox/model'
+import { asExecutionId, IceboxError, isError, type Sandbox, type Snapshot } from '@icebox/model'
 import { type Context, DEADLINES, within } from '../context.ts'
+import { shareImage } from '../images/ensure.ts'
 import { settledStatus } from '../records.ts'
 import { bareTemplate } from '../templates/bare.ts'
 import { endRun, restoreRun, startEntrypoint } from './run.ts'
@@ -14,7 +15,7 @@ export async function finishCreate(context: Context, intent: Sandbox): Promise<S
       throw new IceboxError('Internal', `sandbox ${name} is being created without a snapshot to restore`)
     }
     const execution = asExecutionId(operation.execution)
-    const snapshot = await context.records.get('Snapshot', operation.snapshot)
+    const snapshot = await snapshotOf(context, sandbox, operation.snapshot)
     const run = await restoreRun(context, sandbox, execution, snapshot)
     try {
       await startEntrypoint(context, sandbox, execution)
@@ -27,7 +28,7 @@ export async function finishCreate(context: Context, intent: Sandbox): Promise<S
         ...(forkedFrom === undefined ? {} : { lastSnapshot: forkedFrom }),
         restoreMs: run.milliseconds,
       }))
-      await context.exits.check(name, execution)
+      await context.exits.check(settled)
       context.log('info', 'sandbox.created', {
         sandbox: name,
         execution,
@@ -43,6 +44,15 @@ export async function finishCreate(context: Context, intent: Sandbox): Promise<S
   } catch (error) {
     throw await fail(context, name, 'CreateFailed', error)
   }
+}
+
+/** What is restored. A public template's is of another project, and so is its image until the sandbox's own has it, too. */
+async function snapshotOf(context: Context, { spec: { source } }: Sandbox, id: string): Promise<Snapshot> {
+  if (source.from !== 'template' || source.project === undefined) return context.records.get('Snapshot', id)
+  const owner = context.project(source.project).records
+  const snapshot = await owner.get('Snapshot', id)
+  await shareImage(context, await owner.get('Image', snapshot.spec.imageName))
+  return snapshot
 }
 
 /** Of a sandbox that is made from an image: finds or makes the image's own snapshot and adds it to the intent. */

@@ -43,10 +43,16 @@ export async function admit(context: Context, birth: Birth): Promise<Accepted<Sa
         entrypoint: birth.entrypoint,
         metadata: birth.metadata,
         ...expiry(birth.timeoutSeconds),
+        onTimeout: 'kill',
+        pauseKind: 'memory',
+        autoResume: false,
+        secure: true,
+        publicTraffic: false,
       },
       status: {
         state: 'creating',
         lastTransitionAt: now(),
+        usage: { runningSeconds: 0 },
         operation: {
           id: newOperationId(),
           verb: 'create',
@@ -68,10 +74,15 @@ export async function birthOf(context: Context, body: CreateSandbox): Promise<Bi
   const own = { displayName: body.name, metadata: body.metadata, timeoutSeconds: body.timeout }
   if (body.template !== undefined) {
     const template = await readyTemplate(context, body.template)
-    const snapshot = await context.records.get('Snapshot', template.status.snapshot ?? '')
+    const { namespace } = template.metadata
+    const snapshot = await context.project(namespace).records.get('Snapshot', template.status.snapshot ?? '')
     return {
       ...own,
-      source: { from: 'template', template: body.template },
+      source: {
+        from: 'template',
+        template: template.metadata.name,
+        ...(namespace === context.records.namespace ? {} : { project: namespace }),
+      },
       snapshot: snapshot.metadata.name,
       size: snapshot.spec.size,
       env: { ...snapshot.spec.env, ...body.env },

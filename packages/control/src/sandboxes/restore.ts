@@ -107,7 +107,7 @@ export async function finishRestore(context: Context, sandbox: Sandbox): Promise
         await endRun(context, execution)
         throw error
       })
-    await context.exits.check(name, execution)
+    await context.exits.check(running)
     if (verb === 'rollback' && previous !== undefined) await endRun(context, previous)
     context.log('info', `sandbox.${verb === 'rollback' ? 'rolledBack' : 'resumed'}`, {
       sandbox: name,

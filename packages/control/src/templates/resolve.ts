@@ -1,6 +1,9 @@
 import { IceboxError, type Template } from '@icebox/model'
 import type { Context } from '../context.ts'
 
+/** Names what is under way for a template: its name is its own only within its project. */
+export const operationKey = (context: Context, name: string): string => `${context.records.namespace}/${name}`
+
 /** A template of this name that users see. */
 export async function visibleTemplate(context: Context, name: string): Promise<Template> {
   const template = await context.records.find('Template', name)
@@ -10,9 +13,18 @@ export async function visibleTemplate(context: Context, name: string): Promise<T
   return template
 }
 
+/** One of the project's own or, when it has none of the name, a public one. */
+async function usableTemplate(context: Context, name: string): Promise<Template> {
+  const own = await context.records.find('Template', name)
+  if (own !== undefined) return visibleTemplate(context, name)
+  const all = await context.records.listEverywhere('Template')
+  const shared = all.find(({ metadata, spec }) => metadata.name === name && spec.public === true)
+  return shared ?? visibleTemplate(context, name)
+}
+
 /** One that sandboxes can be made from. */
 export async function readyTemplate(context: Context, name: string): Promise<Template> {
-  const template = await visibleTemplate(context, name)
+  const template = await usableTemplate(context, name)
   if (template.status.state !== 'ready') {
     const why = template.status.message === undefined ? '' : ` (${template.status.message})`
     throw new IceboxError('InvalidState', `template ${name} is ${template.status.state}${why}`, {

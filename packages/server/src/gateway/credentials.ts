@@ -1,8 +1,8 @@
-import { timingSafeEqual } from 'node:crypto'
+import { hash, timingSafeEqual } from 'node:crypto'
 import type { IncomingMessage } from 'node:http'
+import type { Keys, Traffic } from '@icebox/control'
 import { IceboxError, type Sandbox } from '@icebox/model'
-import { digest, keysGiven } from '../access.ts'
-import type { Traffic } from './traffic.ts'
+import { keysOf } from '../access.ts'
 
 /** The header with a sandbox's traffic token. */
 export const TOKEN_HEADER = 'e2b-traffic-access-token'
@@ -11,9 +11,8 @@ const ACCESS_HEADER = 'x-access-token'
 /** What every key of ours looks like, revoked ones too. */
 const KEY = /^e2b_[0-9a-f]{40}$/
 
-/** The project that a key belongs to, undefined when it is not valid. */
-export type ProjectOf = (key: string) => Promise<string | undefined> | string | undefined
-
+const digest = (text: string): Buffer => hash('sha256', text, 'buffer')
+/** Takes as long whatever the texts. */
 const equal = (one: string, other: string): boolean => timingSafeEqual(digest(one), digest(other))
 
 /** What a request carries to be let in by. */
@@ -28,11 +27,11 @@ export class Credentials {
     this.#keyHeaders = keyHeaders
   }
 
-  static async of(request: IncomingMessage, projectOf: ProjectOf): Promise<Credentials> {
+  static async of(request: IncomingMessage, keys: Keys): Promise<Credentials> {
     const projects = new Set<string>()
     const headers = new Set<string>()
-    for (const { header, key } of keysGiven(request)) {
-      const project = await projectOf(key)
+    for (const { header, key } of keysOf(request)) {
+      const project = (await keys.authenticate(key))?.project
       if (project !== undefined) projects.add(project)
       // Others may be keys of the service inside.
       if (project !== undefined || KEY.test(key)) headers.add(header)

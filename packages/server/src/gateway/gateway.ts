@@ -1,23 +1,23 @@
 import { type ClientRequest, type IncomingMessage, request as requestGuest, type ServerResponse } from 'node:http'
 import type { Duplex } from 'node:stream'
+import type { Control } from '@icebox/control'
 import { IceboxError } from '@icebox/model'
 import { ClientGone } from '../client.ts'
 import { DEADLINE } from '../deadline.ts'
 import { linger } from '../linger.ts'
 import { type Address, addressOf } from './address.ts'
-import { Credentials, type ProjectOf } from './credentials.ts'
+import { Credentials } from './credentials.ts'
 import { cut, exchange, passBack, tooLate } from './exchange.ts'
-import { exposureOf } from './exposure.ts'
+import type { Facade } from './facade.ts'
 import { toGuest } from './headers.ts'
 import { LIMITS, type Limits, Turnstile } from './limits.ts'
+import { maskedHost } from './masked-host.ts'
 import { dial, Pool } from './pool.ts'
 import { refusalOf, refuse } from './refusal.ts'
-import type { Facade, Traffic } from './traffic.ts'
 import { join, offer } from './tunnel.ts'
 
 export interface GatewayOptions {
-  traffic: Traffic
-  projectOf: ProjectOf
+  control: Pick<Control, 'keys' | 'traffic'>
   /** Domains whose names `<port>-<id>.<domain>` are ports of sandboxes, besides `localhost`. */
   domains?: readonly string[]
   /** What stands on some ports of every sandbox instead of what listens there inside. */
@@ -78,7 +78,7 @@ export class Gateway {
       const leave = this.#enter(address)
       if (response.destroyed) leave()
       else response.once('close', leave)
-      const credentials = await Credentials.of(request, this.#options.projectOf)
+      const credentials = await Credentials.of(request, this.#options.control.keys)
       const facade = this.#options.facades?.get(address.port)
       if (facade === undefined) {
         await this.#pass(request, response, address, credentials)
@@ -112,7 +112,7 @@ export class Gateway {
     try {
       leave = this.#enter(address)
       this.#tunnels.add(socket)
-      const credentials = await Credentials.of(request, this.#options.projectOf)
+      const credentials = await Credentials.of(request, this.#options.control.keys)
       const outgoing = await this.#begin({ request, address, credentials, over }, { fresh: true, upgrade: true })
       const word = await offer(outgoing, this.#headDeadline, over.signal)
       if (word.taken) await join(socket, head, word)
@@ -142,7 +142,7 @@ export class Gateway {
   }
 
   async #isFor(credentials: Credentials, id: string): Promise<boolean> {
-    return credentials.isFor(await this.#options.traffic.find(id, AbortSignal.timeout(DEADLINE.read)))
+    return credentials.isFor(await this.#options.control.traffic.find(id, AbortSignal.timeout(DEADLINE.read)))
   }
 
   async #pass(
@@ -169,15 +169,15 @@ export class Gateway {
   async #begin(visit: Visit, { fresh, upgrade }: { fresh: boolean; upgrade: boolean }): Promise<ClientRequest> {
     const { request, address, credentials, over } = visit
     const { sandbox: id, port, path } = address
-    const { traffic } = this.#options
+    const { traffic } = this.#options.control
     const late = setTimeout(() => over.abort(tooLate('The sandbox could not be reached', REACH)), REACH)
     try {
       const found = await traffic.find(id, over.signal)
       // Before it is resumed: who may not come in does not wake it.
-      if (!exposureOf(found, port).public) credentials.requireFor(found, traffic)
+      if (!found.spec.publicTraffic) credentials.requireFor(found, traffic)
       const { sandbox, execution, guest } = await traffic.reach(id, over.signal)
       over.signal.throwIfAborted()
-      const { host } = exposureOf(sandbox, port)
+      const host = maskedHost(sandbox, port)
       const secret = credentials.secretHeaders(sandbox, traffic)
       const options = {
         method: request.method,

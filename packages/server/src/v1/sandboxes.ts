@@ -45,7 +45,8 @@ export async function sandboxRoutes(app: App, context: Context): Promise<void> {
     })
     if (settled !== undefined) return wireSandbox(settled)
     if (!reply.hasHeader('preference-applied')) return wireSandbox(accepted.resource)
-    return wireSandbox(await within(DEADLINE.read, (signal) => context.control.sandboxes.get(name, signal), reply))
+    const { sandboxes } = reply.request.project
+    return wireSandbox(await within(DEADLINE.read, (signal) => sandboxes.get(name, signal), reply))
   }
 
   app.post(
@@ -62,10 +63,10 @@ export async function sandboxRoutes(app: App, context: Context): Promise<void> {
       },
     },
     async (request, reply) => {
-      const create = (signal: AbortSignal) => context.control.sandboxes.create(request.body, signal)
+      const create = (signal: AbortSignal) => request.project.sandboxes.create(request.body, signal)
       // Whoever is told of the failure never learns the id: nothing may be left under it.
       const discard = async (id: string) =>
-        (await within(DEADLINE.accept, (signal) => context.control.sandboxes.delete(id, signal))).settled
+        (await within(DEADLINE.accept, (signal) => request.project.sandboxes.delete(id, signal))).settled
       const sandbox = await lifecycle(reply, create, discard)
       return reply.code(202).header('location', `/v1/sandboxes/${sandbox.id}`).send(sandbox)
     },
@@ -98,7 +99,7 @@ export async function sandboxRoutes(app: App, context: Context): Promise<void> {
         ...(states === undefined ? {} : { states }),
         ...(metadata === undefined ? {} : { metadata: Object.fromEntries(new URLSearchParams(metadata)) }),
       }
-      const sandboxes = await within(DEADLINE.read, (signal) => context.control.sandboxes.list(filter, signal), reply)
+      const sandboxes = await within(DEADLINE.read, (signal) => request.project.sandboxes.list(filter, signal), reply)
       return paginate(sandboxes, paging, wireSandbox)
     },
   )
@@ -114,8 +115,8 @@ export async function sandboxRoutes(app: App, context: Context): Promise<void> {
         response: { 200: WireSandbox, ...FAILURES },
       },
     },
-    async ({ params }, reply) =>
-      wireSandbox(await within(DEADLINE.read, (signal) => context.control.sandboxes.get(params.id, signal), reply)),
+    async ({ params, project }, reply) =>
+      wireSandbox(await within(DEADLINE.read, (signal) => project.sandboxes.get(params.id, signal), reply)),
   )
 
   app.delete(
@@ -130,8 +131,8 @@ export async function sandboxRoutes(app: App, context: Context): Promise<void> {
         response: { 204: Nothing, ...FAILURES },
       },
     },
-    async ({ params }, reply) => {
-      const accepted = await within(DEADLINE.accept, (signal) => context.control.sandboxes.delete(params.id, signal))
+    async ({ params, project }, reply) => {
+      const accepted = await within(DEADLINE.accept, (signal) => project.sandboxes.delete(params.id, signal))
       await settle(reply, accepted, context.closing)
       return reply.code(204).send()
     },
@@ -149,10 +150,8 @@ export async function sandboxRoutes(app: App, context: Context): Promise<void> {
         response: { 200: WireSandbox, ...FAILURES },
       },
     },
-    async ({ params, body }) =>
-      wireSandbox(
-        await within(DEADLINE.read, (signal) => context.control.sandboxes.patchMetadata(params.id, body, signal)),
-      ),
+    async ({ params, body, project }) =>
+      wireSandbox(await within(DEADLINE.read, (signal) => project.sandboxes.patchMetadata(params.id, body, signal))),
   )
 
   app.post(
@@ -167,8 +166,8 @@ export async function sandboxRoutes(app: App, context: Context): Promise<void> {
         response: { 202: WireSandbox, ...FAILURES },
       },
     },
-    async ({ params }, reply) =>
-      reply.code(202).send(await lifecycle(reply, (signal) => context.control.sandboxes.pause(params.id, signal))),
+    async ({ params, project }, reply) =>
+      reply.code(202).send(await lifecycle(reply, (signal) => project.sandboxes.pause(params.id, signal))),
   )
 
   app.post(
@@ -183,8 +182,8 @@ export async function sandboxRoutes(app: App, context: Context): Promise<void> {
         response: { 202: WireSandbox, ...FAILURES },
       },
     },
-    async ({ params }, reply) =>
-      reply.code(202).send(await lifecycle(reply, (signal) => context.control.sandboxes.resume(params.id, signal))),
+    async ({ params, project }, reply) =>
+      reply.code(202).send(await lifecycle(reply, (signal) => project.sandboxes.resume(params.id, signal))),
   )
 
   app.post(
@@ -200,12 +199,10 @@ export async function sandboxRoutes(app: App, context: Context): Promise<void> {
         response: { 202: WireSandbox, ...FAILURES },
       },
     },
-    async ({ params, body }, reply) =>
+    async ({ params, body, project }, reply) =>
       reply
         .code(202)
-        .send(
-          await lifecycle(reply, (signal) => context.control.sandboxes.rollback(params.id, body.snapshotId, signal)),
-        ),
+        .send(await lifecycle(reply, (signal) => project.sandboxes.rollback(params.id, body.snapshotId, signal))),
   )
 
   app.post(
@@ -220,8 +217,8 @@ export async function sandboxRoutes(app: App, context: Context): Promise<void> {
         response: { 200: z.object({ expiresAt: WireSandbox.shape.expiresAt }), ...FAILURES },
       },
     },
-    async ({ params, body }) => {
-      const sandbox = await within(DEADLINE.read, (signal) => context.control.sandboxes.renew(params.id, body, signal))
+    async ({ params, body, project }) => {
+      const sandbox = await within(DEADLINE.read, (signal) => project.sandboxes.renew(params.id, body, signal))
       return { expiresAt: sandbox.spec.expiresAt }
     },
   )
@@ -238,8 +235,8 @@ export async function sandboxRoutes(app: App, context: Context): Promise<void> {
         response: { 201: z.array(ForkResult), ...FAILURES },
       },
     },
-    async ({ params, body }, reply) => {
-      const children = await within(DEADLINE.work, (signal) => context.control.sandboxes.fork(params.id, body, signal))
+    async ({ params, body, project }, reply) => {
+      const children = await within(DEADLINE.work, (signal) => project.sandboxes.fork(params.id, body, signal))
       return reply
         .code(201)
         .send(
@@ -261,8 +258,8 @@ export async function sandboxRoutes(app: App, context: Context): Promise<void> {
         response: { 200: SandboxStats, ...FAILURES },
       },
     },
-    async ({ params }, reply) =>
-      within(DEADLINE.read, (signal) => context.control.sandboxes.stats(params.id, signal), reply),
+    async ({ params, project }, reply) =>
+      within(DEADLINE.read, (signal) => project.sandboxes.stats(params.id, signal), reply),
   )
 
   app.get(
@@ -277,9 +274,9 @@ export async function sandboxRoutes(app: App, context: Context): Promise<void> {
         response: { 200: streamed('text/plain', Bytes, 'Text as the process wrote it'), ...FAILURES },
       },
     },
-    async ({ params, query }, reply) => {
+    async ({ params, query, project }, reply) => {
       const { started: logs, signal } = await context.streams.open(reply, DEADLINE.read, (opened) =>
-        context.control.sandboxes.logs(params.id, query, opened),
+        project.sandboxes.logs(params.id, query, opened),
       )
       await sendText(reply, logs, signal)
     },

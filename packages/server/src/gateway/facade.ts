@@ -1,18 +1,4 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import type { Guest, Sandbox } from '@icebox/model'
-
-/** What the gateway asks of the control plane: sandboxes by id alone, whatever their project. */
-export interface Traffic {
-  /** Changes nothing. Throws `NotFound`. */
-  find(id: string, signal: AbortSignal): Promise<Sandbox>
-  /**
-   * The agent of the sandbox's present run. Waits for one that is on its way, resumes a paused one that asks for it; throws
-   * `NotFound`, or `InvalidState` when it does not run.
-   */
-  reach(id: string, signal: AbortSignal): Promise<{ sandbox: Sandbox; execution: string; guest: Guest }>
-  /** Secrets of one sandbox: constant over pause and resume, new for every fork. */
-  tokens(sandbox: Sandbox): { access: string; traffic: string }
-}
 
 /** Where in a sandbox a request goes. */
 export interface Place {
