@@ -22,7 +22,7 @@ const signal = () => AbortSignal.timeout(300_000)
 async function serve(options: Partial<ExecdOptions> = {}) {
   const closing = new AbortController()
   const facade = execdFacade({
-    reach: async (id, until) => ({ guest: await parts.control.sandboxes.guest(id, until) }),
+    reach: async (id, until) => ({ guest: await parts.control.project('default').sandboxes.guest(id, until) }),
     token: async () => undefined,
     closing: closing.signal,
     ...options,
@@ -31,6 +31,7 @@ async function serve(options: Partial<ExecdOptions> = {}) {
     void facade(request, response, {
       sandbox: String(request.headers['x-sandbox'] ?? sandbox),
       path: request.url ?? '/',
+      key: false,
     })
   })
   server.listen(0, '127.0.0.1')
@@ -52,11 +53,10 @@ let served: Awaited<ReturnType<typeof serve>>
 before(async () => {
   directory = await mkdtemp(join(tmpdir(), 'icebox-execd-'))
   parts = await openParts(directory)
-  const image = await parts.control.images.pull(BASE_IMAGE, () => undefined, signal())
-  const accepted = await parts.control.sandboxes.create(
-    { image: { uri: image.spec.digest }, env: { FROM_CREATE: 'yes' }, metadata: {} },
-    signal(),
-  )
+  const image = await parts.control.project('default').images.pull(BASE_IMAGE, () => undefined, signal())
+  const accepted = await parts.control
+    .project('default')
+    .sandboxes.create({ image: { uri: image.spec.digest }, env: { FROM_CREATE: 'yes' }, metadata: {} }, signal())
   sandbox = (await accepted.settled).metadata.name
   served = await serve()
 })
@@ -312,9 +312,9 @@ describe('a command in the background', () => {
       background: true,
     })
     await eventually(async () => ((await logs(id)).text === 'before\n' ? true : undefined), 'it has written')
-    await (await parts.control.sandboxes.pause(sandbox, signal())).settled
+    await (await parts.control.project('default').sandboxes.pause(sandbox, signal())).settled
     assert.deepEqual((await refused('GET', `/command/status/${id}`))[0], 409)
-    await (await parts.control.sandboxes.resume(sandbox, signal())).settled
+    await (await parts.control.project('default').sandboxes.resume(sandbox, signal())).settled
     assert.equal((await status(id)).running, true)
     await command('touch /tmp/after')
     await eventually(async () => ((await logs(id)).text === 'before\nafter\n' ? true : undefined), 'it went on')

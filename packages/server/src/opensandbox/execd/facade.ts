@@ -5,7 +5,7 @@ import type { FastifyBaseLogger, FastifyRequest } from 'fastify'
 import { createApp } from '../../app.ts'
 import type { App } from '../../context.ts'
 import { DEADLINE, within } from '../../deadline.ts'
-import type { Facade, Place } from '../../facade.ts'
+import type { Facade, Place } from '../../gateway/facade.ts'
 import { Streams } from '../../stream.ts'
 import { codeRoutes } from './code.ts'
 import { commandRoutes } from './commands.ts'
@@ -81,7 +81,7 @@ export function execdFacade(options: ExecdOptions): Facade {
     scope.addHook('onRequest', async (request, reply) => {
       reply.header('x-request-id', request.id)
       const { sandbox, key } = placeOf(request)
-      if (key === true) return
+      if (key) return
       const token = await within(DEADLINE.read, (signal) => options.token(sandbox, signal), reply)
       if (token !== undefined) requireToken(request.headers[EXECD_TOKEN_HEADER], token)
     })
