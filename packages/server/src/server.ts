@@ -9,6 +9,7 @@ import type { Context, ServerInfo, ShutdownMode } from './context.ts'
 import { front } from './front.ts'
 import { Gateway, type GatewayOptions } from './gateway/gateway.ts'
 import { openListener } from './listener.ts'
+import { EXECD_PORT, execdFacade } from './opensandbox/execd/facade.ts'
 import { Streams } from './stream.ts'
 import { routes } from './v1/routes.ts'
 
@@ -71,6 +72,7 @@ export async function openServer(options: ServerOptions): Promise<Server> {
     info: options.info,
     temporaryDirectory: options.temporaryDirectory,
     requireSpace: options.requireSpace,
+    domains,
     streams,
     execs: new AttachedExecs(),
     closing: closing.signal,
@@ -93,8 +95,19 @@ export async function openServer(options: ServerOptions): Promise<Server> {
   })
   await routes(app, context)
   await app.ready()
+  const execd = execdFacade({
+    reach: (id, signal) => options.control.traffic.reach(id, signal),
+    async token(id, signal) {
+      const { traffic } = options.control
+      const sandbox = await traffic.find(id, signal)
+      return sandbox.spec.secure ? traffic.tokens(sandbox).access : undefined
+    },
+    closing: closing.signal,
+    log: app.log,
+  })
   const gateway = new Gateway({
     ...options.gateway,
+    facades: new Map([[EXECD_PORT, execd], ...(options.gateway?.facades ?? [])]),
     control: options.control,
     domains,
     onFault: ({ message, stack }) => app.log.error({ error: message, stack }, 'gateway.fault'),

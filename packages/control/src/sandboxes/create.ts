@@ -17,6 +17,9 @@ import { sizeFromLimits } from './size.ts'
 
 const now = () => new Date().toISOString()
 
+/** Entrypoint of what has no processes of its own: a snapshot of files alone. */
+const IDLE = ['tail', '-f', '/dev/null']
+
 /** What a new sandbox is made of, with everything resolved. */
 export interface Birth {
   displayName?: string | undefined
@@ -28,6 +31,8 @@ export interface Birth {
   entrypoint: string[]
   metadata: Record<string, string>
   timeoutSeconds?: number | null | undefined
+  /** Whether it takes a token to reach into it; default: it does. */
+  secure?: boolean | undefined
 }
 
 /** Writes the intent of a new sandbox and begins to restore it. */
@@ -46,8 +51,8 @@ export async function admit(context: Context, birth: Birth): Promise<Accepted<Sa
         onTimeout: 'kill',
         pauseKind: 'memory',
         autoResume: false,
-        secure: true,
-        publicTraffic: false,
+        secure: birth.secure ?? true,
+        publicTraffic: birth.secure === false,
       },
       status: {
         state: 'creating',
@@ -71,7 +76,12 @@ export const expiry = (seconds: number | null | undefined): { expiresAt?: string
 
 /** Resolves what a create asks for: the snapshot to restore, and what the sandbox inherits from it. */
 export async function birthOf(context: Context, body: CreateSandbox): Promise<Birth> {
-  const own = { displayName: body.name, metadata: body.metadata, timeoutSeconds: body.timeout }
+  const own = {
+    displayName: body.name,
+    metadata: body.metadata,
+    timeoutSeconds: body.timeout,
+    secure: body.secureAccess,
+  }
   if (body.template !== undefined) {
     const template = await readyTemplate(context, body.template)
     const { namespace } = template.metadata
@@ -100,7 +110,7 @@ export async function birthOf(context: Context, body: CreateSandbox): Promise<Bi
       snapshot: snapshot.metadata.name,
       size: snapshot.spec.size,
       env: { ...snapshot.spec.env, ...body.env },
-      entrypoint: body.entrypoint ?? [],
+      entrypoint: body.entrypoint ?? (snapshot.spec.kind === 'memory' ? [] : IDLE),
     }
   }
   if (body.image !== undefined) {

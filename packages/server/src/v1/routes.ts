@@ -1,4 +1,5 @@
 import type { App, Context } from '../context.ts'
+import { endpointRoutes } from './endpoints.ts'
 import { execRoutes } from './execs.ts'
 import { fileRoutes } from './files.ts'
 import { imageRoutes } from './images.ts'
@@ -16,6 +17,7 @@ export async function routes(app: App, context: Context): Promise<void> {
     execRoutes,
     fileRoutes,
     portRoutes,
+    endpointRoutes,
     snapshotRoutes,
     templateRoutes,
     imageRoutes,
