@@ -14,15 +14,18 @@ const LOOK_MS = 20
 /** A real `icebox up` in a process of its own, on a data directory of its own, to be killed and started again. */
 export class ServerProcess implements AsyncDisposable {
   readonly dataDirectory: string
+  #flags: string[]
   #child: ChildProcess | undefined
   #icebox: Icebox | undefined
 
-  private constructor(dataDirectory: string) {
+  private constructor(dataDirectory: string, flags: string[]) {
     this.dataDirectory = dataDirectory
+    this.#flags = flags
   }
 
-  static async start(name: string): Promise<ServerProcess> {
-    const server = new ServerProcess(await mkdtemp(join(tmpdir(), `icebox-${name}-`)))
+  /** Without the template `base` unless other flags of `icebox up` are given. */
+  static async start(name: string, flags: string[] = ['--no-base']): Promise<ServerProcess> {
+    const server = new ServerProcess(await mkdtemp(join(tmpdir(), `icebox-${name}-`)), flags)
     await server.restart()
     return server
   }
@@ -39,11 +42,12 @@ export class ServerProcess implements AsyncDisposable {
     return pid
   }
 
-  /** Starts it again after it ended. Resolves when it answers. */
-  async restart(): Promise<void> {
+  /** Starts it again after it ended, with other flags if they are given. Resolves when it answers. */
+  async restart(flags = this.#flags): Promise<void> {
+    this.#flags = flags
     const child = spawn(
       process.execPath,
-      [MAIN, 'up', '--json', '--data', this.dataDirectory, '--listen', '127.0.0.1:0'],
+      [MAIN, 'up', '--json', '--data', this.dataDirectory, '--listen', '127.0.0.1:0', ...this.#flags],
       {
         stdio: ['ignore', 'ignore', 'pipe'],
       },

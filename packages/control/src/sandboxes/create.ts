@@ -75,7 +75,7 @@ export const expiry = (seconds: number | null | undefined): { expiresAt?: string
   seconds === undefined || seconds === null ? {} : { expiresAt: new Date(Date.now() + seconds * 1000).toISOString() }
 
 /** Resolves what a create asks for: the snapshot to restore, and what the sandbox inherits from it. */
-export async function birthOf(context: Context, body: CreateSandbox): Promise<Birth> {
+export async function birthOf(context: Context, body: CreateSandbox, signal: AbortSignal): Promise<Birth> {
   const own = {
     displayName: body.name,
     metadata: body.metadata,
@@ -83,7 +83,7 @@ export async function birthOf(context: Context, body: CreateSandbox): Promise<Bi
     secure: body.secureAccess,
   }
   if (body.template !== undefined) {
-    const template = await readyTemplate(context, body.template)
+    const template = await readyTemplate(context, body.template, signal)
     const { namespace } = template.metadata
     const snapshot = await context.project(namespace).records.get('Snapshot', template.status.snapshot ?? '')
     return {

@@ -32,8 +32,8 @@ export function sandboxService(context: Context, expiries: Expiry): Sandboxes {
   }
 
   return {
-    async create(body) {
-      const accepted = await names.reserve(body.name, async () => admit(context, await birthOf(context, body)))
+    async create(body, signal) {
+      const accepted = await names.reserve(body.name, async () => admit(context, await birthOf(context, body, signal)))
       if (accepted.resource.spec.expiresAt !== undefined) expiries.changed()
       return accepted
     },
