@@ -9,6 +9,7 @@ import type { Context, ServerInfo, ShutdownMode } from './context.ts'
 import { front } from './front.ts'
 import { Gateway, type GatewayOptions } from './gateway/gateway.ts'
 import { openListener } from './listener.ts'
+import { EGRESS_PORT } from './opensandbox/execd/egress.ts'
 import { EXECD_PORT, execdFacade } from './opensandbox/execd/facade.ts'
 import { Streams } from './stream.ts'
 import { routes } from './v1/routes.ts'
@@ -107,7 +108,7 @@ export async function openServer(options: ServerOptions): Promise<Server> {
   })
   const gateway = new Gateway({
     ...options.gateway,
-    facades: new Map([[EXECD_PORT, execd], ...(options.gateway?.facades ?? [])]),
+    facades: new Map([[EXECD_PORT, execd], [EGRESS_PORT, execd], ...(options.gateway?.facades ?? [])]),
     control: options.control,
     domains,
     onFault: ({ message, stack }) => app.log.error({ error: message, stack }, 'gateway.fault'),

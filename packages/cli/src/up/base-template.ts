@@ -8,12 +8,17 @@ import { BASE_TEMPLATE } from '@icebox/node'
  */
 export async function beginBaseTemplate(control: Control, signal: AbortSignal): Promise<void> {
   const { name, image } = BASE_TEMPLATE
-  const present = await control.project('default').templates.get(name, signal).catch((thrown: unknown) => {
-    if (isError(thrown, 'NotFound')) return undefined
-    throw thrown
-  })
+  const present = await control
+    .project('default')
+    .templates.get(name, signal)
+    .catch((thrown: unknown) => {
+      if (isError(thrown, 'NotFound')) return undefined
+      throw thrown
+    })
   // One that was cut off has been begun again by the control plane.
   if (present !== undefined && !(present.status.state === 'failed' && present.spec.image === image)) return
-  const build = await control.project('default').templates.build(BuildTemplate.parse(BASE_TEMPLATE), () => undefined, signal)
+  const build = await control
+    .project('default')
+    .templates.build(BuildTemplate.parse(BASE_TEMPLATE), () => undefined, signal)
   build.settled.catch(() => undefined)
 }

@@ -5,6 +5,7 @@ import { authorityOf } from '../access.ts'
 import type { App, Context } from '../context.ts'
 import { DEADLINE, within } from '../deadline.ts'
 import { TOKEN_HEADER } from '../gateway/credentials.ts'
+import { EGRESS_PORT } from '../opensandbox/execd/egress.ts'
 import { EXECD_PORT, EXECD_TOKEN_HEADER } from '../opensandbox/execd/facade.ts'
 import { flag, integer } from '../parameters.ts'
 import { FAILURES, Nothing, Ref } from '../schemas.ts'
@@ -30,7 +31,7 @@ export async function endpointRoutes(app: App, context: Context): Promise<void> 
 
   function headersOf(sandbox: Sandbox, port: number): Record<string, string> {
     const { access, traffic } = context.control.traffic.tokens(sandbox)
-    if (port === EXECD_PORT) return sandbox.spec.secure ? { [EXECD_TOKEN_HEADER]: access } : {}
+    if (port === EXECD_PORT || port === EGRESS_PORT) return sandbox.spec.secure ? { [EXECD_TOKEN_HEADER]: access } : {}
     return sandbox.spec.publicTraffic ? {} : { [TOKEN_HEADER]: traffic }
   }
 

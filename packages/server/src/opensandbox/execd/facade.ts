@@ -11,6 +11,7 @@ import { codeRoutes } from './code.ts'
 import { commandRoutes } from './commands.ts'
 import { directoryRoutes } from './directories.ts'
 import { downloadRoutes } from './download.ts'
+import { egressRoutes } from './egress.ts'
 import { sendExecdFailure } from './failure.ts'
 import { fileRoutes } from './files.ts'
 import { metricsRoutes } from './metrics.ts'
@@ -47,7 +48,8 @@ export interface Execd {
 const IDENTITY = /^\/v1\/filesystem\/(\d{1,10})\/(\d{1,10})(?=\/(?:files|directories)\b)/
 
 /**
- * Answers as OpenSandbox's execd does (commands, bash sessions, files, metrics), over the guest link: nothing of it runs inside.
+ * Answers as OpenSandbox's execd does (commands, bash sessions, files, metrics), and as what guards the way out of its sandboxes, over
+ * the guest link: nothing of it runs inside.
  * Nothing is kept here between calls: what it knows of commands and sessions is in the guest, so that ids hold over restarts of
  * the server, and over pauses.
  */
@@ -94,6 +96,7 @@ export function execdFacade(options: ExecdOptions): Facade {
       downloadRoutes,
       directoryRoutes,
       metricsRoutes,
+      egressRoutes,
       unsupportedRoutes,
     ])
       await scope.register((inner: App) => routes(inner, execd))

@@ -9,6 +9,8 @@ const MIB = 1_048_576
 /** Milliseconds over which the use of the CPU is measured when it is asked for once. */
 const WINDOW = 100
 const WATCH_EVERY = 1_000
+/** Milliseconds that a sandbox on its way is waited for: who asks whether it is there asks again. */
+const PING = 5_000
 
 interface Sample {
   at: number
@@ -47,7 +49,7 @@ async function* watch(guest: Guest, signal: AbortSignal): AsyncGenerator<string>
 /** What a sandbox uses, as it sees it itself. */
 export async function metricsRoutes(app: App, execd: Execd): Promise<void> {
   app.get('/ping', async (request, reply) => {
-    await within(DEADLINE.read, (signal) => execd.guest(request, signal), reply)
+    await within(PING, (signal) => execd.guest(request, signal), reply)
     return reply.send()
   })
 

@@ -6,6 +6,8 @@ const ABSENT: [path: string, why: string][] = [
   ['/v1/isolated/*', 'there are no sessions isolated within a sandbox: take a fork of the sandbox'],
   ['/pty', 'terminals are not reached this way: use the native API, or `icebox shell`'],
   ['/pty/*', 'terminals are not reached this way: use the native API, or `icebox shell`'],
+  ['/credential-vault', 'there is no credential vault'],
+  ['/credential-vault/*', 'there is no credential vault'],
   ['/mcpproxy', 'there is no MCP proxy'],
   ['/mcpproxy/*', 'there is no MCP proxy'],
 ]
