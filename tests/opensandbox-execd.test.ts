@@ -22,7 +22,8 @@ const signal = () => AbortSignal.timeout(300_000)
 async function serve(options: Partial<ExecdOptions> = {}) {
   const closing = new AbortController()
   const facade = execdFacade({
-    reach: async (id, until) => ({ guest: await parts.control.project('default').sandboxes.guest(id, until) }),
+    reach: (id, until) => parts.control.traffic.reach(id, until),
+    user: async () => '',
     token: async () => undefined,
     closing: closing.signal,
     ...options,
@@ -400,15 +401,15 @@ describe('a session', () => {
   })
 })
 
-describe('files', () => {
-  const form = (...files: [object, string][]): RequestInit => {
-    const body = new FormData()
-    for (const [metadata, content] of files) {
-      body.append('metadata', new Blob([JSON.stringify(metadata)], { type: 'application/json' }), 'metadata')
-      body.append('file', new Blob([content]), 'a file')
-    }
-    return { body }
+const form = (...files: [object, string][]): RequestInit => {
+  const body = new FormData()
+  for (const [metadata, content] of files) {
+    body.append('metadata', new Blob([JSON.stringify(metadata)], { type: 'application/json' }), 'metadata')
+    body.append('file', new Blob([content]), 'a file')
   }
+  return { body }
+}
+describe('files', () => {
   const read = async (path: string, query = '', headers: Record<string, string> = {}) =>
     (await ok('GET', `/files/download?path=${encodeURIComponent(path)}${query}`, { headers })).text()
 
@@ -551,6 +552,20 @@ describe('files', () => {
     await ok('POST', `${as}/files/upload`, form([{ path: '/srv/open/mine' }, 'x']))
     assert.deepEqual((await command('stat -c %U /srv/open/mine')).stdout, ['nobody'])
     assert.equal((await answerOf<Info[]>('GET', `${as}/directories/list?path=/srv/open`)).length, 1)
+  })
+})
+
+describe('whose rights files are touched with', () => {
+  it('those of the user that commands are run by', async () => {
+    const other = await serve({ user: async () => 'nobody' })
+    try {
+      const init = form([{ path: '/tmp/of-the-user' }, 'x'])
+      assert.equal((await fetch(`${other.url}/files/upload`, { method: 'POST', ...init })).status, 200)
+      assert.deepEqual((await command('stat -c %U /tmp/of-the-user')).stdout, ['nobody'])
+      assert.equal((await fetch(`${other.url}/files/download?path=/etc/shadow`)).status, 400)
+    } finally {
+      await other.close()
+    }
   })
 })
 

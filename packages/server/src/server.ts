@@ -98,6 +98,10 @@ export async function openServer(options: ServerOptions): Promise<Server> {
   await app.ready()
   const execd = execdFacade({
     reach: (id, signal) => options.control.traffic.reach(id, signal),
+    async user({ metadata, status }, signal) {
+      const { images } = options.control.project(metadata.namespace)
+      return (await images.get(status.imageName ?? '', signal)).status.config.user
+    },
     async token(id, signal) {
       const { traffic } = options.control
       const sandbox = await traffic.find(id, signal)

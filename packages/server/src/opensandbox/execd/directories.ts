@@ -28,8 +28,8 @@ export async function directoryRoutes(app: App, execd: Execd): Promise<void> {
       return within(
         DEADLINE.work,
         async (signal) => {
-          const guest = await execd.guest(request, signal)
-          const root = await statOf(guest, path, execd.user(request), signal)
+          const { guest, as } = await execd.files(request, signal)
+          const root = await statOf(guest, path, as, signal)
           if (root.type === 'symlink')
             throw new ExecdError(
               'invalid',
@@ -39,7 +39,7 @@ export async function directoryRoutes(app: App, execd: Execd): Promise<void> {
           if (root.type !== 'directory')
             throw new ExecdError('invalid', 'InvalidArgument', `path is not a directory: ${path}`)
           if (depth === 0) return []
-          const entries = await guest.list(root.path, { ...execd.user(request), depth }, signal)
+          const entries = await guest.list(root.path, { ...as, depth }, signal)
           return entries.sort(inOrder).map(wireFile)
         },
         reply,
@@ -49,9 +49,9 @@ export async function directoryRoutes(app: App, execd: Execd): Promise<void> {
 
   app.post('/directories', { schema: { body: z.record(Path, Permission) } }, async (request, reply) => {
     await within(DEADLINE.work, async (signal) => {
-      const guest = await execd.guest(request, signal)
+      const { guest, as } = await execd.files(request, signal)
       for (const [path, permission] of Object.entries(request.body))
-        await makeDirectories(guest, path, permission, execd.user(request), signal)
+        await makeDirectories(guest, path, permission, as, signal)
     })
     return reply.send()
   })
@@ -60,9 +60,8 @@ export async function directoryRoutes(app: App, execd: Execd): Promise<void> {
     '/directories',
     { schema: { querystring: z.object({ path: repeated(Path).pipe(z.array(Path).min(1)) }) } },
     async (request, reply) => {
-      const as = execd.user(request)
       await within(DEADLINE.work, async (signal) => {
-        const guest = await execd.guest(request, signal)
+        const { guest, as } = await execd.files(request, signal)
         for (const path of request.query.path)
           if ((await findFile(guest, path, as, signal)) !== undefined) await guest.remove(path, as, signal)
       })

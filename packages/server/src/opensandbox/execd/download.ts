@@ -65,9 +65,9 @@ export async function downloadRoutes(app: App, execd: Execd): Promise<void> {
   async function sendLines(request: FastifyRequest, reply: FastifyReply, query: z.infer<typeof Query>): Promise<void> {
     const { path, offset = 1, limit = Number.MAX_SAFE_INTEGER } = query
     const { started: file, signal } = await execd.streams.open(reply, DEADLINE.read, async (opened) => {
-      const guest = await execd.guest(request, opened)
-      await statOf(guest, path, execd.user(request), opened)
-      return guest.readFile(path, execd.user(request), opened)
+      const { guest, as } = await execd.files(request, opened)
+      await statOf(guest, path, as, opened)
+      return guest.readFile(path, as, opened)
     })
     await sendBytes(reply, { headers: { 'content-type': 'text/plain' } }, lines(file.data, offset, limit), signal)
   }
@@ -84,9 +84,8 @@ export async function downloadRoutes(app: App, execd: Execd): Promise<void> {
         )
       return sendLines(request, reply, request.query)
     }
-    const as = execd.user(request)
     const { started, signal } = await execd.streams.open(reply, DEADLINE.read, async (opened) => {
-      const guest = await execd.guest(request, opened)
+      const { guest, as } = await execd.files(request, opened)
       await statOf(guest, path, as, opened)
       if (range === undefined) return { file: await guest.readFile(path, as, opened) }
       // Read from its beginning for its size, which that of a symlink is not.

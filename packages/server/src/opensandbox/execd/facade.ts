@@ -1,6 +1,6 @@
 import { hash, timingSafeEqual } from 'node:crypto'
 import type { IncomingMessage } from 'node:http'
-import { type Guest, IceboxError } from '@icebox/model'
+import { type Guest, IceboxError, type Sandbox } from '@icebox/model'
 import type { FastifyBaseLogger, FastifyRequest } from 'fastify'
 import { createApp } from '../../app.ts'
 import type { App } from '../../context.ts'
@@ -26,7 +26,9 @@ export const EXECD_TOKEN_HEADER = 'x-execd-access-token'
 
 export interface ExecdOptions {
   /** The agent of a sandbox, which is resumed first where it asks for that. */
-  reach(sandbox: string, signal: AbortSignal): Promise<{ guest: Guest }>
+  reach(sandbox: string, signal: AbortSignal): Promise<{ guest: Guest; sandbox: Sandbox }>
+  /** Who runs the commands of a sandbox that ask for nobody, as in an exec; empty: root. */
+  user(sandbox: Sandbox, signal: AbortSignal): Promise<string>
   /** The token that calls for the sandbox have to carry; undefined: none. `NotFound` when there is no such sandbox. */
   token(sandbox: string, signal: AbortSignal): Promise<string | undefined>
   /** Fires when the server begins to close: streams end, what they show goes on. */
@@ -39,8 +41,8 @@ export interface ExecdOptions {
 export interface Execd {
   /** The agent of the sandbox that a request is for. */
   guest(request: FastifyRequest, signal: AbortSignal): Promise<Guest>
-  /** With whose rights files are touched, for the guest. */
-  user(request: FastifyRequest): { user?: string }
+  /** The same, and with whose rights the request touches files: those of the user that it names, else of whom commands are run by. */
+  files(request: FastifyRequest, signal: AbortSignal): Promise<{ guest: Guest; as: { user?: string } }>
   readonly streams: Streams
 }
 
@@ -66,9 +68,10 @@ export function execdFacade(options: ExecdOptions): Facade {
   const execd: Execd = {
     streams,
     guest: async (request, signal) => (await options.reach(placeOf(request).sandbox, signal)).guest,
-    user: ({ raw }) => {
-      const user = users.get(raw)
-      return user === undefined ? {} : { user }
+    async files(request, signal) {
+      const { guest, sandbox } = await options.reach(placeOf(request).sandbox, signal)
+      const user = users.get(request.raw) ?? (await options.user(sandbox, signal))
+      return { guest, as: user === '' ? {} : { user } }
     },
   }
 

@@ -31,10 +31,10 @@ export async function fileRoutes(app: App, execd: Execd): Promise<void> {
     within(
       DEADLINE.read,
       async (signal) => {
-        const guest = await execd.guest(request, signal)
+        const { guest, as } = await execd.files(request, signal)
         const entries = await Promise.all(
           request.query.path.map(async (path) => {
-            const info = await statOf(guest, path, execd.user(request), signal)
+            const info = await statOf(guest, path, as, signal)
             return [path, wireFile(info)] as const
           }),
         )
@@ -45,9 +45,8 @@ export async function fileRoutes(app: App, execd: Execd): Promise<void> {
   )
 
   app.delete('/files', { schema: { querystring: Paths } }, async (request, reply) => {
-    const as = execd.user(request)
     await within(DEADLINE.work, async (signal) => {
-      const guest = await execd.guest(request, signal)
+      const { guest, as } = await execd.files(request, signal)
       const { path: paths } = request.query
       const found = await Promise.all(
         paths.map(async (path) => [path, await findFile(guest, path, as, signal)] as const),
@@ -61,9 +60,8 @@ export async function fileRoutes(app: App, execd: Execd): Promise<void> {
   })
 
   app.post('/files/permissions', { schema: { body: z.record(Path, Permission) } }, async (request, reply) => {
-    const as = execd.user(request)
     await within(DEADLINE.work, async (signal) => {
-      const guest = await execd.guest(request, signal)
+      const { guest, as } = await execd.files(request, signal)
       for (const path of Object.keys(request.body)) await statOf(guest, path, as, signal)
       for (const [path, permission] of Object.entries(request.body)) await permit(guest, path, permission, as, signal)
     })
@@ -71,9 +69,8 @@ export async function fileRoutes(app: App, execd: Execd): Promise<void> {
   })
 
   app.post('/files/mv', { schema: { body: z.array(z.object({ src: Path, dest: Path })) } }, async (request, reply) => {
-    const as = execd.user(request)
     await within(DEADLINE.work, async (signal) => {
-      const guest = await execd.guest(request, signal)
+      const { guest, as } = await execd.files(request, signal)
       for (const { src, dest } of request.body) {
         await statOf(guest, src, as, signal)
         await statOf(guest, posix.dirname(dest), as, signal)
@@ -93,9 +90,9 @@ export async function fileRoutes(app: App, execd: Execd): Promise<void> {
       return within(
         DEADLINE.work,
         async (signal) => {
-          const guest = await execd.guest(request, signal)
-          const root = await statOf(guest, path, execd.user(request), signal)
-          const entries = await guest.list(root.path, { ...execd.user(request), depth: DEPTH }, signal)
+          const { guest, as } = await execd.files(request, signal)
+          const root = await statOf(guest, path, as, signal)
+          const entries = await guest.list(root.path, { ...as, depth: DEPTH }, signal)
           return entries
             .filter(({ type }) => type !== 'directory')
             .filter((entry) => matches(pattern === '' ? '**' : pattern, posix.relative(root.path, entry.path)))
@@ -116,9 +113,8 @@ export async function fileRoutes(app: App, execd: Execd): Promise<void> {
       },
     },
     async (request, reply) => {
-      const as = execd.user(request)
       const counts = await within(DEADLINE.work, async (signal) => {
-        const guest = await execd.guest(request, signal)
+        const { guest, as } = await execd.files(request, signal)
         for (const path of Object.keys(request.body)) {
           const { size } = await statOf(guest, path, as, signal)
           if (size > REPLACEABLE)

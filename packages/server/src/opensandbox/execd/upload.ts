@@ -62,9 +62,9 @@ export async function uploadRoutes(app: App, execd: Execd): Promise<void> {
       await within(
         DEADLINE.work,
         async (signal) => {
-          const guest = await execd.guest(request, signal)
+          const { guest, as } = await execd.files(request, signal)
           await receive(readBody(request), contentType, signal, (metadata, content) =>
-            write(guest, metadata, content, execd.user(request), signal),
+            write(guest, metadata, content, as, signal),
           )
         },
         reply,
