@@ -20,7 +20,7 @@ from opensandbox import (
 )
 from opensandbox.config import ConnectionConfig, ConnectionConfigSync
 from opensandbox.exceptions import SandboxApiException
-from opensandbox.models.execd import RunCommandOpts
+from opensandbox.models.execd import ExecutionResult, RunCommandOpts
 from opensandbox.models.filesystem import (
     ContentReplaceEntry,
     DirectoryListEntry,
@@ -79,7 +79,9 @@ def sandbox_calls(now, sandbox_class, manager):
     assert now(sandbox.metrics.get_metrics(sandbox.id)).memory_total_in_mib > 200
     assert now(sandbox.patch_metadata({"stage": "one"})).metadata == {"job": "python", "stage": "one"}
     now(sandbox.renew(timedelta(minutes=30)))
-    assert now(sandbox.get_endpoint(8000)).endpoint.endswith("/proxy/8000")
+    endpoint = now(sandbox.get_endpoint(8000))
+    assert endpoint.endpoint.endswith("/proxy/8000")
+    assert "User-Agent" in endpoint.build_request_headers(sandbox.connection_config)
     refused(now, 400, lambda: sandbox.get_signed_endpoint(8000, 2_000_000_000))
     assert now(sandbox.get_egress_policy()).default_action == "deny"
     now(sandbox.patch_egress_rules([NetworkRule(action="deny", target="example.com")]))
@@ -110,6 +112,8 @@ def sandbox_calls(now, sandbox_class, manager):
 def commands(now, sandbox):
     run = now(sandbox.commands.run("echo out; echo err >&2; echo $FROM_CREATE; exit 3"))
     assert (texts(run.logs.stdout), texts(run.logs.stderr), run.exit_code) == (["out", "yes"], ["err"], 3)
+    run.add_result(ExecutionResult(text="of the program", timestamp=0))
+    assert len(run.result) == 1
     assert texts(now(sandbox.commands.run(["printf", "%s", "$HOME"])).logs.stdout) == ["$HOME"]
     now(sandbox.commands.set_env("KEPT", "two words it's"))
     assert texts(now(sandbox.commands.run("echo \"$KEPT\"")).logs.stdout) == ["two words it's"]
@@ -156,6 +160,7 @@ def files(now, sandbox):
     now(fs.delete_files(["/tmp/py/b"]))
     as_user = sandbox.files_with_identity(65534, 65534)
     now(as_user.write_file("/tmp/of-nobody", "x"))
+    assert now(fs.with_identity(65534, 65534).read_file("/tmp/of-nobody")) == "x"
     assert now(fs.get_file_info(["/tmp/of-nobody"]))["/tmp/of-nobody"].owner == "nobody"
     now(fs.delete_directories(["/tmp/py"]))
     refused(now, 404, lambda: fs.get_file_info(["/tmp/py"]))
@@ -187,7 +192,6 @@ def pool_calls(now, pool_class, store, config, pool_manager):
         state_store=store,
         connection_config=config,
         creation_spec=PoolCreationSpec(image=IMAGE, resource=CREATE["resource"]),
-        reconcile_interval=timedelta(milliseconds=200),
     )
     now(pool.start())
 
