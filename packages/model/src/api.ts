@@ -176,6 +176,11 @@ export const CreateSandbox = z
     network: z.record(z.string(), z.unknown()).optional(),
     /** Kubernetes quantities `cpu` and `memory`, also `disk`; only with image: a snapshot's size is fixed. */
     resourceLimits: z.record(z.string(), z.string()).optional(),
+    /**
+     * false: its ports and guest services answer to everybody who knows its id. Otherwise only with the headers that its endpoints
+     * are told with, or with a key.
+     */
+    secureAccess: z.boolean().optional(),
   })
   .refine(
     (body) => [body.template, body.snapshotId, body.image].filter((source) => source !== undefined).length === 1,
@@ -196,9 +201,14 @@ export type ForkSandbox = z.infer<typeof ForkSandbox>
 export const ForkResult = z.union([z.object({ sandbox: WireSandbox }), z.object({ error: WireError })])
 export type ForkResult = z.infer<typeof ForkResult>
 
+/** What users call a snapshot: other clients of this API give names that are no resource names. */
+export const SnapshotName = z
+  .string()
+  .regex(/^[^\s\p{Cc}/]([^\p{Cc}/]{0,126}[^\s\p{Cc}/])?$/u, 'must be 1–128 characters without / and control characters')
+
 export const CreateSnapshot = z.object({
-  name: DisplayName.optional(),
-  kind: z.enum(SNAPSHOT_KINDS).default('memory'),
+  name: SnapshotName.optional(),
+  kind: z.enum(SNAPSHOT_KINDS).default('filesystem'),
   /** Delete the sandbox once the snapshot is durable. */
   stop: z.boolean().default(false),
 })

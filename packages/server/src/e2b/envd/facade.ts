@@ -123,7 +123,7 @@ export function envdFacade(options: EnvdOptions): EnvdFacade {
     } catch (thrown) {
       sendError(response, thrown)
     }
-    if (request instanceof IncomingMessage) linger({ raw: request })
+    if (request instanceof IncomingMessage) linger(request)
   }
 }
 
