@@ -70,6 +70,8 @@ export type WireSandbox = z.infer<typeof WireSandbox>
 export const WireSnapshot = z.object({
   id: z.string(),
   name: z.string().optional(),
+  /** Its name and one of these, `name:tag`, say which of several of one name is meant. Absent: `default`. */
+  tags: z.array(z.string()).optional(),
   kind: z.enum(SNAPSHOT_KINDS),
   sandboxId: z.string(),
   parentId: z.string().optional(),
@@ -166,8 +168,15 @@ export type ForkSandbox = z.infer<typeof ForkSandbox>
 export const ForkResult = z.union([z.object({ sandbox: WireSandbox }), z.object({ error: WireError })])
 export type ForkResult = z.infer<typeof ForkResult>
 
+/** Of a snapshot: tells several of one name apart. */
+export const SnapshotTag = z.string().regex(/^[a-z0-9_.-]{1,128}$/, 'must be 1–128 characters of a-z 0-9 _ . -')
+
 export const CreateSnapshot = z.object({
   name: DisplayName.optional(),
+  /** With a name. Default: `default`. */
+  tags: z.array(SnapshotTag).min(1).max(100).optional(),
+  /** Once it is ready it takes name and tags from the snapshots that have them; one left without a tag is deleted. */
+  replace: z.boolean().optional(),
   kind: z.enum(SNAPSHOT_KINDS).default('memory'),
   /** Delete the sandbox once the snapshot is durable. */
   stop: z.boolean().default(false),

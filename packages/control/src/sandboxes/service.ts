@@ -82,6 +82,10 @@ export function sandboxService(context: Context, expiries: Expiry): Sandboxes {
       expiries.changed()
       return renewed
     },
+    async update(ref, changes) {
+      const { name } = (await resolveSandbox(context, ref)).metadata
+      return records.setSpec('Sandbox', name, ({ spec }) => ({ ...spec, ...changes }))
+    },
     async patchMetadata(ref, patch) {
       const { name } = (await resolveSandbox(context, ref)).metadata
       return records.setSpec('Sandbox', name, ({ spec }) => {
