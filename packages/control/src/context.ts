@@ -1,5 +1,6 @@
 import type { Node } from '@icebox/model'
 import type { Exits } from './exits.ts'
+import type { Expiry } from './expiry.ts'
 import type { Operations } from './operations.ts'
 import type { Records } from './records.ts'
 
@@ -15,6 +16,8 @@ export interface Context {
   readonly node: Node
   readonly operations: Operations
   readonly exits: Exits
+  /** To be told when an end of a sandbox may have changed. */
+  readonly expiry: Pick<Expiry, 'changed'>
   readonly log: Log
   /** Aborts when the control plane is asked to end: long work that the next start begins again is given up, its intent stays. */
   readonly stopping: AbortSignal

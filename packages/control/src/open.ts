@@ -7,10 +7,11 @@ import { Expiry } from './expiry.ts'
 import { imageService } from './images/service.ts'
 import { keyService } from './keys.ts'
 import { Operations } from './operations.ts'
-import { PAUSED_BY_SHUTDOWN } from './reconcile/plan.ts'
 import { Reconciler } from './reconcile/reconcile.ts'
 import { Records } from './records.ts'
+import { expire } from './sandboxes/expire.ts'
 import { sandboxService } from './sandboxes/service.ts'
+import { PAUSED_BY_SHUTDOWN } from './sandboxes/time.ts'
 import { snapshotService } from './snapshots/service.ts'
 import { templateService } from './templates/service.ts'
 import { trafficService } from './traffic.ts'
@@ -34,7 +35,14 @@ export async function openControl({
   const stopping = new AbortController()
   const closing = new AbortController()
   const recordsOf = (project: string) => new Records(store, project)
+  const expiry = new Expiry({
+    records: recordsOf(SYSTEM_NAMESPACE),
+    expire: (sandbox) => expire(contextOf(sandbox.metadata.namespace), sandbox),
+    log,
+    stopping: stopping.signal,
+  })
   const shared = {
+    expiry,
     exits: new Exits(recordsOf, log),
     node,
     operations: new Operations(),
@@ -47,13 +55,12 @@ export async function openControl({
   const reconciler = new Reconciler(context)
   const remove = async ({ metadata }: Sandbox) =>
     (await project(metadata.namespace).sandboxes.delete(metadata.name, context.closing)).settled
-  const expiry = new Expiry(context, remove)
   const projects = new Map<string, Project>()
   const project = (name: string): Project => {
     const known = projects.get(name)
     if (known !== undefined) return known
     const own = contextOf(name)
-    const sandboxes = sandboxService(own, expiry)
+    const sandboxes = sandboxService(own)
     const opened: Project = {
       name,
       sandboxes,

@@ -1,5 +1,6 @@
 import {
   BuildTemplate,
+  ConnectSandbox,
   CreateSandbox,
   CreateSnapshot,
   ExecExit,
@@ -9,6 +10,7 @@ import {
   ForkResult,
   ForkSandbox,
   Pagination,
+  PauseSandbox,
   ProgressLine,
   PullImage,
   RenewSandbox,
@@ -36,6 +38,8 @@ const NAMED = {
   ForkSandbox,
   ForkResult,
   CreateSnapshot,
+  PauseSandbox,
+  ConnectSandbox,
   RollbackSandbox,
   RenewSandbox,
   BuildTemplate,

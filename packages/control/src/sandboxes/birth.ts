@@ -18,7 +18,8 @@ export async function finishCreate(context: Context, intent: Sandbox): Promise<S
     const snapshot = await snapshotOf(context, sandbox, operation.snapshot)
     const run = await restoreRun(context, sandbox, execution, snapshot)
     try {
-      await startEntrypoint(context, sandbox, execution)
+      // In a fork it goes on as it does in its source.
+      if (sandbox.spec.source.from !== 'fork') await startEntrypoint(context, sandbox, execution)
       const forkedFrom = sandbox.spec.source.from === 'fork' ? snapshot.spec.parent : snapshot.metadata.name
       const settled = await context.records.setStatus('Sandbox', name, ({ status }) => ({
         ...settledStatus(status),

@@ -2,7 +2,7 @@ import { asExecutionId, canSnapshot, type ForkSandbox, IceboxError, newSnapshotI
 import type { Context } from '../context.ts'
 import { dropSnapshot } from '../snapshots/remove.ts'
 import { saveOf } from '../snapshots/save.ts'
-import { admit, type Birth } from './create.ts'
+import { admit, type Birth, type Settings } from './create.ts'
 
 /**
  * One snapshot of the running sandbox and `count` restores of it under new ids. The source keeps running. The snapshot
@@ -38,9 +38,10 @@ export async function forkSandbox(
       snapshot,
       size: source.spec.size,
       env: { ...source.spec.env, ...body.env },
-      entrypoint: [],
+      entrypoint: source.spec.entrypoint,
       metadata: body.metadata ?? source.spec.metadata,
       timeoutSeconds: body.timeout,
+      settings: settingsFrom(source),
     }
     return await Promise.all(
       Array.from({ length: body.count }, async () => {
@@ -55,6 +56,11 @@ export async function forkSandbox(
   } finally {
     context.operations.afterwards(forkSettled(context, snapshot))
   }
+}
+
+function settingsFrom({ spec }: Sandbox): Settings {
+  const { onTimeout, pauseKind, autoResume, secure, publicTraffic, network } = spec
+  return { onTimeout, pauseKind, autoResume, secure, publicTraffic, ...(network === undefined ? {} : { network }) }
 }
 
 /** Removes a fork's snapshot unless a child is still to be restored from it. */
