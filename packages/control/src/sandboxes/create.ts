@@ -22,6 +22,8 @@ const now = () => new Date().toISOString()
 export interface Birth {
   displayName?: string | undefined
   source: SandboxSpec['source']
+  /** What its line began with. */
+  origin?: string | undefined
   /** Id of the snapshot that is restored; of an image it is found or made once the intent is written. */
   snapshot?: string
   size: Size
@@ -46,6 +48,7 @@ export async function admit(context: Context, birth: Birth): Promise<Accepted<Sa
       spec: {
         ...(birth.displayName === undefined ? {} : { displayName: birth.displayName }),
         source: birth.source,
+        ...(birth.origin === undefined ? {} : { origin: birth.origin }),
         size: birth.size,
         env: birth.env,
         entrypoint: birth.entrypoint,
@@ -100,6 +103,7 @@ export async function birthOf(context: Context, body: CreateSandbox): Promise<Bi
         template: template.metadata.name,
         ...(namespace === context.records.namespace ? {} : { project: namespace }),
       },
+      origin: template.metadata.name,
       snapshot: snapshot.metadata.name,
       size: snapshot.spec.size,
       env: { ...snapshot.spec.env, ...body.env },
@@ -114,6 +118,7 @@ export async function birthOf(context: Context, body: CreateSandbox): Promise<Bi
     return {
       ...own,
       source: { from: 'snapshot', snapshot: snapshot.metadata.name },
+      origin: snapshot.spec.displayName ?? snapshot.metadata.name,
       snapshot: snapshot.metadata.name,
       size: snapshot.spec.size,
       env: { ...snapshot.spec.env, ...body.env },
@@ -124,6 +129,7 @@ export async function birthOf(context: Context, body: CreateSandbox): Promise<Bi
     return {
       ...own,
       source: { from: 'image', image: body.image.uri },
+      origin: body.image.uri,
       size: sizeFromLimits(body.resourceLimits ?? {}),
       env: body.env,
       entrypoint: body.entrypoint ?? [],

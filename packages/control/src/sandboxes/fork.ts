@@ -35,6 +35,7 @@ export async function forkSandbox(
   try {
     const birth: Birth = {
       source: { from: 'fork', sandbox: name, snapshot },
+      origin: source.spec.origin,
       snapshot,
       size: source.spec.size,
       env: { ...source.spec.env, ...body.env },
