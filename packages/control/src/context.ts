@@ -1,4 +1,5 @@
-import type { Node } from '@icebox/model'
+import type { Node, SandboxId } from '@icebox/model'
+import type { Admission } from './admission.ts'
 import type { Exits } from './exits.ts'
 import type { Expiry } from './expiry.ts'
 import type { Operations } from './operations.ts'
@@ -18,6 +19,9 @@ export interface Context {
   readonly exits: Exits
   /** To be told when an end of a sandbox may have changed. */
   readonly expiry: Pick<Expiry, 'changed'>
+  readonly admission: Admission
+  /** The id of the sandbox that a create of this project with this key makes. */
+  readonly sandboxIdOf: (project: string, key: string) => SandboxId
   readonly log: Log
   /** Aborts when the control plane is asked to end: long work that the next start begins again is given up, its intent stays. */
   readonly stopping: AbortSignal

@@ -17,6 +17,7 @@ import type {
   RenewSandbox,
   Sandbox,
   SandboxStats,
+  Size,
   Snapshot,
   SnapshotFault,
   Template,
@@ -35,15 +36,36 @@ export interface Connected {
   resumed: boolean
 }
 
+/** Which sandboxes are meant; all conditions together. */
+export interface SandboxFilter {
+  /** In one of these; empty: in any. */
+  states?: Sandbox['status']['state'][]
+  /** With all of these. */
+  metadata?: Record<string, string>
+  /** Made from the template of this name. */
+  template?: string
+  /** Created at this time or later, ISO 8601. */
+  createdFrom?: string
+}
+
+/** A create that may be repeated. */
+export interface SandboxRequest extends CreateSandbox {
+  /**
+   * Names the request within its project: repeated with the same body it makes no other sandbox, with another body it is a
+   * `Conflict`. 1–255 visible ASCII characters.
+   */
+  key?: string
+}
+
 /** `ref` is everywhere an id, a name, or a unique prefix of an id. Errors: `NotFound`, `Ambiguous`. */
 export interface Sandboxes {
-  create(body: CreateSandbox, signal: AbortSignal): Promise<Accepted<Sandbox>>
+  /** `TooManyRequests` over a limit or when too many wait; then nothing was written. */
+  create(body: SandboxRequest, signal: AbortSignal): Promise<Accepted<Sandbox>>
+  /** Deletes what a create has left whose failure its caller was told: what was made under the same id since then stays. */
+  discard(failed: Sandbox, signal: AbortSignal): Promise<void>
   get(ref: string, signal: AbortSignal): Promise<Sandbox>
-  /** Newest first, without hidden ones. */
-  list(
-    filter: { states?: Sandbox['status']['state'][]; metadata?: Record<string, string> },
-    signal: AbortSignal,
-  ): Promise<Sandbox[]>
+  /** Newest first, without hidden ones. `slice` gives a part of it that is stable under changes. */
+  list(filter: SandboxFilter, signal: AbortSignal): Promise<Sandbox[]>
   /** Joins an equal one under way; `Conflict` while another operation is. */
   pause(ref: string, body: PauseSandbox, signal: AbortSignal): Promise<Accepted<Sandbox>>
   /** Its time, when it was given one, begins anew. */
@@ -113,6 +135,17 @@ export interface Images {
   delete(ref: string, signal: AbortSignal): Promise<Image>
 }
 
+/** What one sandbox has used between two times. */
+export interface SandboxUsage {
+  sandbox: string
+  size: Size
+  /** Within the period. */
+  runningSeconds: number
+  createdAt: string
+  /** Absent while it exists. */
+  deletedAt?: string
+}
+
 /** The services of one project. What other projects have is not there for them, but for public templates. */
 export interface Project {
   readonly name: string
@@ -120,6 +153,8 @@ export interface Project {
   readonly snapshots: Snapshots
   readonly templates: Templates
   readonly images: Images
+  /** Of all sandboxes that existed in the period, those that are gone included, oldest first. */
+  usage(period: { from?: string; to?: string }, signal: AbortSignal): Promise<SandboxUsage[]>
 }
 
 /** Who shows which key. */

@@ -8,12 +8,17 @@ export type {
   Project,
   Reached,
   Sandboxes,
+  SandboxFilter,
+  SandboxRequest,
   SandboxTokens,
+  SandboxUsage,
   Snapshots,
   Templates,
   Traffic,
 } from './control.ts'
+export { Limits } from './limits.ts'
 export { openControl } from './open.ts'
+export { newestFirst, type Order, type Slice, slice } from './page.ts'
 export {
   WIRE_STATE_OF_ARTIFACT,
   WIRE_STATE_OF_SANDBOX,

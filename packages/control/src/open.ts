@@ -1,11 +1,14 @@
-import { IceboxError, isError, type Node, type Sandbox, SYSTEM_NAMESPACE } from '@icebox/model'
+import { createHmac } from 'node:crypto'
+import { derivedSandboxId, IceboxError, isError, type Node, type Sandbox, SYSTEM_NAMESPACE } from '@icebox/model'
 import type { ResourceStore } from '@icebox/store'
+import { Admission } from './admission.ts'
 import type { Context, Log } from './context.ts'
 import type { Control, Project } from './control.ts'
 import { Exits } from './exits.ts'
 import { Expiry } from './expiry.ts'
 import { imageService } from './images/service.ts'
 import { keyService } from './keys.ts'
+import { Limits } from './limits.ts'
 import { Operations } from './operations.ts'
 import { Reconciler } from './reconcile/reconcile.ts'
 import { Records } from './records.ts'
@@ -15,6 +18,7 @@ import { PAUSED_BY_SHUTDOWN } from './sandboxes/time.ts'
 import { snapshotService } from './snapshots/service.ts'
 import { templateService } from './templates/service.ts'
 import { trafficService } from './traffic.ts'
+import { usageOf } from './usage.ts'
 
 /** Opens the control plane over a store and a node: first everything a crash left is finished, undone or removed. */
 export async function openControl({
@@ -23,6 +27,7 @@ export async function openControl({
   log,
   installationKey,
   tokenSecret,
+  limits = Limits.parse({}),
 }: {
   store: ResourceStore
   node: Node
@@ -31,10 +36,15 @@ export async function openControl({
   installationKey: string
   /** What the tokens of sandboxes are derived from: the same at every start. */
   tokenSecret: Buffer
+  limits?: Limits
 }): Promise<Control> {
   const stopping = new AbortController()
   const closing = new AbortController()
-  const recordsOf = (project: string) => new Records(store, project)
+  const admission = new Admission(limits, stopping.signal)
+  const recordsOf = (project: string) =>
+    new Records(store, project, (resource, _from, to) => {
+      if (resource.kind === 'Sandbox') admission.note(resource, to === 'deleted')
+    })
   const expiry = new Expiry({
     records: recordsOf(SYSTEM_NAMESPACE),
     expire: (sandbox) => expire(contextOf(sandbox.metadata.namespace), sandbox),
@@ -46,12 +56,20 @@ export async function openControl({
     exits: new Exits(recordsOf, log),
     node,
     operations: new Operations(),
+    admission,
+    sandboxIdOf: (of: string, key: string) =>
+      derivedSandboxId(
+        createHmac('sha256', tokenSecret)
+          .update(JSON.stringify(['sandbox', of, key]))
+          .digest('hex'),
+      ),
     log,
     stopping: stopping.signal,
     closing: closing.signal,
   }
   const contextOf = (project: string): Context => ({ ...shared, records: recordsOf(project), project: contextOf })
   const context = contextOf(SYSTEM_NAMESPACE)
+  for (const sandbox of await context.records.listEverywhere('Sandbox')) admission.note(sandbox, false)
   const reconciler = new Reconciler(context)
   const remove = async ({ metadata }: Sandbox) =>
     (await project(metadata.namespace).sandboxes.delete(metadata.name, context.closing)).settled
@@ -67,6 +85,7 @@ export async function openControl({
       snapshots: snapshotService(own, sandboxes),
       templates: templateService(own),
       images: imageService(own),
+      usage: (period) => usageOf(own.records, period),
     }
     projects.set(name, opened)
     return opened
@@ -75,7 +94,7 @@ export async function openControl({
   const exits: Promise<void>[] = []
   let starting = true
   node.onExit((exit) => {
-    const marked = context.exits.ended(exit)
+    const marked = context.exits.ended(exit, starting ? node.lastSeen : undefined)
     if (starting) exits.push(marked)
   })
   // What was found dead at the start is told with its reason before the reconciler looks for what is missing.

@@ -137,6 +137,8 @@ export const Pagination = z.object({
   totalItems: z.int().min(0),
   totalPages: z.int().min(0),
   hasNextPage: z.boolean(),
+  /** Gives the part that follows, as `after`; there when something follows. */
+  nextToken: z.string().optional(),
 })
 export const page = <T extends z.ZodType>(item: T) => z.object({ items: z.array(item), pagination: Pagination })
 

@@ -32,6 +32,8 @@ export type ShutdownMode = (typeof SHUTDOWN_MODES)[number]
 export interface Context {
   readonly control: Control
   readonly info: ServerInfo
+  /** Names `<port>-<id>` under it are ports of sandboxes, as clients are told. */
+  readonly domain: string | undefined
   /** Where uploads and exports are put while they are under way. */
   readonly temporaryDirectory: string
   /** Throws `NoSpace` unless so many bytes fit there. */

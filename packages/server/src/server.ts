@@ -9,6 +9,7 @@ import { Access, keysOf } from './access.ts'
 import { createApp } from './app.ts'
 import { AttachedExecs } from './attached.ts'
 import type { App, Context, ServerInfo, ShutdownMode } from './context.ts'
+import { e2bRoutes } from './e2b/routes.ts'
 import { Streams } from './stream.ts'
 import { routes } from './v1/routes.ts'
 
@@ -26,6 +27,8 @@ export interface ServerOptions {
    * call it.
    */
   allowedHosts?: readonly string[]
+  /** Domains all of whose names lead here; `<port>-<id>.<domain>` is a port of a sandbox. */
+  domains?: readonly string[]
   /** Gets one line of JSON per request that changes something or fails. */
   log: { write(line: string): void }
   /** Called once the request to shut down has been answered. */
@@ -58,6 +61,7 @@ export async function openServer(options: ServerOptions): Promise<Server> {
   const context: Context = {
     control: options.control,
     info: options.info,
+    domain: options.domains?.[0],
     temporaryDirectory: options.temporaryDirectory,
     requireSpace: options.requireSpace,
     streams,
@@ -80,6 +84,7 @@ export async function openServer(options: ServerOptions): Promise<Server> {
     }
   })
   await routes(app, context)
+  await e2bRoutes(app, context)
   app.server.on('upgrade', (request, socket, head) => serveUpgrade(app, context, request, socket, head))
 
   await app.listen({ host: address, port }).catch((thrown: unknown) => {

@@ -50,6 +50,7 @@ async function observe(context: Context): Promise<Observed> {
 export class Reconciler {
   readonly #context: Context
   #timer: NodeJS.Timeout | undefined
+  #started = false
 
   constructor(context: Context) {
     this.#context = context
@@ -64,6 +65,7 @@ export class Reconciler {
     const sandboxes = await context.records.listEverywhere('Sandbox')
     await this.#orphans(observed, sandboxes)
     await Promise.all(sandboxes.map((sandbox) => this.#settle(sandbox, planSandbox(sandbox, observed, 'start'))))
+    this.#started = true
     await this.#artifacts()
     await context.node.settled(within(context, DEADLINES.call))
     this.#again()
@@ -140,12 +142,13 @@ export class Reconciler {
         return
       case 'fail': {
         const { reason, message } = action
-        await context.records.setStatus('Sandbox', name, ({ status }) => ({
+        const failed = ({ status }: Sandbox) => ({
           ...settledStatus(status),
-          state: 'failed',
+          state: 'failed' as const,
           reason,
           message,
-        }))
+        })
+        await context.records.setStatus('Sandbox', name, failed, this.#started ? undefined : context.node.lastSeen)
         return
       }
       case 'finishDelete':

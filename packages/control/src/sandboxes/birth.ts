@@ -2,14 +2,17 @@ import { asExecutionId, IceboxError, isError, type Sandbox, type Snapshot } from
 import { type Context, DEADLINES, within } from '../context.ts'
 import { shareImage } from '../images/ensure.ts'
 import { settledStatus } from '../records.ts'
+import type { Turn } from '../starts.ts'
 import { bareTemplate } from '../templates/bare.ts'
 import { endRun, restoreRun, startEntrypoint } from './run.ts'
 
-/** Restores the snapshot named in the intent of a sandbox that is `creating`. */
-export async function finishCreate(context: Context, intent: Sandbox): Promise<Sandbox> {
+/** Restores the snapshot named in the intent of a sandbox that is `creating`; `turn` is given up while it has to be made. */
+export async function finishCreate(context: Context, intent: Sandbox, turn?: Turn): Promise<Sandbox> {
   const { name } = intent.metadata
   try {
-    const sandbox = intent.status.operation?.snapshot === undefined ? await findSnapshot(context, intent) : intent
+    const find = () => findSnapshot(context, intent)
+    const known = intent.status.operation?.snapshot !== undefined
+    const sandbox = known ? intent : await (turn === undefined ? find() : turn.aside(find))
     const { operation } = sandbox.status
     if (operation?.snapshot === undefined || operation.execution === undefined) {
       throw new IceboxError('Internal', `sandbox ${name} is being created without a snapshot to restore`)

@@ -40,7 +40,9 @@ export async function resumeTogether(
 ): Promise<void> {
   const verb = context.operations.verb(name)
   if (verb !== undefined && verb !== 'resume') return arrival(context, name, signal)
-  const resume = context.operations.exclusive(name, 'resume', () => beginResume(context, name, { seconds }))
+  const resume = context.operations.exclusive(name, 'resume', () =>
+    context.admission.start(context.records.namespace, name, () => beginResume(context, name, { seconds })),
+  )
   const settled = resume.then((accepted) => accepted.settled)
   settled.catch(() => undefined)
   await until(settled, signal)

@@ -3,16 +3,18 @@ import {
   IceboxError,
   newExecutionId,
   newOperationId,
-  newSandboxId,
   type Sandbox,
+  type SandboxId,
   type SandboxSpec,
   type Size,
 } from '@icebox/model'
 import type { Context } from '../context.ts'
 import type { Accepted } from '../control.ts'
 import { resolveSnapshot } from '../snapshots/resolve.ts'
+import type { Turn } from '../starts.ts'
 import { readyTemplate } from '../templates/resolve.ts'
 import { finishCreate } from './birth.ts'
+import type { Request } from './request.ts'
 import { sizeFromLimits } from './size.ts'
 import { timeOf } from './time.ts'
 
@@ -41,9 +43,13 @@ export type Settings = Pick<
 >
 
 /** Writes the intent of a new sandbox and begins to restore it. */
-export async function admit(context: Context, birth: Birth): Promise<Accepted<Sandbox>> {
-  const id = newSandboxId()
-  return context.operations.exclusive(id, 'create', async () => {
+export async function admit(
+  context: Context,
+  birth: Birth,
+  { id, request, turn }: { id: SandboxId; request?: Request | undefined; turn: Turn },
+): Promise<Accepted<Sandbox>> {
+  // In turn: what had this id before may be on its way out.
+  return context.operations.exclusiveInTurn(id, 'create', async () => {
     const resource = await context.records.create('Sandbox', id, {
       spec: {
         ...(birth.displayName === undefined ? {} : { displayName: birth.displayName }),
@@ -55,6 +61,7 @@ export async function admit(context: Context, birth: Birth): Promise<Accepted<Sa
         metadata: birth.metadata,
         ...timeOf(birth.timeoutSeconds),
         ...birth.settings,
+        ...(request === undefined ? {} : { request }),
       },
       status: {
         state: 'creating',
@@ -70,7 +77,7 @@ export async function admit(context: Context, birth: Birth): Promise<Accepted<Sa
       },
     })
     if (birth.timeoutSeconds !== undefined) context.expiry.changed()
-    return { resource, settled: finishCreate(context, resource) }
+    return { resource, settled: finishCreate(context, resource, turn) }
   })
 }
 

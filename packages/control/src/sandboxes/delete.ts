@@ -3,6 +3,7 @@ import { type Context, DEADLINES } from '../context.ts'
 import type { Accepted } from '../control.ts'
 import { settledStatus } from '../records.ts'
 import { dropSnapshot } from '../snapshots/remove.ts'
+import { recordUsage } from '../usage.ts'
 
 /** Writes the intent of a delete, unless `check` throws; `settled` is its last state. */
 export async function beginDelete(
@@ -34,6 +35,7 @@ export async function finishDelete(context: Context, sandbox: Sandbox): Promise<
     if (run !== undefined) await context.node.kill(asExecutionId(run), AbortSignal.timeout(DEADLINES.kill))
   }
   if (pausedIn !== undefined) await dropSnapshot(context, pausedIn)
+  await recordUsage(context, sandbox)
   await context.records.remove('Sandbox', name)
   context.log('info', 'sandbox.deleted', { sandbox: name })
   return sandbox

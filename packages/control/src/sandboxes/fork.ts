@@ -1,4 +1,13 @@
-import { asExecutionId, canSnapshot, type ForkSandbox, IceboxError, newSnapshotId, type Sandbox } from '@icebox/model'
+import {
+  asExecutionId,
+  asSandboxId,
+  canSnapshot,
+  type ForkSandbox,
+  IceboxError,
+  newSandboxId,
+  newSnapshotId,
+  type Sandbox,
+} from '@icebox/model'
 import type { Context } from '../context.ts'
 import { dropSnapshot } from '../snapshots/remove.ts'
 import { saveOf } from '../snapshots/save.ts'
@@ -13,25 +22,32 @@ export async function forkSandbox(
   source: Sandbox,
   body: ForkSandbox,
 ): Promise<({ sandbox: Sandbox } | { error: IceboxError })[]> {
-  const { name } = source.metadata
+  const { name, namespace } = source.metadata
+  const { forks } = context.admission.limits
+  if (body.count > forks)
+    throw new IceboxError('TooManyRequests', `a fork makes at most ${forks} sandboxes here, not ${body.count}`, {
+      remedy: 'Fork in several calls, or have the limit raised.',
+      details: { limit: 'forks' },
+    })
   const snapshot = newSnapshotId()
-  await context.operations.passing(name, 'fork', async () => {
-    const present = await context.records.get('Sandbox', name)
-    if (!canSnapshot(present.status.state) || present.status.execution === undefined) {
-      throw new IceboxError('InvalidState', `cannot fork ${name}: it is ${present.status.state}`)
-    }
-    const saved = await saveOf(context, present, asExecutionId(present.status.execution), {
-      id: snapshot,
-      kind: 'memory',
-      purpose: 'fork',
+  const save = () =>
+    context.operations.passing(name, 'fork', async () => {
+      const present = await context.records.get('Sandbox', name)
+      if (!canSnapshot(present.status.state) || present.status.execution === undefined) {
+        throw new IceboxError('InvalidState', `cannot fork ${name}: it is ${present.status.state}`)
+      }
+      const saved = await saveOf(context, present, asExecutionId(present.status.execution), {
+        id: snapshot,
+        kind: 'memory',
+        purpose: 'fork',
+      })
+      context.log('info', 'sandbox.forked', {
+        sandbox: name,
+        count: body.count,
+        snapshot,
+        stoppedMs: saved.status.stoppedMs,
+      })
     })
-    context.log('info', 'sandbox.forked', {
-      sandbox: name,
-      count: body.count,
-      snapshot,
-      stoppedMs: saved.status.stoppedMs,
-    })
-  })
   try {
     const birth: Birth = {
       source: { from: 'fork', sandbox: name, snapshot },
@@ -44,15 +60,12 @@ export async function forkSandbox(
       timeoutSeconds: body.timeout,
       settings: settingsFrom(source),
     }
-    return await Promise.all(
-      Array.from({ length: body.count }, async () => {
-        try {
-          const child = await admit(context, birth)
-          return { sandbox: await child.settled }
-        } catch (error) {
-          return { error: IceboxError.from(error) }
-        }
-      }),
+    const ids = Array.from({ length: body.count }, newSandboxId)
+    const children = await context.admission.startAfter(namespace, ids, save, (id, turn) =>
+      admit(context, birth, { id: asSandboxId(id), turn }),
+    )
+    return children.map((child) =>
+      child.status === 'fulfilled' ? { sandbox: child.value } : { error: IceboxError.from(child.reason) },
     )
   } finally {
     context.operations.afterwards(forkSettled(context, snapshot))

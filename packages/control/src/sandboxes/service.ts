@@ -1,7 +1,8 @@
-import type { Sandbox } from '@icebox/model'
+import { IceboxError, isError, newSandboxId, type Sandbox, type SandboxId } from '@icebox/model'
 import { type Context, DEADLINES, within } from '../context.ts'
 import type { Accepted, Sandboxes } from '../control.ts'
 import { Names } from '../names.ts'
+import { newestFirst } from '../page.ts'
 import { resolveRef } from '../records.ts'
 import { resolveSnapshot } from '../snapshots/resolve.ts'
 import { connect } from './connect.ts'
@@ -11,6 +12,7 @@ import { forkSandbox } from './fork.ts'
 import { sandboxLogs } from './logs.ts'
 import { beginPause, pauseVerb } from './pause.ts'
 import { reach } from './reach.ts'
+import { type Request, Requests } from './request.ts'
 import { beginResume, beginRollback } from './restore.ts'
 import { renew } from './time.ts'
 
@@ -19,7 +21,8 @@ export const resolveSandbox = (context: Context, ref: string): Promise<Sandbox> 
   resolveRef(context.records, 'Sandbox', ref, (sandbox) => [sandbox.spec.displayName])
 
 export function sandboxService(context: Context): Sandboxes {
-  const { records, operations, node } = context
+  const { admission, records, operations, node } = context
+  const requests = new Requests(context)
   const names = new Names('sandbox', async (name) =>
     (await records.list('Sandbox')).some(({ spec }) => spec.displayName === name),
   )
@@ -36,19 +39,45 @@ export function sandboxService(context: Context): Sandboxes {
   }
 
   return {
-    async create(body) {
-      return names.reserve(body.name, async () => admit(context, await birthOf(context, body)))
+    async create({ key, ...body }) {
+      const begin = (id: SandboxId, request?: Request) =>
+        admission.start(records.namespace, id, (turn) =>
+          names.reserve(body.name, async () => admit(context, await birthOf(context, body), { id, request, turn })),
+        )
+      return key === undefined ? begin(newSandboxId()) : requests.once(key, body, begin)
+    },
+    async discard({ metadata: { name, uid } }) {
+      const begin = async () => {
+        const { metadata, status } = await records.get('Sandbox', name)
+        if (metadata.uid !== uid || status.state !== 'failed')
+          throw new IceboxError('NotFound', `sandbox ${name} is another one by now`)
+        return beginDelete(context, name)
+      }
+      try {
+        await (await operations.exclusiveInTurn(name, 'delete', begin)).settled
+      } catch (error) {
+        if (!isError(error, 'NotFound')) throw error
+      }
     },
     get: (ref) => resolveSandbox(context, ref),
-    async list({ states, metadata }) {
+    async list({ states, metadata, template, createdFrom }) {
       const wanted = Object.entries(metadata ?? {})
+      const from = createdFrom === undefined ? Number.NEGATIVE_INFINITY : Date.parse(createdFrom)
       return (await records.list('Sandbox'))
         .filter(({ status }) => states === undefined || states.length === 0 || states.includes(status.state))
         .filter(({ spec }) => wanted.every(([key, value]) => spec.metadata[key] === value))
+        .filter(
+          ({ spec: { source } }) =>
+            template === undefined || (source.from === 'template' && source.template === template),
+        )
+        .filter(({ metadata: { createdAt } }) => Date.parse(createdAt) >= from)
         .sort(newestFirst)
     },
     pause: (ref, { kind = 'memory' }) => operate(ref, pauseVerb(kind), (name) => beginPause(context, name, { kind })),
-    resume: (ref) => operate(ref, 'resume', (name) => beginResume(context, name, { seconds: undefined })),
+    resume: (ref) =>
+      operate(ref, 'resume', (name) =>
+        admission.start(records.namespace, name, () => beginResume(context, name, { seconds: undefined })),
+      ),
     async connect(ref, { timeout }, signal) {
       const { name } = (await resolveSandbox(context, ref)).metadata
       return connect(context, name, timeout, signal)
@@ -56,7 +85,7 @@ export function sandboxService(context: Context): Sandboxes {
     async rollback(ref, snapshotRef) {
       const snapshot = await resolveSnapshot(context, snapshotRef)
       return operate(ref, `roll back to ${snapshot.metadata.name}`, (name) =>
-        beginRollback(context, name, snapshot.metadata.name),
+        admission.start(records.namespace, name, () => beginRollback(context, name, snapshot.metadata.name)),
       )
     },
     async delete(ref) {
@@ -95,13 +124,4 @@ export function sandboxService(context: Context): Sandboxes {
       return sandboxLogs((await lookedAt(ref, signal)).guest, follow, signal)
     },
   }
-}
-
-/** Newest first; equal times in the order of their names, so that pages do not shift. */
-export function newestFirst(
-  a: { metadata: { createdAt: string; name: string } },
-  b: { metadata: { createdAt: string; name: string } },
-): number {
-  if (a.metadata.createdAt !== b.metadata.createdAt) return a.metadata.createdAt < b.metadata.createdAt ? 1 : -1
-  return a.metadata.name < b.metadata.name ? -1 : 1
 }

@@ -1,7 +1,7 @@
 import type { Snapshot } from '@icebox/model'
 import type { Context } from '../context.ts'
+import { newestFirst } from '../page.ts'
 import { resolveRef } from '../records.ts'
-import { newestFirst } from '../sandboxes/service.ts'
 import { labelsOf } from './names.ts'
 
 const isReady = ({ status }: Snapshot): boolean => status.state === 'ready'

@@ -26,6 +26,10 @@ import { Bytes, FAILURES, Nothing, optional, Ref, streamed } from '../schemas.ts
 import { sendText } from '../text.ts'
 import { refuseUnsupported } from './unsupported.ts'
 
+export const IdempotencyKey = z
+  .string()
+  .regex(/^[\x20-\x7e]{1,255}$/, 'must be 1–255 printable ASCII characters')
+  .describe('The same request sent again with the same key makes no other sandbox.')
 const MetadataPatch = z.record(MetadataMap.keyType, MetadataMap.valueType.nullable())
 
 /** Sandboxes and their lifecycle. */
@@ -36,13 +40,13 @@ export async function sandboxRoutes(app: App, context: Context): Promise<void> {
   async function lifecycle(
     reply: FastifyReply,
     accept: (signal: AbortSignal) => Promise<Accepted<Sandbox>>,
-    onFailure: (id: string) => Promise<unknown> = async () => undefined,
+    onFailure: (failed: Sandbox) => Promise<unknown> = async () => undefined,
   ): Promise<WireSandbox> {
     const accepted = await within(DEADLINE.accept, accept)
     const { name } = accepted.resource.metadata
     reply.request.resource = name
     const settled = await settle(reply, accepted, context.closing).catch(async (failure) => {
-      await onFailure(name)
+      await onFailure(accepted.resource)
       throw failure
     })
     if (settled !== undefined) return wireSandbox(settled)
@@ -59,16 +63,18 @@ export async function sandboxRoutes(app: App, context: Context): Promise<void> {
         operationId: 'createSandbox',
         summary: 'Create a sandbox from a template, an image or a snapshot',
         tags,
-        headers: PreferHeader,
+        headers: PreferHeader.extend({ 'idempotency-key': IdempotencyKey.optional() }),
         body: CreateSandbox,
         response: { 202: WireSandbox, ...FAILURES },
       },
     },
     async (request, reply) => {
-      const create = (signal: AbortSignal) => request.project.sandboxes.create(request.body, signal)
+      const key = request.headers['idempotency-key']
+      const body = key === undefined ? request.body : { ...request.body, key }
+      const create = (signal: AbortSignal) => request.project.sandboxes.create(body, signal)
       // Whoever is told of the failure never learns the id: nothing may be left under it.
-      const discard = async (id: string) =>
-        (await within(DEADLINE.accept, (signal) => request.project.sandboxes.delete(id, signal))).settled
+      const discard = (failed: Sandbox) =>
+        within(DEADLINE.accept, (signal) => request.project.sandboxes.discard(failed, signal))
       const sandbox = await lifecycle(reply, create, discard)
       return reply.code(202).header('location', `/v1/sandboxes/${sandbox.id}`).send(sandbox)
     },
