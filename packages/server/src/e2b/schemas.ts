@@ -218,8 +218,8 @@ export const Part = {
 /** Several values: separated by commas or given several times. */
 export const commas = <T extends z.ZodType>(item: T, most: number) =>
   z.preprocess(
-    (value) => (Array.isArray(value) ? value : [value]).flatMap((each) => String(each).split(',')),
-    z.array(item).max(most),
+    (value) => [value].flat().flatMap((each) => (typeof each === 'string' ? each.split(',') : [])),
+    z.array(item).min(1).max(most),
   )
 
 const refused = (description: string) => ({ description, content: { 'application/json': { schema: E2bError } } })
