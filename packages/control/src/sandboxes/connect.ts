@@ -83,7 +83,7 @@ export async function connect(
       case 'deleting':
         throw new IceboxError('Conflict', `cannot connect to ${name}: it is being deleted`)
       case 'failed':
-        refuse(sandbox, 'connect to')
+        refuse(sandbox, 'resume')
         break
       default:
         state satisfies never

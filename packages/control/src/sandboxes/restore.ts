@@ -45,6 +45,7 @@ export async function beginResume(
       },
     }
   })
+  context.expiry.changed()
   return {
     resource,
     settled: resource.status.state === 'running' ? Promise.resolve(resource) : finishRestore(context, resource),
@@ -94,6 +95,7 @@ export async function beginRollback(context: Context, name: string, snapshotId: 
       },
     }
   })
+  context.expiry.changed()
   return { resource, settled: finishRestore(context, resource) }
 }
 

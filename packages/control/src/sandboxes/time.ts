@@ -42,14 +42,16 @@ export function isPastEnd(sandbox: Sandbox, now: number): boolean {
 
 export const isDue = (sandbox: Sandbox, now: number): boolean => isExpiring(sandbox) && isPastEnd(sandbox, now)
 
-/** Before a sandbox that does not run begins to: its time from now. Without seconds: those it was given first. */
+/**
+ * Before a sandbox that does not run begins to: its time from now. Without seconds: those it was given first. The time counts
+ * once it is written that it begins to run, which is then to be told to the expiry.
+ */
 export async function startTime(context: Context, name: string, seconds?: number | null): Promise<void> {
   await context.records.setSpec('Sandbox', name, ({ spec, status }) =>
     status.state === 'paused' || status.state === 'failed'
       ? withTime(spec, timeOf(seconds === undefined ? spec.timeoutSeconds : seconds))
       : undefined,
   )
-  context.expiry.changed()
 }
 
 /** It lives so long from now, or longer; null: for ever. Leaves one alone that does not run and is not about to. */
