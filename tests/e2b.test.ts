@@ -657,7 +657,7 @@ describe('settings and readings', () => {
       'GET',
       `/sandboxes/${sandboxID}/logs`,
     )
-    const lines = logs.map(({ line }) => line)
+    const lines = logs.map(({ line }): string => JSON.parse(line).message)
     assert.ok(lines.includes('begun') && lines.includes('of start'), JSON.stringify(lines))
     assert.deepEqual(
       logEntries.map(({ message }) => message),

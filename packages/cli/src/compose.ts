@@ -84,6 +84,7 @@ export async function openIcebox(options: Composition, signal: AbortSignal): Pro
       log: write,
       installationKey: key,
       tokenSecret: await data.readOrCreateTokenSecret(),
+      directory: data,
     })
     undo.unshift(() => control.close('keep', AbortSignal.timeout(CLOSE_DEADLINE)))
     const server = await openServer({

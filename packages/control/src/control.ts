@@ -12,6 +12,7 @@ import type {
   Guest,
   IceboxError,
   Image,
+  LogEntry,
   PauseSandbox,
   Progress,
   RenewSandbox,
@@ -21,6 +22,7 @@ import type {
   Snapshot,
   SnapshotFault,
   Template,
+  WireEvent,
 } from '@icebox/model'
 
 /** An operation that was accepted: its intent is durable, and a crash from here on finishes or undoes it. */
@@ -96,8 +98,11 @@ export interface Sandboxes {
   /** With the defaults of the sandbox applied. */
   exec(ref: string, request: ExecInput, signal: AbortSignal): Promise<ExecSession>
   stats(ref: string, signal: AbortSignal): Promise<SandboxStats>
-  /** The entrypoint's (or start command's) output kept by the guest, with lifecycle lines; `follow` goes on until the signal aborts. */
-  logs(ref: string, options: { follow: boolean }, signal: AbortSignal): Promise<AsyncIterable<Uint8Array>>
+  /**
+   * What became of it and what its start command and entrypoint wrote, as far back as it is kept, whatever its state; `follow`
+   * goes on as long as these run.
+   */
+  logs(ref: string, options: { follow: boolean }, signal: AbortSignal): Promise<AsyncIterable<LogEntry>>
 }
 
 export interface Snapshots {
@@ -194,8 +199,26 @@ export interface SandboxTokens {
   traffic: string
 }
 
+/** The events of a project, or of all. */
+export interface EventFilter {
+  project?: string | undefined
+  /** Name of a resource. */
+  resource?: string | undefined
+  /** After the event with this id. */
+  after?: number | undefined
+}
+export interface EventService {
+  /** As far back as they are kept in memory (10 000 at least), oldest first. */
+  list(filter: EventFilter): WireEvent[]
+  /** The same, then each as it happens, until the signal aborts. */
+  follow(filter: EventFilter, signal: AbortSignal): AsyncIterable<WireEvent>
+}
+
 /** Everything the API calls. */
 export interface Control {
+  readonly events: EventService
+  /** What Prometheus reads, in its text format. */
+  metrics(): Promise<string>
   /** Of a project that need not have anything yet. */
   project(name: string): Project
   readonly keys: Keys

@@ -3,6 +3,8 @@ export type {
   Accepted,
   Connected,
   Control,
+  EventFilter,
+  EventService,
   Images,
   Keys,
   Project,

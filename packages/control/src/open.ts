@@ -9,13 +9,20 @@ import { Expiry } from './expiry.ts'
 import { imageService } from './images/service.ts'
 import { keyService } from './keys.ts'
 import { Limits } from './limits.ts'
+import { collectLogs } from './logs/collect.ts'
+import { SandboxLogs } from './logs/logs.ts'
+import { logTransition } from './logs/transition.ts'
 import { Operations } from './operations.ts'
 import { Reconciler } from './reconcile/reconcile.ts'
-import { Records } from './records.ts'
+import { type OnTransition, Records } from './records.ts'
 import { expire } from './sandboxes/expire.ts'
 import { sandboxService } from './sandboxes/service.ts'
 import { PAUSED_BY_SHUTDOWN } from './sandboxes/time.ts'
 import { snapshotService } from './snapshots/service.ts'
+import { Events } from './telemetry/events.ts'
+import { Metrics } from './telemetry/metrics.ts'
+import { Telemetry } from './telemetry/telemetry.ts'
+import { tellMissed, tellTransitions } from './telemetry/transitions.ts'
 import { templateService } from './templates/service.ts'
 import { trafficService } from './traffic.ts'
 import { usageOf } from './usage.ts'
@@ -28,6 +35,7 @@ export async function openControl({
   installationKey,
   tokenSecret,
   limits = Limits.parse({}),
+  directory,
 }: {
   store: ResourceStore
   node: Node
@@ -37,14 +45,22 @@ export async function openControl({
   /** What the tokens of sandboxes are derived from: the same at every start. */
   tokenSecret: Buffer
   limits?: Limits
+  /** Existing ones of the data directory: for the events of all, and for the logs of sandboxes. */
+  directory: { events: string; logs: string }
 }): Promise<Control> {
   const stopping = new AbortController()
   const closing = new AbortController()
+  const events = await Events.open(directory.events, log)
+  const logs = new SandboxLogs(directory.logs, log)
+  const tell = tellTransitions(events)
   const admission = new Admission(limits, stopping.signal)
-  const recordsOf = (project: string) =>
-    new Records(store, project, (resource, _from, to) => {
-      if (resource.kind === 'Sandbox') admission.note(resource, to === 'deleted')
-    })
+  const onTransition: OnTransition = (resource, from, to) => {
+    tell(resource, from, to)
+    if (resource.kind !== 'Sandbox') return
+    admission.note(resource, to === 'deleted')
+    logTransition(contextOf(resource.metadata.namespace), resource, to)
+  }
+  const recordsOf = (project: string) => new Records(store, project, onTransition)
   const expiry = new Expiry({
     records: recordsOf(SYSTEM_NAMESPACE),
     expire: (sandbox) => expire(contextOf(sandbox.metadata.namespace), sandbox),
@@ -64,6 +80,8 @@ export async function openControl({
           .digest('hex'),
       ),
     log,
+    logs,
+    telemetry: new Telemetry(new Metrics(recordsOf(SYSTEM_NAMESPACE)), log),
     stopping: stopping.signal,
     closing: closing.signal,
   }
@@ -100,11 +118,16 @@ export async function openControl({
   // What was found dead at the start is told with its reason before the reconciler looks for what is missing.
   await Promise.all(exits)
   starting = false
+  await tellMissed(events, context.records)
   await reconciler.start()
+  for (const sandbox of await context.records.listEverywhere('Sandbox'))
+    if (sandbox.status.state === 'running') void collectLogs(contextOf(sandbox.metadata.namespace), sandbox)
   expiry.changed()
 
   return {
     project,
+    events: { list: (filter) => events.list(filter), follow: (filter, signal) => events.follow(filter, signal) },
+    metrics: () => shared.telemetry.metrics.text(),
     keys: keyService(context.records, installationKey),
     traffic: trafficService(context, tokenSecret),
     async close(mode, signal) {
@@ -137,6 +160,8 @@ export async function openControl({
         }
       } finally {
         closing.abort()
+        await logs.close()
+        await events.close()
         await node.close()
         await store.close()
       }

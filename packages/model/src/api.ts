@@ -271,6 +271,42 @@ export const ProgressLine = z.object({
 })
 export type ProgressLine = z.infer<typeof ProgressLine>
 
+/** One transition of a resource. */
+export const WireEvent = z.object({
+  /** Grows with each event of the installation. */
+  id: z.int().min(1),
+  at: z.iso.datetime(),
+  project: z.string(),
+  kind: z.enum(['Sandbox', 'Snapshot', 'Template']),
+  /** Its name: the id of a sandbox or snapshot. */
+  resource: z.string(),
+  /** Absent when it was made. */
+  from: z.string().optional(),
+  /** The state it is in since; `deleted` when it is gone. */
+  to: z.string(),
+  reason: z.string().optional(),
+  message: z.string().optional(),
+  /** The operation that is under way since. */
+  verb: z.string().optional(),
+  operation: z.string().optional(),
+})
+export type WireEvent = z.infer<typeof WireEvent>
+
+/** One thing that a sandbox, or Icebox about it, has said. */
+export const LogEntry = z.object({
+  at: z.iso.datetime(),
+  /** lifecycle: what became of the sandbox. Else what its start command or entrypoint wrote. */
+  source: z.enum(['lifecycle', 'stdout', 'stderr']),
+  text: z.string(),
+  /** The exec that wrote it. */
+  exec: z.string().optional(),
+  /** Its tag: `start` or `entrypoint`. */
+  of: z.string().optional(),
+  /** Bytes of the stream up to the end of this text. */
+  end: z.int().min(0).optional(),
+})
+export type LogEntry = z.infer<typeof LogEntry>
+
 export const SandboxStats = z.object({
   id: z.string(),
   cpuSeconds: z.number(),

@@ -3,6 +3,7 @@ import { type Context, DEADLINES } from '../context.ts'
 import type { Accepted } from '../control.ts'
 import { settledStatus } from '../records.ts'
 import { dropSnapshot } from '../snapshots/remove.ts'
+import { named } from '../telemetry/telemetry.ts'
 import { recordUsage } from '../usage.ts'
 
 /** Writes the intent of a delete, unless `check` throws; `settled` is its last state. */
@@ -28,7 +29,11 @@ export async function beginDelete(
   return { resource, settled: finishDelete(context, resource) }
 }
 
-export async function finishDelete(context: Context, sandbox: Sandbox): Promise<Sandbox> {
+export function finishDelete(context: Context, sandbox: Sandbox): Promise<Sandbox> {
+  return context.telemetry.operation('delete', named(sandbox), () => remove(context, sandbox))
+}
+
+async function remove(context: Context, sandbox: Sandbox): Promise<Sandbox> {
   const { name } = sandbox.metadata
   const { execution, operation, pausedIn } = sandbox.status
   for (const run of new Set([execution, operation?.execution])) {
@@ -37,6 +42,5 @@ export async function finishDelete(context: Context, sandbox: Sandbox): Promise<
   if (pausedIn !== undefined) await dropSnapshot(context, pausedIn)
   await recordUsage(context, sandbox)
   await context.records.remove('Sandbox', name)
-  context.log('info', 'sandbox.deleted', { sandbox: name })
   return sandbox
 }

@@ -1,6 +1,7 @@
 import { IceboxError, isError, newSandboxId, type Sandbox, type SandboxId } from '@icebox/model'
 import { type Context, DEADLINES, within } from '../context.ts'
 import type { Accepted, Sandboxes } from '../control.ts'
+import { caughtUp } from '../logs/collect.ts'
 import { Names } from '../names.ts'
 import { newestFirst } from '../page.ts'
 import { resolveRef } from '../records.ts'
@@ -9,7 +10,6 @@ import { connect } from './connect.ts'
 import { admit, birthOf } from './create.ts'
 import { beginDelete } from './delete.ts'
 import { forkSandbox } from './fork.ts'
-import { sandboxLogs } from './logs.ts'
 import { beginPause, pauseVerb } from './pause.ts'
 import { reach } from './reach.ts'
 import { type Request, Requests } from './request.ts'
@@ -121,7 +121,9 @@ export function sandboxService(context: Context): Sandboxes {
       return { id: sandbox.metadata.name, ...usage, processes: inside.processes }
     },
     async logs(ref, { follow }, signal) {
-      return sandboxLogs((await lookedAt(ref, signal)).guest, follow, signal)
+      const sandbox = await resolveSandbox(context, ref)
+      if (sandbox.status.state === 'running') await caughtUp(context, sandbox, signal)
+      return context.logs.read(sandbox.metadata.name, { follow }, signal)
     },
   }
 }

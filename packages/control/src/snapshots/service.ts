@@ -15,6 +15,7 @@ import { recordImage } from '../images/ensure.ts'
 import { Names } from '../names.ts'
 import { newestFirst } from '../page.ts'
 import { resolveSandbox } from '../sandboxes/service.ts'
+import { named } from '../telemetry/telemetry.ts'
 import { addTags, inTurn, labelOf, labelsOf, takeTags, withoutTags } from './names.ts'
 import { dropSnapshot } from './remove.ts'
 import { resolveSnapshot } from './resolve.ts'
@@ -142,14 +143,16 @@ async function take(
   const spec = specOf(sandbox, execution, { kind: wanted.kind, purpose: 'user', displayName, tags })
   intended(await records.create('Snapshot', id, { spec, status: { state: 'creating', lastTransitionAt: now() } }))
   try {
-    const saved = await saveBytes(context, asExecutionId(execution), id, spec)
-    const settle = () => records.setStatus('Snapshot', id, () => ({ state: 'ready', ...saved }))
-    const ready =
-      displayName === undefined || wanted.replace !== true
-        ? await settle()
-        : await replacing(context, displayName, id, tags ?? [DEFAULT_TAG], settle)
-    await records.setStatus('Sandbox', name, ({ status }) => ({ ...status, lastSnapshot: id }))
-    return ready
+    return await context.telemetry.operation('snapshot', named(sandbox), async (note) => {
+      const saved = await saveBytes(context, asExecutionId(execution), id, spec, note)
+      const settle = () => records.setStatus('Snapshot', id, () => ({ state: 'ready', ...saved }))
+      const ready =
+        displayName === undefined || wanted.replace !== true
+          ? await settle()
+          : await replacing(context, displayName, id, tags ?? [DEFAULT_TAG], settle)
+      await records.setStatus('Sandbox', name, ({ status }) => ({ ...status, lastSnapshot: id }))
+      return ready
+    })
   } catch (error) {
     const failure = IceboxError.from(error)
     await records.setStatus('Snapshot', id, () => ({

@@ -19,7 +19,7 @@ const MOST = 10_000
 
 const rank = (level: z.infer<typeof LogLevel>): number => LogLevel.options.indexOf(level)
 
-/** Lines of what a running sandbox's start command and entrypoint wrote, which fit, from the one end or the other. */
+/** Lines of what became of a sandbox and of what its start command and entrypoint wrote, which fit, from the one end or the other. */
 export async function recentLines(
   project: Project,
   sandbox: Sandbox,
@@ -42,20 +42,27 @@ export async function recentLines(
   return direction === 'forward' ? fitting : fitting.reverse()
 }
 
-async function* entriesOf(project: Project, { metadata, status }: Sandbox, signal: AbortSignal): AsyncGenerator<Entry> {
-  if (status.state !== 'running') return
-  const decoder = new TextDecoder()
-  let rest = ''
-  const entry = (message: string): Entry => ({
-    timestamp: status.lastTransitionAt,
-    message,
-    level: 'info',
-    fields: { logger: 'start' },
-  })
-  for await (const bytes of await project.sandboxes.logs(metadata.name, { follow: false }, signal)) {
-    const lines = (rest + decoder.decode(bytes, { stream: true })).split('\n')
-    rest = lines.pop() ?? ''
-    for (const line of lines) yield entry(line)
+const LEVELS = { lifecycle: 'info', stdout: 'info', stderr: 'warn' } as const
+
+/** One entry per line. Lines of one process and stream come in pieces: the rest of one waits for its end. */
+async function* entriesOf(project: Project, { metadata }: Sandbox, signal: AbortSignal): AsyncGenerator<Entry> {
+  const rests = new Map<string, Entry>()
+  for await (const { at, source, text, of } of await project.sandboxes.logs(metadata.name, { follow: false }, signal)) {
+    const fields: Record<string, string> = { logger: of ?? 'sandbox', stream: source }
+    const entry = (message: string): Entry => ({ timestamp: at, message, level: LEVELS[source], fields })
+    if (source === 'lifecycle') {
+      yield entry(text)
+      continue
+    }
+    const key = `${of} ${source}`
+    const rest = rests.get(key)
+    const [first = '', ...more] = text.split('\n')
+    const begun = rest === undefined ? entry(first) : { ...rest, message: rest.message + first }
+    const lines = [begun, ...more.map(entry)]
+    const last = lines.pop()
+    yield* lines
+    if (last === undefined || last.message === '') rests.delete(key)
+    else rests.set(key, last)
   }
-  if (rest !== '') yield entry(rest)
+  yield* rests.values()
 }

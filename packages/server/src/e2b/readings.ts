@@ -67,7 +67,7 @@ export async function readingRoutes(app: App): Promise<void> {
     {
       schema: {
         operationId: 'getSandboxLogs',
-        summary: 'What the start command of a sandbox wrote, oldest first',
+        summary: 'What became of a sandbox and what its start command wrote, oldest first',
         tags,
         params: SandboxRef,
         querystring: z.object({
@@ -86,7 +86,12 @@ export async function readingRoutes(app: App): Promise<void> {
         },
         reply,
       )
-      return { logs: entries.map(({ timestamp, message }) => ({ timestamp, line: message })), logEntries: entries }
+      // Clients read a line as JSON.
+      const logs = entries.map(({ timestamp, level, message, fields }) => ({
+        timestamp,
+        line: JSON.stringify({ level, message, ...fields }),
+      }))
+      return { logs, logEntries: entries }
     },
   )
 

@@ -4,6 +4,7 @@ import {
   CreateSandbox,
   ForkResult,
   ForkSandbox,
+  LogEntry,
   MetadataMap,
   PauseSandbox,
   page,
@@ -19,10 +20,11 @@ import type { FastifyReply } from 'fastify'
 import { z } from 'zod'
 import type { App, Context } from '../context.ts'
 import { DEADLINE, within } from '../deadline.ts'
+import { line, NDJSON, sendLines } from '../lines.ts'
 import { PageQuery, paginate } from '../page.ts'
 import { flag, repeated } from '../parameters.ts'
 import { PreferHeader, settle } from '../prefer.ts'
-import { Bytes, FAILURES, Nothing, optional, Ref, streamed } from '../schemas.ts'
+import { Bytes, FAILURES, Nothing, optional, Ref } from '../schemas.ts'
 import { sendText } from '../text.ts'
 import { refuseUnsupported } from './unsupported.ts'
 
@@ -30,6 +32,15 @@ export const IdempotencyKey = z
   .string()
   .regex(/^[\x20-\x7e]{1,255}$/, 'must be 1–255 printable ASCII characters')
   .describe('The same request sent again with the same key makes no other sandbox.')
+async function* entryLines(entries: AsyncIterable<LogEntry>): AsyncGenerator<string> {
+  for await (const entry of entries) yield line(entry)
+}
+
+async function* outputOf(entries: AsyncIterable<LogEntry>): AsyncGenerator<Uint8Array> {
+  const encoder = new TextEncoder()
+  for await (const { source, text } of entries) if (source !== 'lifecycle') yield encoder.encode(text)
+}
+
 const MetadataPatch = z.record(MetadataMap.keyType, MetadataMap.valueType.nullable())
 
 /** Sandboxes and their lifecycle. */
@@ -303,14 +314,24 @@ export async function sandboxRoutes(app: App, context: Context): Promise<void> {
         tags,
         params: Ref,
         querystring: z.object({ follow: flag.default(false).describe('Go on with what comes.') }),
-        response: { 200: streamed('text/plain', Bytes, 'Text as the process wrote it'), ...FAILURES },
+        description:
+          'What the start command and the entrypoint wrote, as text; with `Accept: application/x-ndjson` entries that have times and what became of the sandbox, too. Both are kept outside the sandbox, whatever its state.',
+        response: {
+          200: {
+            description: 'Text as the process wrote it, or one entry a line',
+            content: { 'text/plain': { schema: Bytes }, [NDJSON]: { schema: LogEntry } },
+          },
+          ...FAILURES,
+        },
       },
     },
     async ({ params, query, project }, reply) => {
       const { started: logs, signal } = await context.streams.open(reply, DEADLINE.read, (opened) =>
         project.sandboxes.logs(params.id, query, opened),
       )
-      await sendText(reply, logs, signal)
+      if (reply.request.headers.accept?.includes(NDJSON) === true)
+        await sendLines(reply, entryLines(logs), signal, (error) => ({ error }))
+      else await sendText(reply, outputOf(logs), signal)
     },
   )
 }
