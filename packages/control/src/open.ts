@@ -34,8 +34,8 @@ export async function openControl({
   log,
   installationKey,
   tokenSecret,
-  limits = Limits.parse({}),
   directory,
+  limits = Limits.parse({}),
 }: {
   store: ResourceStore
   node: Node
@@ -44,16 +44,16 @@ export async function openControl({
   installationKey: string
   /** What the tokens of sandboxes are derived from: the same at every start. */
   tokenSecret: Buffer
-  limits?: Limits
   /** Existing ones of the data directory: for the events of all, and for the logs of sandboxes. */
   directory: { events: string; logs: string }
+  limits?: Limits
 }): Promise<Control> {
   const stopping = new AbortController()
   const closing = new AbortController()
+  const admission = new Admission(limits, stopping.signal)
   const events = await Events.open(directory.events, log)
   const logs = new SandboxLogs(directory.logs, log)
   const tell = tellTransitions(events)
-  const admission = new Admission(limits, stopping.signal)
   const onTransition: OnTransition = (resource, from, to) => {
     tell(resource, from, to)
     if (resource.kind !== 'Sandbox') return

@@ -4,6 +4,7 @@ import { createJsonSchemaTransform, createJsonSchemaTransformObject } from 'fast
 import { z } from 'zod'
 import { createApp } from './app.ts'
 import type { App, Context } from './context.ts'
+import { FAILURES } from './schemas.ts'
 import { routes } from './v1/routes.ts'
 
 interface Operation {
@@ -11,13 +12,14 @@ interface Operation {
   summary: string
   tags: string[]
   requestBody?: { required: boolean }
+  responses: Record<string, object>
 }
 
 /** An OpenAPI 3.1 document, as far as it is looked at here. */
 export interface OpenApiDocument {
   openapi: string
   paths: Record<string, Record<string, Operation>>
-  components: { schemas: Record<string, unknown> }
+  components: { schemas: Record<string, unknown>; responses?: Record<string, object> }
   [key: string]: unknown
 }
 
@@ -38,8 +40,11 @@ const operationsOf = ({ paths }: OpenApiDocument): Operation[] =>
   Object.values(paths).flatMap((methods) => Object.values(methods))
 
 /** The native API as a document. */
-export const openApiDocument = (): Promise<OpenApiDocument> =>
-  documentOf({ info: INFO, security: SECURITY, routes, names: z.globalRegistry })
+export async function openApiDocument(): Promise<OpenApiDocument> {
+  const document = await documentOf({ info: INFO, security: SECURITY, routes, names: z.globalRegistry })
+  nameFailures(document)
+  return document
+}
 
 export interface Described {
   info: typeof INFO
@@ -73,6 +78,17 @@ export async function documentOf({ info, security, routes, names }: Described): 
   for (const operation of operationsOf(document))
     if (operation.requestBody !== undefined) operation.requestBody.required = !optionalBodies.has(operation.operationId)
   return document
+}
+
+/** What every route may answer is said once. */
+function nameFailures(document: OpenApiDocument): void {
+  for (const { responses } of operationsOf(document))
+    for (const status of Object.keys(FAILURES).map((key) => key.toUpperCase())) {
+      const failure = responses[status]
+      if (failure === undefined) continue
+      document.components.responses = { Failure: failure }
+      responses[status] = { $ref: '#/components/responses/Failure' }
+    }
 }
 
 /** No handler runs to make the document. */

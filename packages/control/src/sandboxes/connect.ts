@@ -3,7 +3,7 @@ import { IceboxError, type Sandbox } from '@icebox/model'
 import type { Context } from '../context.ts'
 import type { Connected } from '../control.ts'
 import { refuse } from './refuse.ts'
-import { beginResume } from './restore.ts'
+import { resumeInTurn } from './restore.ts'
 import { keepFor } from './time.ts'
 
 /** How often a sandbox is looked at that nobody is at work on and that the reconciler will settle, milliseconds. */
@@ -40,10 +40,7 @@ export async function resumeTogether(
 ): Promise<void> {
   const verb = context.operations.verb(name)
   if (verb !== undefined && verb !== 'resume') return arrival(context, name, signal)
-  const resume = context.operations.exclusive(name, 'resume', () =>
-    context.admission.start(context.records.namespace, name, () => beginResume(context, name, { seconds })),
-  )
-  const settled = resume.then((accepted) => accepted.settled)
+  const settled = resumeInTurn(context, name, { seconds }).then((accepted) => accepted.settled)
   settled.catch(() => undefined)
   await until(settled, signal)
 }

@@ -96,11 +96,11 @@ function settingsOf(body: CreateSandbox): Settings {
 }
 
 /** Resolves what a create asks for: the snapshot to restore, and what the sandbox inherits from it. */
-export async function birthOf(context: Context, body: CreateSandbox): Promise<Birth> {
+export async function birthOf(context: Context, body: CreateSandbox, signal: AbortSignal): Promise<Birth> {
   const { name: displayName, metadata, timeout: timeoutSeconds } = body
   const own = { displayName, metadata, timeoutSeconds, settings: settingsOf(body) }
   if (body.template !== undefined) {
-    const template = await readyTemplate(context, body.template)
+    const template = await readyTemplate(context, body.template, signal)
     const { namespace } = template.metadata
     const snapshot = await context.project(namespace).records.get('Snapshot', template.status.snapshot ?? '')
     return {

@@ -23,12 +23,6 @@ export function forkSandbox(
   source: Sandbox,
   body: ForkSandbox,
 ): Promise<({ sandbox: Sandbox } | { error: IceboxError })[]> {
-  const { forks } = context.admission.limits
-  if (body.count > forks)
-    throw new IceboxError('TooManyRequests', `a fork makes at most ${forks} sandboxes here, not ${body.count}`, {
-      remedy: 'Fork in several calls, or have the limit raised.',
-      details: { limit: 'forks' },
-    })
   return context.telemetry.operation('fork', { ...named(source), count: body.count }, (note) =>
     fork(context, source, body, note),
   )
@@ -41,6 +35,12 @@ async function fork(
   note: (facts: Noted) => void,
 ): Promise<({ sandbox: Sandbox } | { error: IceboxError })[]> {
   const { name, namespace } = source.metadata
+  const { forks } = context.admission.limits
+  if (body.count > forks)
+    throw new IceboxError('TooManyRequests', `a fork makes at most ${forks} sandboxes here, not ${body.count}`, {
+      remedy: 'Fork in several calls, or have the limit raised.',
+      details: { limit: 'forks' },
+    })
   const snapshot = newSnapshotId()
   const save = () =>
     context.operations.passing(name, 'fork', async () => {

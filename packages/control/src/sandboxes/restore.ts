@@ -53,6 +53,16 @@ export async function beginResume(
   }
 }
 
+/** Begins a resume when its turn has come, or joins the one under way. */
+export const resumeInTurn = (
+  context: Context,
+  name: string,
+  time: { seconds: number | null | undefined },
+): Promise<Accepted<Sandbox>> =>
+  context.operations.exclusive(name, 'resume', () =>
+    context.admission.start(context.records.namespace, name, () => beginResume(context, name, time)),
+  )
+
 /** Whether the snapshot is one of the sandbox's own line: taken of it, or an ancestor of what it was made from. */
 async function isOfLine(context: Context, sandbox: Sandbox, snapshot: Snapshot): Promise<boolean> {
   if (snapshot.spec.sandbox === sandbox.metadata.name) return true
@@ -118,8 +128,8 @@ async function restore(context: Context, sandbox: Sandbox, note: (facts: Noted) 
     if (verb === 'resume' && previous !== undefined) await endRun(context, previous)
     note({ execution, snapshot: snapshotId })
     const run = await restoreRun(context, sandbox, execution, snapshot)
-    if (snapshot.spec.kind === 'filesystem') await bootEntrypoint(context, sandbox, execution)
     note({ phases: run.phases })
+    if (snapshot.spec.kind === 'filesystem') await bootEntrypoint(context, sandbox, execution)
     const running = await context.records
       .setStatus('Sandbox', name, ({ status }) => ({
         ...settledStatus(status),

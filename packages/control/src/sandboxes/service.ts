@@ -13,7 +13,7 @@ import { forkSandbox } from './fork.ts'
 import { beginPause, pauseVerb } from './pause.ts'
 import { reach } from './reach.ts'
 import { type Request, Requests } from './request.ts'
-import { beginResume, beginRollback } from './restore.ts'
+import { beginRollback, resumeInTurn } from './restore.ts'
 import { renew } from './time.ts'
 
 /** By id, name or unique prefix. */
@@ -39,10 +39,12 @@ export function sandboxService(context: Context): Sandboxes {
   }
 
   return {
-    async create({ key, ...body }) {
+    async create({ key, ...body }, signal) {
       const begin = (id: SandboxId, request?: Request) =>
         admission.start(records.namespace, id, (turn) =>
-          names.reserve(body.name, async () => admit(context, await birthOf(context, body), { id, request, turn })),
+          names.reserve(body.name, async () =>
+            admit(context, await birthOf(context, body, signal), { id, request, turn }),
+          ),
         )
       return key === undefined ? begin(newSandboxId()) : requests.once(key, body, begin)
     },
@@ -74,10 +76,10 @@ export function sandboxService(context: Context): Sandboxes {
         .sort(newestFirst)
     },
     pause: (ref, { kind = 'memory' }) => operate(ref, pauseVerb(kind), (name) => beginPause(context, name, { kind })),
-    resume: (ref) =>
-      operate(ref, 'resume', (name) =>
-        admission.start(records.namespace, name, () => beginResume(context, name, { seconds: undefined })),
-      ),
+    async resume(ref) {
+      const { name } = (await resolveSandbox(context, ref)).metadata
+      return resumeInTurn(context, name, { seconds: undefined })
+    },
     async connect(ref, { timeout }, signal) {
       const { name } = (await resolveSandbox(context, ref)).metadata
       return connect(context, name, timeout, signal)

@@ -233,7 +233,6 @@ export const REFUSALS = {
   413: refused('The body is too large'),
   422: refused('A snapshot or image cannot be used'),
   429: refused('Too many requests, or a limit is reached'),
-  500: refused('A defect of the server'),
   502: refused('The guest does not answer'),
   503: refused('Not now; it may go well the next time'),
   507: refused('No space left'),

@@ -28,10 +28,6 @@ import { Bytes, FAILURES, Nothing, optional, Ref } from '../schemas.ts'
 import { sendText } from '../text.ts'
 import { refuseUnsupported } from './unsupported.ts'
 
-export const IdempotencyKey = z
-  .string()
-  .regex(/^[\x20-\x7e]{1,255}$/, 'must be 1–255 printable ASCII characters')
-  .describe('The same request sent again with the same key makes no other sandbox.')
 async function* entryLines(entries: AsyncIterable<LogEntry>): AsyncGenerator<string> {
   for await (const entry of entries) yield line(entry)
 }
@@ -41,6 +37,10 @@ async function* outputOf(entries: AsyncIterable<LogEntry>): AsyncGenerator<Uint8
   for await (const { source, text } of entries) if (source !== 'lifecycle') yield encoder.encode(text)
 }
 
+export const IdempotencyKey = z
+  .string()
+  .regex(/^[\x20-\x7e]{1,255}$/, 'must be 1–255 printable ASCII characters')
+  .describe('The same request sent again with the same key makes no other sandbox.')
 const MetadataPatch = z.record(MetadataMap.keyType, MetadataMap.valueType.nullable())
 
 /** Sandboxes and their lifecycle. */
