@@ -6,11 +6,11 @@ import { createApp } from './app.ts'
 import { AttachedExecs } from './attached.ts'
 import type { CertificateFiles } from './certificate.ts'
 import type { Context, ServerInfo, ShutdownMode } from './context.ts'
+import { e2bRoutes } from './e2b/routes.ts'
+import { guestServices } from './facades.ts'
 import { front } from './front.ts'
 import { Gateway, type GatewayOptions } from './gateway/gateway.ts'
 import { openListener } from './listener.ts'
-import { EGRESS_PORT } from './opensandbox/execd/egress.ts'
-import { EXECD_PORT, execdFacade } from './opensandbox/execd/facade.ts'
 import { Streams } from './stream.ts'
 import { routes } from './v1/routes.ts'
 
@@ -35,7 +35,7 @@ export interface ServerOptions {
   /** Serve HTTPS with this certificate. It is read again when the files change. */
   tls?: CertificateFiles
   /** Of the way to the ports of sandboxes. */
-  gateway?: Pick<GatewayOptions, 'facades' | 'limits' | 'headDeadline'>
+  gateway?: Pick<GatewayOptions, 'limits' | 'headDeadline'>
   /** Gets one line of JSON per request that changes something or fails. */
   log: { write(line: string): void }
   /** Called once the request to shut down has been answered. */
@@ -99,24 +99,11 @@ export async function openServer(options: ServerOptions): Promise<Server> {
     }
   })
   await routes(app, context)
+  await e2bRoutes(app, context)
   await app.ready()
-  const execd = execdFacade({
-    reach: (id, signal) => options.control.traffic.reach(id, signal),
-    async user({ metadata, status }, signal) {
-      const { images } = options.control.project(metadata.namespace)
-      return (await images.get(status.imageName ?? '', signal)).status.config.user
-    },
-    async token(id, signal) {
-      const { traffic } = options.control
-      const sandbox = await traffic.find(id, signal)
-      return sandbox.spec.secure ? traffic.tokens(sandbox).access : undefined
-    },
-    closing: closing.signal,
-    log: app.log,
-  })
   const gateway = new Gateway({
     ...options.gateway,
-    facades: new Map([[EXECD_PORT, execd], [EGRESS_PORT, execd], ...(options.gateway?.facades ?? [])]),
+    facades: guestServices(options.control, closing.signal, app.log),
     control: options.control,
     domains,
     onFault: ({ message, stack }) => app.log.error({ error: message, stack }, 'gateway.fault'),

@@ -27,6 +27,8 @@ const IDLE = ['tail', '-f', '/dev/null']
 export interface Birth {
   displayName?: string | undefined
   source: SandboxSpec['source']
+  /** What its line began with. */
+  origin?: string | undefined
   /** Id of the snapshot that is restored; of an image it is found or made once the intent is written. */
   snapshot?: string
   size: Size
@@ -55,6 +57,7 @@ export async function admit(
       spec: {
         ...(birth.displayName === undefined ? {} : { displayName: birth.displayName }),
         source: birth.source,
+        ...(birth.origin === undefined ? {} : { origin: birth.origin }),
         size: birth.size,
         env: birth.env,
         entrypoint: birth.entrypoint,
@@ -111,6 +114,7 @@ export async function birthOf(context: Context, body: CreateSandbox, signal: Abo
         template: template.metadata.name,
         ...(namespace === context.records.namespace ? {} : { project: namespace }),
       },
+      origin: template.metadata.name,
       snapshot: snapshot.metadata.name,
       size: snapshot.spec.size,
       env: { ...snapshot.spec.env, ...body.env },
@@ -125,6 +129,7 @@ export async function birthOf(context: Context, body: CreateSandbox, signal: Abo
     return {
       ...own,
       source: { from: 'snapshot', snapshot: snapshot.metadata.name },
+      origin: snapshot.spec.displayName ?? snapshot.metadata.name,
       snapshot: snapshot.metadata.name,
       size: snapshot.spec.size,
       env: { ...snapshot.spec.env, ...body.env },
@@ -135,6 +140,7 @@ export async function birthOf(context: Context, body: CreateSandbox, signal: Abo
     return {
       ...own,
       source: { from: 'image', image: body.image.uri },
+      origin: body.image.uri,
       size: sizeFromLimits(body.resourceLimits ?? {}),
       env: body.env,
       entrypoint: body.entrypoint ?? [],
