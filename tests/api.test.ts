@@ -13,11 +13,10 @@ import type { ExecInfo, FileInfo, ForkResult, WireError, WireSandbox, WireSnapsh
 import { BASE_IMAGE } from '@icebox/node'
 import { openServer, type Server } from '@icebox/server'
 import { requireSpace } from '@icebox/snapshot'
-import { openParts, type Parts } from './faults/parts.ts'
+import { KEY, openParts, type Parts } from './faults/parts.ts'
 
 /** The API over a whole Icebox, called as any program would call it. */
 
-const KEY = 'e2b_0000000000000000000000000000000000000000'
 const WAIT = { prefer: 'wait=120' }
 
 let directory: string
@@ -28,7 +27,6 @@ const log: Record<string, unknown>[] = []
 const serve = () =>
   openServer({
     control: parts.control,
-    key: KEY,
     listen: { host: '127.0.0.1', port: 0 },
     info: { version: 'test', driver: parts.node.driver.name, dataDirectory: parts.data.path, pid: process.pid },
     temporaryDirectory: parts.data.tmp,

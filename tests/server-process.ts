@@ -19,18 +19,27 @@ const LASTING_PORTS = [20_000, 32_000] as const
 export class ServerProcess implements AsyncDisposable {
   readonly dataDirectory: string
   readonly #port: number
+  #flags: string[]
   #child: ChildProcess | undefined
   #icebox: Icebox | undefined
 
-  private constructor(dataDirectory: string, port: number) {
+  private constructor(dataDirectory: string, port: number, flags: string[]) {
     this.dataDirectory = dataDirectory
     this.#port = port
+    this.#flags = flags
   }
 
-  /** `keepAddress`: every start listens at the same address, else each at one that the system gives. */
-  static async start(name: string, options: { keepAddress?: boolean } = {}): Promise<ServerProcess> {
+  /**
+   * Without the template `base` unless other flags of `icebox up` are given. `keepAddress`: every start listens at the same
+   * address, else each at one that the system gives.
+   */
+  static async start(
+    name: string,
+    flags: string[] = ['--no-base'],
+    options: { keepAddress?: boolean } = {},
+  ): Promise<ServerProcess> {
     const port = options.keepAddress === true ? await findLastingPort() : 0
-    const server = new ServerProcess(await mkdtemp(join(tmpdir(), `icebox-${name}-`)), port)
+    const server = new ServerProcess(await mkdtemp(join(tmpdir(), `icebox-${name}-`)), port, flags)
     await server.restart()
     return server
   }
@@ -47,11 +56,12 @@ export class ServerProcess implements AsyncDisposable {
     return pid
   }
 
-  /** Starts it again after it ended. Resolves when it answers. */
-  async restart(): Promise<void> {
+  /** Starts it again after it ended, with other flags if they are given. Resolves when it answers. */
+  async restart(flags = this.#flags): Promise<void> {
+    this.#flags = flags
     const child = spawn(
       process.execPath,
-      [MAIN, 'up', '--json', '--data', this.dataDirectory, '--listen', `127.0.0.1:${this.#port}`],
+      [MAIN, 'up', '--json', '--data', this.dataDirectory, '--listen', `127.0.0.1:${this.#port}`, ...this.#flags],
       {
         stdio: ['ignore', 'ignore', 'pipe'],
       },

@@ -14,9 +14,9 @@ if (!isVerb(verb)) throw new Error(`the verbs are ${VERBS.join(', ')}`)
 const crash = new CrashPoint(Number(step))
 const parts = await openParts(directory, crash)
 const signal = AbortSignal.timeout(60_000)
-const accepted = await parts.control.sandboxes.create({ template: 'marked', env: {}, metadata: {} }, signal)
+const accepted = await parts.project.sandboxes.create({ template: 'marked', env: {}, metadata: {} }, signal)
 const { metadata } = await accepted.settled
-const session = await parts.control.sandboxes.exec(
+const session = await parts.project.sandboxes.exec(
   metadata.name,
   { argv: ['sh', '-c', `echo ${MARK} > /dev/shm/mark; echo ${MARK} > /root/mark`] },
   signal,
@@ -24,16 +24,16 @@ const session = await parts.control.sandboxes.exec(
 for await (const event of session.events) if (event.type === 'exit') strictEqual(event.exit.exitCode, 0)
 // The pause that is crashed in replaces another one.
 if (verb === 'pause') {
-  await (await parts.control.sandboxes.pause(metadata.name, signal)).settled
-  await (await parts.control.sandboxes.resume(metadata.name, signal)).settled
+  await (await parts.project.sandboxes.pause(metadata.name, signal)).settled
+  await (await parts.project.sandboxes.resume(metadata.name, signal)).settled
 }
-if (verb === 'resume') await (await parts.control.sandboxes.pause(metadata.name, signal)).settled
+if (verb === 'resume') await (await parts.project.sandboxes.pause(metadata.name, signal)).settled
 if (verb === 'rollback')
-  await (await parts.control.snapshots.create(metadata.name, { name: 'earlier', kind: 'memory', stop: false }, signal))
+  await (await parts.project.snapshots.create(metadata.name, { name: 'earlier', kind: 'memory', stop: false }, signal))
     .settled
 process.stdout.write(`${metadata.name}\n`)
 crash.arm()
-await perform(parts.control, verb, metadata.name, signal)
+await perform(parts.project, verb, metadata.name, signal)
 process.stdout.write(`done ${crash.steps}\n`)
 await parts.close()
 process.exit(0)

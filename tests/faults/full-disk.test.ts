@@ -23,9 +23,9 @@ before(async () => {
   execFileSync('mkdir', [join(scratch, 'data')])
   execFileSync('mount', ['-o', 'loop', join(scratch, 'disk'), join(scratch, 'data')])
   parts = await openParts(join(scratch, 'data'))
-  const image = await parts.control.images.pull(BASE_IMAGE, () => undefined, signal())
+  const image = await parts.project.images.pull(BASE_IMAGE, () => undefined, signal())
   const size = { memoryMiB: 512, diskMiB: 256 }
-  const build = await parts.control.templates.build(
+  const build = await parts.project.templates.build(
     { name: 'base', image: image.spec.digest, size, env: {} },
     () => undefined,
     signal(),
@@ -45,7 +45,7 @@ after(async () => {
 })
 
 async function run(sandbox: string, script: string): Promise<string> {
-  const session = await parts.control.sandboxes.exec(sandbox, { argv: ['sh', '-ec', script] }, signal())
+  const session = await parts.project.sandboxes.exec(sandbox, { argv: ['sh', '-ec', script] }, signal())
   const chunks: Uint8Array[] = []
   for await (const event of session.events) {
     if (event.type === 'output') chunks.push(event.data)
@@ -65,60 +65,60 @@ const empty = () => rm(join(parts.data.path, 'tmp', 'ballast'), { force: true })
 const fullDisk = (error: unknown): error is IceboxError => isError(error, 'NoSpace') && /MiB|full/.test(error.message)
 
 test('a snapshot or a pause that does not fit is refused, and the sandbox runs on and answers', async () => {
-  const { control } = parts
-  const { settled } = await control.sandboxes.create({ template: 'base', env: {}, metadata: {} }, signal())
+  const { project } = parts
+  const { settled } = await project.sandboxes.create({ template: 'base', env: {}, metadata: {} }, signal())
   const { metadata } = await settled
   const { name } = metadata
   await run(name, 'head -c 201326592 /dev/urandom > /dev/shm/data; sha256sum /dev/shm/data > /dev/shm/sum')
   await fillTo(100)
   try {
-    const snapshot = control.snapshots
+    const snapshot = project.snapshots
       .create(name, { kind: 'memory', stop: false }, signal())
       .then((accepted) => accepted.settled)
     await assert.rejects(snapshot, fullDisk)
     await run(name, 'sha256sum -c /dev/shm/sum')
-    await assert.rejects((await control.sandboxes.pause(name, signal())).settled, fullDisk)
-    assert.equal((await control.sandboxes.get(name, signal())).status.state, 'running')
+    await assert.rejects((await project.sandboxes.pause(name, signal())).settled, fullDisk)
+    assert.equal((await project.sandboxes.get(name, signal())).status.state, 'running')
     await run(name, 'sha256sum -c /dev/shm/sum')
-    const forks = control.sandboxes.fork(name, { count: 2, env: {} }, signal())
+    const forks = project.sandboxes.fork(name, { count: 2, env: {} }, signal())
     await assert.rejects(forks, fullDisk)
     await run(name, 'sha256sum -c /dev/shm/sum')
   } finally {
     await empty()
   }
   // With room again the same pause succeeds.
-  await (await control.sandboxes.pause(name, signal())).settled
-  await (await control.sandboxes.resume(name, signal())).settled
+  await (await project.sandboxes.pause(name, signal())).settled
+  await (await project.sandboxes.resume(name, signal())).settled
   await run(name, 'sha256sum -c /dev/shm/sum')
-  await (await control.sandboxes.delete(name, signal())).settled
+  await (await project.sandboxes.delete(name, signal())).settled
 })
 
 test('a disk that fills up while a pause is being written: the sandbox runs on and answers', async () => {
-  const { control } = parts
-  const { metadata } = await (await control.sandboxes.create({ template: 'base', env: {}, metadata: {} }, signal()))
+  const { project } = parts
+  const { metadata } = await (await project.sandboxes.create({ template: 'base', env: {}, metadata: {} }, signal()))
     .settled
   const { name } = metadata
   await run(name, 'head -c 201326592 /dev/urandom > /dev/shm/data; sha256sum /dev/shm/data > /dev/shm/sum')
   try {
-    const pause = await control.sandboxes.pause(name, signal())
+    const pause = await project.sandboxes.pause(name, signal())
     // Between the check and the writing, somebody else takes the room.
     await fillTo(40)
     await assert.rejects(pause.settled, (error) => isError(error, 'NoSpace'))
-    assert.equal((await control.sandboxes.get(name, signal())).status.state, 'running')
+    assert.equal((await project.sandboxes.get(name, signal())).status.state, 'running')
     await run(name, 'sha256sum -c /dev/shm/sum')
   } finally {
     await empty()
   }
-  await (await control.sandboxes.delete(name, signal())).settled
+  await (await project.sandboxes.delete(name, signal())).settled
 })
 
 test('a restore whose disk does not fit is refused before it starts, beside those under way too', async () => {
-  const { control } = parts
-  const { metadata } = await (await control.sandboxes.create({ template: 'base', env: {}, metadata: {} }, signal()))
+  const { project } = parts
+  const { metadata } = await (await project.sandboxes.create({ template: 'base', env: {}, metadata: {} }, signal()))
     .settled
   const { name } = metadata
   await run(name, 'head -c 150000000 /dev/urandom > /root/data; sha256sum /root/data > /root/sum')
-  await (await control.sandboxes.pause(name, signal())).settled
+  await (await project.sandboxes.pause(name, signal())).settled
   const refused = (error: unknown) => isError(error, 'NoSpace') && /restoring \w+ needs 14\d MiB/.test(error.message)
   const alone = async () => {
     while (parts.node.machines().length > 0) await sleep(5)
@@ -126,17 +126,17 @@ test('a restore whose disk does not fit is refused before it starts, beside thos
   try {
     await alone()
     await fillTo(100)
-    await assert.rejects((await control.sandboxes.resume(name, signal())).settled, refused)
-    assert.equal((await control.sandboxes.get(name, signal())).status.state, 'paused')
+    await assert.rejects((await project.sandboxes.resume(name, signal())).settled, refused)
+    assert.equal((await project.sandboxes.get(name, signal())).status.state, 'paused')
     await empty()
-    await (await control.sandboxes.resume(name, signal())).settled
+    await (await project.sandboxes.resume(name, signal())).settled
     await run(name, 'sha256sum -c /root/sum')
-    const taken = await control.snapshots.create(name, { kind: 'memory', stop: true }, signal())
+    const taken = await project.snapshots.create(name, { kind: 'memory', stop: true }, signal())
     const { metadata: snapshot } = await taken.settled
     await alone()
     await fillTo(250)
     const children = await Promise.all(
-      [1, 2].map(() => control.sandboxes.create({ snapshotId: snapshot.name, env: {}, metadata: {} }, signal())),
+      [1, 2].map(() => project.sandboxes.create({ snapshotId: snapshot.name, env: {}, metadata: {} }, signal())),
     )
     const results = await Promise.allSettled(children.map(({ settled }) => settled))
     const failures = results.flatMap((result) => (result.status === 'rejected' ? [result.reason] : []))
@@ -145,7 +145,7 @@ test('a restore whose disk does not fit is refused before it starts, beside thos
     for (const result of results)
       if (result.status === 'fulfilled') await run(result.value.metadata.name, 'sha256sum -c /root/sum')
     for (const { resource } of children)
-      await (await control.sandboxes.delete(resource.metadata.name, signal())).settled
+      await (await project.sandboxes.delete(resource.metadata.name, signal())).settled
   } finally {
     await empty()
   }

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Control } from '@icebox/control'
+import type { Project } from '@icebox/control'
 import { isError, type Sandbox, type Snapshot } from '@icebox/model'
 import { BASE_IMAGE } from '@icebox/node'
 import { openParts, type Parts } from './parts.ts'
@@ -24,8 +24,8 @@ before(async () => {
   directory = await mkdtemp(join(tmpdir(), 'icebox-killed-'))
   const parts = await openParts(directory)
   const signal = AbortSignal.timeout(300_000)
-  const image = await parts.control.images.pull(BASE_IMAGE, () => undefined, signal)
-  const build = await parts.control.templates.build(
+  const image = await parts.project.images.pull(BASE_IMAGE, () => undefined, signal)
+  const build = await parts.project.templates.build(
     { name: 'marked', image: image.spec.digest, size: { memoryMiB: 256 }, env: {} },
     () => undefined,
     signal,
@@ -75,36 +75,36 @@ async function crash(
 }
 
 /** Waits until no sandbox is on its way between states. */
-async function settled(control: Control): Promise<Sandbox[]> {
+async function settled(project: Project): Promise<Sandbox[]> {
   const deadline = AbortSignal.timeout(SETTLE_MS)
   for (;;) {
-    const sandboxes = await control.sandboxes.list({}, deadline)
+    const sandboxes = await project.sandboxes.list({}, deadline)
     if (sandboxes.every(({ status }) => ['running', 'paused', 'failed'].includes(status.state))) return sandboxes
     deadline.throwIfAborted()
     await sleep(20)
   }
 }
 
-async function output(control: Control, sandbox: string, argv: string[]): Promise<string> {
-  const session = await control.sandboxes.exec(sandbox, { argv }, AbortSignal.timeout(20_000))
+async function output(project: Project, sandbox: string, argv: string[]): Promise<string> {
+  const session = await project.sandboxes.exec(sandbox, { argv }, AbortSignal.timeout(20_000))
   const chunks: Uint8Array[] = []
   for await (const event of session.events) if (event.type === 'output') chunks.push(event.data)
   return Buffer.concat(chunks).toString().trim()
 }
 
-async function deleteAll({ control }: Parts): Promise<void> {
+async function deleteAll({ project }: Parts): Promise<void> {
   const signal = AbortSignal.timeout(60_000)
-  for (const sandbox of await settled(control))
-    await (await control.sandboxes.delete(sandbox.metadata.name, signal)).settled
-  for (const snapshot of await control.snapshots.list({}, signal)) {
-    await (await control.snapshots.delete(snapshot.metadata.name, signal)).settled
+  for (const sandbox of await settled(project))
+    await (await project.sandboxes.delete(sandbox.metadata.name, signal)).settled
+  for (const snapshot of await project.snapshots.list({}, signal)) {
+    await (await project.snapshots.delete(snapshot.metadata.name, signal)).settled
   }
 }
 
 /** What must hold after every crash, whatever it interrupted. */
 async function checkInvariants(parts: Parts, verb: Verb, subject: string | undefined): Promise<void> {
-  const { control, node, data } = parts
-  const sandboxes = await settled(control)
+  const { project, node, data } = parts
+  const sandboxes = await settled(project)
   for (const { metadata, status } of sandboxes) {
     assert.notEqual(status.state, 'failed', `${metadata.name} has failed: ${status.message}`)
   }
@@ -132,7 +132,7 @@ async function checkInvariants(parts: Parts, verb: Verb, subject: string | undef
 
   // No temporary file is left, no snapshot that nobody knows, and no hidden one whose sandbox does not need it: a fork's goes
   // with the last of its children to settle.
-  const snapshots = () => control.snapshots.list({ hidden: true, states: ['ready'] }, AbortSignal.timeout(10_000))
+  const snapshots = () => project.snapshots.list({ hidden: true, states: ['ready'] }, AbortSignal.timeout(10_000))
   const known = async () => (await snapshots()).map(({ metadata }) => metadata.name).sort()
   const held = new Set(sandboxes.map(({ status }) => status.pausedIn))
   const isForgotten = ({ spec, metadata }: Snapshot) =>
@@ -149,9 +149,9 @@ async function checkInvariants(parts: Parts, verb: Verb, subject: string | undef
   for (const { metadata, status } of sandboxes) {
     const name = metadata.name
     const signal = AbortSignal.timeout(60_000)
-    if (status.state === 'paused') await (await control.sandboxes.resume(name, signal)).settled
+    if (status.state === 'paused') await (await project.sandboxes.resume(name, signal)).settled
     const isMarked = verb !== 'create' || name === subject
-    const marks = await output(control, name, ['sh', '-c', 'cat /dev/shm/mark /root/mark 2>/dev/null'])
+    const marks = await output(project, name, ['sh', '-c', 'cat /dev/shm/mark /root/mark 2>/dev/null'])
     assert.equal(marks, isMarked ? `${MARK}\n${MARK}` : '', `memory and disk of ${name}`)
   }
 }
@@ -185,10 +185,10 @@ test('a snapshot that was acknowledged is there afterwards', async () => {
   assert.ok(completed)
   const parts = await openParts(directory)
   try {
-    const snapshot = await parts.control.snapshots.get('taken', AbortSignal.timeout(10_000))
+    const snapshot = await parts.project.snapshots.get('taken', AbortSignal.timeout(10_000))
     assert.equal(snapshot.status.state, 'ready')
     await deleteAll(parts)
-    await assert.rejects(parts.control.snapshots.get('taken', AbortSignal.timeout(10_000)), (error) =>
+    await assert.rejects(parts.project.snapshots.get('taken', AbortSignal.timeout(10_000)), (error) =>
       isError(error, 'NotFound'),
     )
   } finally {

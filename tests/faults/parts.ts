@@ -1,6 +1,6 @@
 import { join } from 'node:path'
-import { type Control, openControl } from '@icebox/control'
-import type { Node } from '@icebox/model'
+import { type Control, openControl, type Project } from '@icebox/control'
+import { DEFAULT_PROJECT, type Node } from '@icebox/model'
 import { cacheDirectory, ensureGuest, ensureRunsc, gvisorDriver, openImageStore, openLocalNode } from '@icebox/node'
 import { type DataDirectory, openDataDirectory, openKeyring, openSnapshots } from '@icebox/snapshot'
 import { openSqliteStore } from '@icebox/store'
@@ -8,10 +8,15 @@ import type { CrashPoint } from './crash-points.ts'
 
 const START_MS = 120_000
 
+/** The installation's own key. */
+export const KEY = 'e2b_0000000000000000000000000000000000000000'
+
 export interface Parts {
   data: DataDirectory
   node: Node
   control: Control
+  /** The services of the project that is always there. */
+  project: Project
   /** Lets go of everything; sandboxes run on. */
   close(): Promise<void>
 }
@@ -71,11 +76,15 @@ export async function openParts(directory: string, crash?: CrashPoint): Promise<
     store: watched(plainStore, 'store', ['create', 'updateSpec', 'updateStatus', 'delete']),
     node,
     log: () => undefined,
+    installationKey: KEY,
+    tokenSecret: await data.readOrCreateTokenSecret(),
+    directory: data,
   })
   return {
     data,
     node,
     control,
+    project: control.project(DEFAULT_PROJECT),
     async close() {
       await control.close('keep', AbortSignal.timeout(START_MS))
       await data.close()

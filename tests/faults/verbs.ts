@@ -1,4 +1,4 @@
-import type { Control } from '@icebox/control'
+import type { Project } from '@icebox/control'
 
 /** What stands in the memory and on the disk of every sandbox of these tests. */
 export const MARK = 'a-mark-that-must-not-be-lost'
@@ -8,8 +8,8 @@ export const VERBS = ['create', 'snapshot', 'fork', 'pause', 'resume', 'rollback
 export type Verb = (typeof VERBS)[number]
 export const isVerb = (text: string): text is Verb => VERBS.some((verb) => verb === text)
 
-export async function perform(control: Control, verb: Verb, sandbox: string, signal: AbortSignal): Promise<void> {
-  const { sandboxes, snapshots } = control
+export async function perform(project: Project, verb: Verb, sandbox: string, signal: AbortSignal): Promise<void> {
+  const { sandboxes, snapshots } = project
   switch (verb) {
     case 'create':
       await (await sandboxes.create({ template: 'marked', env: {}, metadata: {} }, signal)).settled

@@ -18,6 +18,10 @@ export const COMMANDS: Readonly<Record<string, Entry>> = {
   shell: { summary: 'Open a shell in a sandbox.', load: () => import('./commands/shell.ts') },
   cp: { summary: 'Copy files into and out of sandboxes.', load: () => import('./commands/cp.ts') },
   logs: { summary: 'Print what a sandbox wrote.', load: () => import('./commands/logs.ts') },
+  events: {
+    summary: 'List what happened to sandboxes, snapshots and templates.',
+    load: () => import('./commands/events.ts'),
+  },
   stats: { summary: 'Show what sandboxes use.', load: () => import('./commands/stats.ts') },
   port: { summary: 'Forward a port of a sandbox.', load: () => import('./commands/port.ts') },
 

@@ -6,6 +6,7 @@ import { checkAddress, openServer } from '@icebox/server'
 import { openDataDirectory, openKeyring, openSnapshots } from '@icebox/snapshot'
 import { openSqliteStore } from '@icebox/store'
 import { openLog } from './log.ts'
+import { beginBaseTemplate } from './up/base-template.ts'
 import { VERSION } from './version.ts'
 
 /** Containers kept created ahead for each of the last used kinds of machine, unless the caller says otherwise. */
@@ -22,6 +23,8 @@ export interface Composition {
   /** Set-up steps that were missing, as they run. */
   report: Report
   slots?: number
+  /** Whether to make the template `base` in the background, where there is none. */
+  base?: boolean
   /** A client asked for the end, in this way. */
   onShutdown: (mode: 'pause' | 'keep' | 'kill') => void
 }
@@ -78,11 +81,18 @@ export async function openIcebox(options: Composition, signal: AbortSignal): Pro
       starting,
     )
     undo.unshift(() => node.close())
-    const control = await openControl({ store, node, log: write })
+    const control = await openControl({
+      store,
+      node,
+      log: write,
+      installationKey: key,
+      tokenSecret: await data.readOrCreateTokenSecret(),
+      directory: data,
+    })
     undo.unshift(() => control.close('keep', AbortSignal.timeout(CLOSE_DEADLINE)))
+    if (options.base) await beginBaseTemplate(control, starting)
     const server = await openServer({
       control,
-      key,
       listen: options.listen,
       info: { version: VERSION, driver: driver.name, dataDirectory: data.path, pid: process.pid },
       log: { write: writeLine },

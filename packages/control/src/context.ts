@@ -1,18 +1,25 @@
 import type { Node } from '@icebox/model'
 import type { Exits } from './exits.ts'
+import type { SandboxLogs } from './logs/logs.ts'
 import type { Operations } from './operations.ts'
 import type { Records } from './records.ts'
+import type { Telemetry } from './telemetry/telemetry.ts'
 
 /** One structured line per operation or transition. */
 export type Log = (level: 'info' | 'warn' | 'error', event: string, facts: Record<string, unknown>) => void
 
-/** What every service works with. */
+/** What every service works with. All but `records` is one for all projects. */
 export interface Context {
+  /** Those of one project. */
   readonly records: Records
+  /** The same for another project. */
+  readonly project: (name: string) => Context
   readonly node: Node
   readonly operations: Operations
   readonly exits: Exits
   readonly log: Log
+  readonly telemetry: Telemetry
+  readonly logs: SandboxLogs
   /** Aborts when the control plane is asked to end: long work that the next start begins again is given up, its intent stays. */
   readonly stopping: AbortSignal
   /** Aborts when the control plane lets go: waiting ends, intents stay. */

@@ -1,13 +1,17 @@
 import type {
+  ApiKey,
   BuildTemplate,
+  CreateApiKey,
   CreateSandbox,
   CreateSnapshot,
   ExecInput,
   ExecSession,
+  ExecutionId,
   ForkSandbox,
   Guest,
   IceboxError,
   Image,
+  LogEntry,
   Progress,
   RenewSandbox,
   Sandbox,
@@ -15,6 +19,7 @@ import type {
   Snapshot,
   SnapshotFault,
   Template,
+  WireEvent,
 } from '@icebox/model'
 
 /** An operation that was accepted: its intent is durable, and a crash from here on finishes or undoes it. */
@@ -49,8 +54,11 @@ export interface Sandboxes {
   /** With the defaults of the sandbox applied. */
   exec(ref: string, request: ExecInput, signal: AbortSignal): Promise<ExecSession>
   stats(ref: string, signal: AbortSignal): Promise<SandboxStats>
-  /** The entrypoint's (or start command's) output kept by the guest, with lifecycle lines; `follow` goes on until the signal aborts. */
-  logs(ref: string, options: { follow: boolean }, signal: AbortSignal): Promise<AsyncIterable<Uint8Array>>
+  /**
+   * What became of it and what its start command and entrypoint wrote, as far back as it is kept, whatever its state; `follow`
+   * goes on as long as these run.
+   */
+  logs(ref: string, options: { follow: boolean }, signal: AbortSignal): Promise<AsyncIterable<LogEntry>>
 }
 
 export interface Snapshots {
@@ -83,12 +91,76 @@ export interface Images {
   delete(ref: string, signal: AbortSignal): Promise<Image>
 }
 
-/** Everything the API calls. */
-export interface Control {
+/** The services of one project. What other projects have is not there for them, but for public templates. */
+export interface Project {
+  readonly name: string
   readonly sandboxes: Sandboxes
   readonly snapshots: Snapshots
   readonly templates: Templates
   readonly images: Images
+}
+
+/** Who shows which key. */
+export interface Keys {
+  /**
+   * Whose key it is; undefined: nobody's. The installation's own key, which is in the data directory and not in the store,
+   * is of the project `default` and may manage keys.
+   */
+  authenticate(key: string): Promise<{ project: string; installation: boolean } | undefined>
+  /** The key itself is told this one time. A project begins with its first key. */
+  create(body: CreateApiKey): Promise<{ key: string; record: ApiKey }>
+  list(): Promise<ApiKey[]>
+  /** By id or unique prefix of it. It opens nothing from here on. Errors: `NotFound`, `Ambiguous`. */
+  revoke(ref: string): Promise<ApiKey>
+}
+
+/** A running sandbox and the agent in it. */
+export interface Reached {
+  sandbox: Sandbox
+  execution: ExecutionId
+  guest: Guest
+}
+
+/** What reaches into sandboxes of every project by their id alone. Its callers look at tokens. */
+export interface Traffic {
+  /** Errors: `NotFound`. Changes nothing. */
+  find(id: string, signal: AbortSignal): Promise<Sandbox>
+  /** Waits while it is on its way, resumes it when it is paused and asks for that. Errors: `NotFound`, `InvalidState`. */
+  reach(id: string, signal: AbortSignal): Promise<Reached>
+  /** The same over pause and resume, others for every fork. */
+  tokens(sandbox: Sandbox): SandboxTokens
+}
+export interface SandboxTokens {
+  /** For the façades' guest services. */
+  access: string
+  /** For ports. */
+  traffic: string
+}
+
+/** The events of a project, or of all. */
+export interface EventFilter {
+  project?: string | undefined
+  /** Name of a resource. */
+  resource?: string | undefined
+  /** After the event with this id. */
+  after?: number | undefined
+}
+export interface EventService {
+  /** As far back as they are kept in memory (10 000 at least), oldest first. */
+  list(filter: EventFilter): WireEvent[]
+  /** The same, then each as it happens, until the signal aborts. */
+  follow(filter: EventFilter, signal: AbortSignal): AsyncIterable<WireEvent>
+}
+
+/** Everything the API calls. */
+export interface Control {
+  readonly events: EventService
+  /** What Prometheus reads, in its text format. */
+  metrics(): Promise<string>
+  /** Of a project that need not have anything yet. */
+  project(name: string): Project
+  readonly keys: Keys
+  readonly traffic: Traffic
   /** `pause` every running sandbox, `kill` (delete) them, or `keep` them running; then let go of node and store. */
   close(mode: 'pause' | 'kill' | 'keep', signal: AbortSignal): Promise<void>
 }

@@ -15,8 +15,8 @@ async function place(t: TestContext) {
     await store.close()
     await rm(directory, { recursive: true, force: true })
   })
-  const records = new Records(store)
-  return { records, exits: new Exits(records, () => undefined) }
+  const recordsOf = (project: string) => new Records(store, project, () => undefined)
+  return { records: recordsOf('mine'), exits: new Exits(recordsOf, () => undefined) }
 }
 
 const spec: Sandbox['spec'] = {
@@ -25,10 +25,16 @@ const spec: Sandbox['spec'] = {
   env: {},
   entrypoint: [],
   metadata: {},
+  onTimeout: 'kill',
+  pauseKind: 'memory',
+  autoResume: false,
+  secure: true,
+  publicTraffic: false,
 }
 const status = (state: 'creating' | 'running', execution?: string): Sandbox['status'] => ({
   state,
   lastTransitionAt: new Date().toISOString(),
+  usage: { runningSeconds: 0 },
   ...(execution === undefined ? {} : { execution }),
 })
 const exitOf = (execution: string) => ({
@@ -54,12 +60,10 @@ test('a run that ended before anybody was written to stand on it fails whoever i
   await records.create('Sandbox', name, { spec, status: status('creating') })
   await exits.ended(exitOf(execution))
   assert.equal((await records.get('Sandbox', name)).status.state, 'creating')
-  await records.setStatus('Sandbox', name, () => status('running', execution))
-  await exits.check(name, execution)
+  await exits.check(await records.setStatus('Sandbox', name, () => status('running', execution)))
   assert.equal((await records.get('Sandbox', name)).status.state, 'failed')
 
   const later = newExecutionId()
-  await records.create('Sandbox', newSandboxId(), { spec, status: status('running', later) })
-  await exits.check(name, later)
+  await exits.check(await records.create('Sandbox', newSandboxId(), { spec, status: status('running', later) }))
   assert.equal((await records.get('Sandbox', name)).status.reason, 'OutOfMemory')
 })

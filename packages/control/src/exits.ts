@@ -1,4 +1,4 @@
-import { canExec, IceboxError, isError, type MachineExit } from '@icebox/model'
+import { canExec, IceboxError, isError, type MachineExit, type Sandbox, SYSTEM_NAMESPACE } from '@icebox/model'
 import type { Log } from './context.ts'
 import { type Records, settledStatus } from './records.ts'
 import { revival } from './sandboxes/revival.ts'
@@ -8,12 +8,12 @@ const REMEMBERED = 1000
 
 /** Runs that end by themselves: whoever stands on one has failed, with the reason and the way back. */
 export class Exits {
-  readonly #records: Records
+  readonly #recordsOf: (project: string) => Records
   readonly #log: Log
   readonly #ended = new Map<string, MachineExit>()
 
-  constructor(records: Records, log: Log) {
-    this.#records = records
+  constructor(recordsOf: (project: string) => Records, log: Log) {
+    this.#recordsOf = recordsOf
     this.#log = log
   }
 
@@ -26,24 +26,24 @@ export class Exits {
       this.#ended.delete(oldest)
     }
     try {
-      const sandboxes = await this.#records.list('Sandbox')
+      const sandboxes = await this.#recordsOf(SYSTEM_NAMESPACE).listEverywhere('Sandbox')
       const sandbox = sandboxes.find(({ status }) => status.execution === execution)
-      if (sandbox !== undefined) await this.#fail(sandbox.metadata.name, exit)
+      if (sandbox !== undefined) await this.#fail(sandbox.metadata, exit)
     } catch (error) {
       this.#log('error', 'machine.exit.unrecorded', { execution, error: IceboxError.from(error).message })
     }
   }
 
   /** To be called once a sandbox was written to stand on the run, which may have ended while nobody did. */
-  async check(name: string, execution: string): Promise<void> {
-    const exit = this.#ended.get(execution)
-    if (exit !== undefined) await this.#fail(name, exit)
+  async check({ metadata, status: { execution } }: Sandbox): Promise<void> {
+    const exit = execution === undefined ? undefined : this.#ended.get(execution)
+    if (exit !== undefined) await this.#fail(metadata, exit)
   }
 
-  async #fail(name: string, { execution, reason, message }: MachineExit): Promise<void> {
+  async #fail({ namespace, name }: Sandbox['metadata'], { execution, reason, message }: MachineExit): Promise<void> {
     let failed = false
     try {
-      await this.#records.setStatus('Sandbox', name, (sandbox) => {
+      await this.#recordsOf(namespace).setStatus('Sandbox', name, (sandbox) => {
         const { status } = sandbox
         // A late message about an earlier run changes nothing; an operation under way sees the end itself.
         failed = status.execution === execution && canExec(status.state)

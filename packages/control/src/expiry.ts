@@ -1,4 +1,4 @@
-import { IceboxError } from '@icebox/model'
+import { IceboxError, type Sandbox } from '@icebox/model'
 import type { Context } from './context.ts'
 
 /** Longest delay that setTimeout takes. */
@@ -11,11 +11,11 @@ const RETRY_MS = 5_000
  */
 export class Expiry {
   readonly #context: Context
-  readonly #delete: (name: string) => Promise<unknown>
+  readonly #delete: (sandbox: Sandbox) => Promise<unknown>
   #timer: NodeJS.Timeout | undefined
   #checking: Promise<void> = Promise.resolve()
 
-  constructor(context: Context, remove: (name: string) => Promise<unknown>) {
+  constructor(context: Context, remove: (sandbox: Sandbox) => Promise<unknown>) {
     this.#context = context
     this.#delete = remove
     context.closing.addEventListener('abort', () => clearTimeout(this.#timer))
@@ -35,7 +35,8 @@ export class Expiry {
     if (this.#context.closing.aborted) return
     const now = Date.now()
     let nearest = Number.POSITIVE_INFINITY
-    for (const { metadata, spec, status } of await this.#context.records.list('Sandbox')) {
+    for (const sandbox of await this.#context.records.listEverywhere('Sandbox')) {
+      const { metadata, spec, status } = sandbox
       if (spec.expiresAt === undefined || status.state === 'deleting') continue
       const left = Date.parse(spec.expiresAt) - now
       if (left > 0) {
@@ -43,7 +44,7 @@ export class Expiry {
         continue
       }
       this.#context.log('info', 'sandbox.expired', { sandbox: metadata.name, expiresAt: spec.expiresAt })
-      this.#delete(metadata.name).catch((error) => {
+      this.#delete(sandbox).catch((error) => {
         this.#context.log('error', 'expiry.delete.failed', {
           sandbox: metadata.name,
           error: IceboxError.from(error).message,

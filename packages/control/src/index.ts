@@ -1,5 +1,19 @@
 export type { Log } from './context.ts'
-export type { Accepted, Control, Images, Sandboxes, Snapshots, Templates } from './control.ts'
+export type {
+  Accepted,
+  Control,
+  EventFilter,
+  EventService,
+  Images,
+  Keys,
+  Project,
+  Reached,
+  Sandboxes,
+  SandboxTokens,
+  Snapshots,
+  Templates,
+  Traffic,
+} from './control.ts'
 export { openControl } from './open.ts'
 export {
   WIRE_STATE_OF_ARTIFACT,

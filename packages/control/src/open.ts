@@ -1,43 +1,88 @@
-import { IceboxError, isError, type Node } from '@icebox/model'
+import { IceboxError, isError, type Node, type Sandbox, SYSTEM_NAMESPACE } from '@icebox/model'
 import type { ResourceStore } from '@icebox/store'
 import type { Context, Log } from './context.ts'
-import type { Control } from './control.ts'
+import type { Control, Project } from './control.ts'
 import { Exits } from './exits.ts'
 import { Expiry } from './expiry.ts'
 import { imageService } from './images/service.ts'
+import { keyService } from './keys.ts'
+import { collectLogs } from './logs/collect.ts'
+import { SandboxLogs } from './logs/logs.ts'
+import { logTransition } from './logs/transition.ts'
 import { Operations } from './operations.ts'
 import { PAUSED_BY_SHUTDOWN } from './reconcile/plan.ts'
 import { Reconciler } from './reconcile/reconcile.ts'
-import { Records } from './records.ts'
+import { type OnTransition, Records } from './records.ts'
 import { sandboxService } from './sandboxes/service.ts'
 import { snapshotService } from './snapshots/service.ts'
+import { Events } from './telemetry/events.ts'
+import { Metrics } from './telemetry/metrics.ts'
+import { Telemetry } from './telemetry/telemetry.ts'
+import { tellMissed, tellTransitions } from './telemetry/transitions.ts'
 import { templateService } from './templates/service.ts'
+import { trafficService } from './traffic.ts'
 
 /** Opens the control plane over a store and a node: first everything a crash left is finished, undone or removed. */
 export async function openControl({
   store,
   node,
   log,
+  installationKey,
+  tokenSecret,
+  directory,
 }: {
   store: ResourceStore
   node: Node
   log: Log
+  /** The API key that is in the data directory. */
+  installationKey: string
+  /** What the tokens of sandboxes are derived from: the same at every start. */
+  tokenSecret: Buffer
+  /** Existing ones of the data directory: for the events of all, and for the logs of sandboxes. */
+  directory: { events: string; logs: string }
 }): Promise<Control> {
   const stopping = new AbortController()
   const closing = new AbortController()
-  const records = new Records(store)
-  const context: Context = {
-    records,
-    exits: new Exits(records, log),
+  const events = await Events.open(directory.events, log)
+  const logs = new SandboxLogs(directory.logs, log)
+  const tell = tellTransitions(events)
+  const onTransition: OnTransition = (resource, from, to) => {
+    tell(resource, from, to)
+    if (resource.kind === 'Sandbox') logTransition(contextOf(resource.metadata.namespace), resource, to)
+  }
+  const recordsOf = (project: string) => new Records(store, project, onTransition)
+  const shared = {
+    exits: new Exits(recordsOf, log),
     node,
     operations: new Operations(),
     log,
+    logs,
+    telemetry: new Telemetry(new Metrics(recordsOf(SYSTEM_NAMESPACE)), log),
     stopping: stopping.signal,
     closing: closing.signal,
   }
+  const contextOf = (project: string): Context => ({ ...shared, records: recordsOf(project), project: contextOf })
+  const context = contextOf(SYSTEM_NAMESPACE)
   const reconciler = new Reconciler(context)
-  const expiry: Expiry = new Expiry(context, async (name) => (await sandboxes.delete(name, context.closing)).settled)
-  const sandboxes = sandboxService(context, expiry)
+  const remove = async ({ metadata }: Sandbox) =>
+    (await project(metadata.namespace).sandboxes.delete(metadata.name, context.closing)).settled
+  const expiry = new Expiry(context, remove)
+  const projects = new Map<string, Project>()
+  const project = (name: string): Project => {
+    const known = projects.get(name)
+    if (known !== undefined) return known
+    const own = contextOf(name)
+    const sandboxes = sandboxService(own, expiry)
+    const opened: Project = {
+      name,
+      sandboxes,
+      snapshots: snapshotService(own, sandboxes),
+      templates: templateService(own),
+      images: imageService(own),
+    }
+    projects.set(name, opened)
+    return opened
+  }
 
   const exits: Promise<void>[] = []
   let starting = true
@@ -48,14 +93,18 @@ export async function openControl({
   // What was found dead at the start is told with its reason before the reconciler looks for what is missing.
   await Promise.all(exits)
   starting = false
+  await tellMissed(events, context.records)
   await reconciler.start()
+  for (const sandbox of await context.records.listEverywhere('Sandbox'))
+    if (sandbox.status.state === 'running') void collectLogs(contextOf(sandbox.metadata.namespace), sandbox)
   expiry.changed()
 
   return {
-    sandboxes,
-    snapshots: snapshotService(context, sandboxes),
-    templates: templateService(context),
-    images: imageService(context),
+    project,
+    events: { list: (filter) => events.list(filter), follow: (filter, signal) => events.follow(filter, signal) },
+    metrics: () => shared.telemetry.metrics.text(),
+    keys: keyService(context.records, installationKey),
+    traffic: trafficService(context, tokenSecret),
     async close(mode, signal) {
       const aborted = new Promise<never>((_, reject) =>
         signal.addEventListener('abort', () => reject(signal.reason), { once: true }),
@@ -71,18 +120,23 @@ export async function openControl({
           await Promise.race([aborted, context.operations.idle()])
         }
         if (mode === 'kill') {
-          const removed = (await records.list('Sandbox')).map(async ({ metadata: { name } }) => {
+          const removed = (await context.records.listEverywhere('Sandbox')).map(async (sandbox) => {
             try {
-              await (await sandboxes.delete(name, signal)).settled
+              await remove(sandbox)
             } catch (error) {
               if (!isError(error, 'NotFound'))
-                log('error', 'shutdown.delete.failed', { sandbox: name, error: IceboxError.from(error).message })
+                log('error', 'shutdown.delete.failed', {
+                  sandbox: sandbox.metadata.name,
+                  error: IceboxError.from(error).message,
+                })
             }
           })
           await Promise.race([aborted, Promise.all(removed)])
         }
       } finally {
         closing.abort()
+        await logs.close()
+        await events.close()
         await node.close()
         await store.close()
       }

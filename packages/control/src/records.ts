@@ -2,7 +2,6 @@ import {
   ARTIFACT_TRANSITIONS,
   type ArtifactState,
   canMove,
-  DEFAULT_NAMESPACE,
   IceboxError,
   isError,
   type Kind,
@@ -24,6 +23,9 @@ const mayFollow = (state: { state: string }, next: { state: string }, kind: Kind
     ? canMove<SandboxState>(SANDBOX_TRANSITIONS, state.state as SandboxState, next.state as SandboxState)
     : canMove<ArtifactState>(ARTIFACT_TRANSITIONS, state.state as ArtifactState, next.state as ArtifactState)
 
+/** `to` is absent unless the resource is gone: then its state is what it was last. */
+export type OnTransition = (resource: ResourceOf[Kind], from: string | undefined, to?: 'deleted') => void
+
 /**
  * Reading and writing resources by the rules of this house: every change is decided on what was just read, obeys the
  * transition table, and is repeated when somebody else wrote in between.
@@ -32,23 +34,28 @@ const mayFollow = (state: { state: string }, next: { state: string }, kind: Kind
  */
 export class Records {
   readonly #store: ResourceStore
-  readonly #namespace: string
+  readonly #onTransition: OnTransition
+  readonly namespace: string
 
-  constructor(store: ResourceStore, namespace: string = DEFAULT_NAMESPACE) {
+  /** `onTransition` is told of each change of a state once it is written. */
+  constructor(store: ResourceStore, namespace: string, onTransition: OnTransition) {
     this.#store = store
-    this.#namespace = namespace
+    this.#onTransition = onTransition
+    this.namespace = namespace
   }
 
-  create<K extends Kind>(
+  async create<K extends Kind>(
     kind: K,
     name: string,
     content: { spec: SpecOf<K>; status: StatusOf<K> },
   ): Promise<ResourceOf[K]> {
-    return this.#store.create(kind, { namespace: this.#namespace, name }, content, deadline())
+    const resource = await this.#store.create(kind, { namespace: this.namespace, name }, content, deadline())
+    this.#onTransition(resource, undefined)
+    return resource
   }
 
   get<K extends Kind>(kind: K, name: string): Promise<ResourceOf[K]> {
-    return this.#store.get(kind, { namespace: this.#namespace, name }, deadline())
+    return this.#store.get(kind, { namespace: this.namespace, name }, deadline())
   }
 
   async find<K extends Kind>(kind: K, name: string): Promise<ResourceOf[K] | undefined> {
@@ -61,7 +68,12 @@ export class Records {
   }
 
   async list<K extends Kind>(kind: K): Promise<ResourceOf[K][]> {
-    return (await this.#store.list(kind, this.#namespace, {}, deadline())).items
+    return (await this.#store.list(kind, this.namespace, {}, deadline())).items
+  }
+
+  /** Of all namespaces. */
+  async listEverywhere<K extends Kind>(kind: K): Promise<ResourceOf[K][]> {
+    return (await this.#store.list(kind, undefined, {}, deadline())).items
   }
 
   /**
@@ -73,7 +85,9 @@ export class Records {
     name: string,
     decide: (resource: ResourceOf[K]) => Omit<StatusOf<K>, 'lastTransitionAt'> | undefined,
   ): Promise<ResourceOf[K]> {
-    return this.#repeat(kind, name, (resource) => {
+    let before: string = ''
+    const written = await this.#repeat(kind, name, (resource) => {
+      before = resource.status.state
       const next = decide(resource)
       if (next === undefined) return undefined
       const from: { state: string; lastTransitionAt: string } = resource.status
@@ -84,6 +98,8 @@ export class Records {
       const lastTransitionAt = from.state === to.state ? from.lastTransitionAt : new Date().toISOString()
       return this.#store.updateStatus(kind, resource, { ...next, lastTransitionAt } as StatusOf<K>, deadline())
     })
+    if (written.status.state !== before) this.#onTransition(written, before)
+    return written
   }
 
   async setSpec<K extends Kind>(
@@ -100,10 +116,11 @@ export class Records {
   /** Deleting what is gone succeeds. */
   async remove<K extends Kind>(kind: K, name: string): Promise<void> {
     try {
-      await this.#repeat(kind, name, async (resource) => {
+      const gone = await this.#repeat(kind, name, async (resource) => {
         await this.#store.delete(kind, resource, deadline())
         return resource
       })
+      this.#onTransition(gone, gone.status.state, 'deleted')
     } catch (error) {
       if (!isError(error, 'NotFound')) throw error
     }
@@ -132,7 +149,7 @@ export function settledStatus(status: Sandbox['status']): Omit<Sandbox['status']
 }
 
 /** Finds by exact name, then by display name, then by unique prefix of the name. */
-export async function resolveRef<K extends 'Sandbox' | 'Snapshot' | 'Image'>(
+export async function resolveRef<K extends 'Sandbox' | 'Snapshot' | 'Image' | 'ApiKey'>(
   records: Records,
   kind: K,
   ref: string,
@@ -145,7 +162,7 @@ export async function resolveRef<K extends 'Sandbox' | 'Snapshot' | 'Image'>(
   const matches =
     named.length > 0 ? named : all.filter((resource) => ref !== '' && resource.metadata.name.startsWith(ref))
   const [match, another] = matches
-  const noun = kind.toLowerCase()
+  const noun = kind === 'ApiKey' ? 'key' : kind.toLowerCase()
   if (match === undefined)
     throw new IceboxError('NotFound', `no ${noun} has the id or name ${JSON.stringify(ref)}`, {
       details: { [noun]: ref },

@@ -1,5 +1,6 @@
 import { z } from 'zod'
-import { ImageConfig, Size, SNAPSHOT_KINDS } from './kinds.ts'
+import { ImageConfig, ProjectName, Size, SNAPSHOT_KINDS } from './kinds.ts'
+import { DEFAULT_PROJECT } from './resource.ts'
 
 /**
  * The objects of the native API `/v1`, as they stand on the wire: OpenSandbox's lifecycle shape where that speaks, extended
@@ -186,9 +187,31 @@ export const BuildTemplate = z.object({
   env: EnvVars.default({}),
   startCommand: z.array(z.string()).min(1).optional(),
   readyCommand: z.array(z.string()).min(1).optional(),
+  /** Sandboxes of every project can be made from it. */
+  public: z.boolean().optional(),
 })
 export type BuildTemplate = z.infer<typeof BuildTemplate>
 export const PullImage = z.object({ reference: z.string().min(1) })
+
+export const CreateApiKey = z.object({
+  /** The project it opens. */
+  project: ProjectName.default(DEFAULT_PROJECT),
+  /** What people call it. */
+  label: z.string().max(100).default(''),
+})
+export type CreateApiKey = z.infer<typeof CreateApiKey>
+export const WireApiKey = z.object({
+  id: z.string(),
+  project: z.string(),
+  label: z.string(),
+  /** The beginning of the key. */
+  hint: z.string(),
+  createdAt: z.iso.datetime(),
+})
+export type WireApiKey = z.infer<typeof WireApiKey>
+/** The answer to the creation of a key, which alone has the key itself. */
+export const NewApiKey = WireApiKey.extend({ key: z.string() })
+export type NewApiKey = z.infer<typeof NewApiKey>
 
 /** One line of a progress stream (`application/x-ndjson`); the last one has `result` or `error`. */
 export const ProgressLine = z.object({
@@ -200,6 +223,42 @@ export const ProgressLine = z.object({
   error: WireError.optional(),
 })
 export type ProgressLine = z.infer<typeof ProgressLine>
+
+/** One transition of a resource. */
+export const WireEvent = z.object({
+  /** Grows with each event of the installation. */
+  id: z.int().min(1),
+  at: z.iso.datetime(),
+  project: z.string(),
+  kind: z.enum(['Sandbox', 'Snapshot', 'Template']),
+  /** Its name: the id of a sandbox or snapshot. */
+  resource: z.string(),
+  /** Absent when it was made. */
+  from: z.string().optional(),
+  /** The state it is in since; `deleted` when it is gone. */
+  to: z.string(),
+  reason: z.string().optional(),
+  message: z.string().optional(),
+  /** The operation that is under way since. */
+  verb: z.string().optional(),
+  operation: z.string().optional(),
+})
+export type WireEvent = z.infer<typeof WireEvent>
+
+/** One thing that a sandbox, or Icebox about it, has said. */
+export const LogEntry = z.object({
+  at: z.iso.datetime(),
+  /** lifecycle: what became of the sandbox. Else what its start command or entrypoint wrote. */
+  source: z.enum(['lifecycle', 'stdout', 'stderr']),
+  text: z.string(),
+  /** The exec that wrote it. */
+  exec: z.string().optional(),
+  /** Its tag: `start` or `entrypoint`. */
+  of: z.string().optional(),
+  /** Bytes of the stream up to the end of this text. */
+  end: z.int().min(0).optional(),
+})
+export type LogEntry = z.infer<typeof LogEntry>
 
 export const SandboxStats = z.object({
   id: z.string(),

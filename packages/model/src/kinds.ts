@@ -1,5 +1,5 @@
 import { z } from 'zod'
-import type { Resource } from './resource.ts'
+import { type Resource, SYSTEM_NAMESPACE } from './resource.ts'
 import { ARTIFACT_STATES, SANDBOX_STATES } from './states.ts'
 
 /** Limits of a sandbox, fixed for a snapshot and all that is restored from it. */
@@ -24,6 +24,15 @@ export const ImageConfig = z.object({
   cmd: z.array(z.string()),
 })
 export type ImageConfig = z.infer<typeof ImageConfig>
+
+/** Of a project: a DNS label that is not ours. */
+export const ProjectName = z
+  .string()
+  .regex(
+    /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/,
+    'must be 1–63 characters of a-z 0-9 -, with a letter or digit at both ends',
+  )
+  .refine((name) => name !== SYSTEM_NAMESPACE, 'is not the name of a project')
 
 const settled = { reason: z.string().optional(), message: z.string().optional(), lastTransitionAt: z.iso.datetime() }
 
@@ -56,6 +65,8 @@ export const TemplateSpec = z.object({
   readyCommand: z.array(z.string()).optional(),
   /** Templates made for an image on first use are not listed. */
   hidden: z.boolean(),
+  /** Sandboxes of every project can be made from it. */
+  public: z.boolean().optional(),
 })
 export const TemplateStatus = z.object({
   state: z.enum(ARTIFACT_STATES),
@@ -91,6 +102,8 @@ export const SnapshotSpec = z.object({
   env: z.record(z.string(), z.string()),
   /** user: asked for. pause: belongs to its paused sandbox, hidden. template: belongs to its template, hidden. */
   purpose: z.enum(['user', 'pause', 'template', 'fork']),
+  /** When it is deleted by itself; absent means never. */
+  expiresAt: z.iso.datetime().optional(),
 })
 export const SnapshotStatus = z.object({
   state: z.enum(ARTIFACT_STATES),
@@ -103,13 +116,24 @@ export type SnapshotSpec = z.infer<typeof SnapshotSpec>
 export type SnapshotStatus = z.infer<typeof SnapshotStatus>
 export type Snapshot = Resource<'Snapshot', SnapshotSpec, SnapshotStatus>
 
+/** How long a sandbox has run. Written in the same step as the state that begins or ends a run. */
+export const Usage = z.object({
+  /** Seconds of the runs that have ended. */
+  runningSeconds: z.number().min(0),
+  /** Since when the present run runs. */
+  runningSince: z.iso.datetime().optional(),
+})
+export type Usage = z.infer<typeof Usage>
+
+export const TIMEOUT_ACTIONS = ['kill', 'pause'] as const
 export const SANDBOX_VERBS = ['create', 'pause', 'resume', 'rollback', 'delete'] as const
 /** A sandbox: a running or paused computer. Its name is its id. */
 export const SandboxSpec = z.object({
   displayName: z.string().optional(),
   /** What it was made from, as the caller said it. */
   source: z.discriminatedUnion('from', [
-    z.object({ from: z.literal('template'), template: z.string() }),
+    /** `project`: whose public template it is, when it is not of the sandbox's own. */
+    z.object({ from: z.literal('template'), template: z.string(), project: z.string().optional() }),
     z.object({ from: z.literal('snapshot'), snapshot: z.string() }),
     z.object({ from: z.literal('image'), image: z.string() }),
     z.object({ from: z.literal('fork'), sandbox: z.string(), snapshot: z.string() }),
@@ -119,8 +143,24 @@ export const SandboxSpec = z.object({
   env: z.record(z.string(), z.string()),
   entrypoint: z.array(z.string()),
   metadata: z.record(z.string(), z.string()),
-  /** When it is deleted by itself; absent means never. */
+  /** When its time is over; absent means never. */
   expiresAt: z.iso.datetime().optional(),
+  /** Seconds it was given when it was made: what it gets again when it is resumed because somebody needs it. */
+  timeoutSeconds: z.int().min(1).optional(),
+  /** What happens when its time is over. */
+  onTimeout: z.enum(TIMEOUT_ACTIONS).default('kill'),
+  /** What the pause at the end of its time keeps. */
+  pauseKind: z.enum(SNAPSHOT_KINDS).default('memory'),
+  /** Whether who needs it while it is paused resumes it. */
+  autoResume: z.boolean().default(false),
+  /** Whether the façades' guest services ask for the sandbox's access token. */
+  secure: z.boolean().default(true),
+  /** Whether its ports answer to everybody who knows its id. */
+  publicTraffic: z.boolean().default(false),
+  /** Network settings as they were asked for, kept to be shown. */
+  network: z.record(z.string(), z.unknown()).optional(),
+  /** The create that made it, so that its repetition makes no other: the key given by the caller, and a hash of what was asked. */
+  request: z.object({ key: z.string(), hash: z.string() }).optional(),
 })
 export const SandboxStatus = z.object({
   state: z.enum(SANDBOX_STATES),
@@ -147,8 +187,12 @@ export const SandboxStatus = z.object({
       from: z.enum(SANDBOX_STATES).optional(),
       /** Of a pause: the reason to give once it is paused. */
       reason: z.string().optional(),
+      /** Of a pause: what it keeps. */
+      kind: z.enum(SNAPSHOT_KINDS).optional(),
     })
     .optional(),
+  /** How long it has run in all. */
+  usage: Usage.default({ runningSeconds: 0 }),
   /** How long the last restore took until the guest answered, milliseconds. */
   restoreMs: z.number().optional(),
 })
@@ -156,12 +200,43 @@ export type SandboxSpec = z.infer<typeof SandboxSpec>
 export type SandboxStatus = z.infer<typeof SandboxStatus>
 export type Sandbox = Resource<'Sandbox', SandboxSpec, SandboxStatus>
 
+/** A key of a project. Its name is derived from the key, which is kept nowhere. */
+export const ApiKeySpec = z.object({
+  project: ProjectName,
+  /** What people call it. */
+  label: z.string(),
+  /** `sha256:<hex>` of the key. */
+  hash: z.string(),
+  /** The beginning of the key, by which people tell it from others. */
+  hint: z.string(),
+})
+export const ApiKeyStatus = z.object({ state: z.enum(ARTIFACT_STATES), ...settled })
+export type ApiKeySpec = z.infer<typeof ApiKeySpec>
+export type ApiKeyStatus = z.infer<typeof ApiKeyStatus>
+export type ApiKey = Resource<'ApiKey', ApiKeySpec, ApiKeyStatus>
+
+/** What a sandbox that is gone has used. Its name is the sandbox's id. */
+export const UsageRecordSpec = z.object({
+  size: Size,
+  runningSeconds: z.number().min(0),
+  createdAt: z.iso.datetime(),
+  deletedAt: z.iso.datetime(),
+  /** The key of the create that made it, if it had one. */
+  requestKey: z.string().optional(),
+})
+export const UsageRecordStatus = z.object({ state: z.enum(ARTIFACT_STATES), ...settled })
+export type UsageRecordSpec = z.infer<typeof UsageRecordSpec>
+export type UsageRecordStatus = z.infer<typeof UsageRecordStatus>
+export type UsageRecord = Resource<'UsageRecord', UsageRecordSpec, UsageRecordStatus>
+
 /** Every kind with its schemas; the store validates with these on the way in. */
 export const KINDS = {
   Image: { spec: ImageSpec, status: ImageStatus },
   Template: { spec: TemplateSpec, status: TemplateStatus },
   Snapshot: { spec: SnapshotSpec, status: SnapshotStatus },
   Sandbox: { spec: SandboxSpec, status: SandboxStatus },
+  ApiKey: { spec: ApiKeySpec, status: ApiKeyStatus },
+  UsageRecord: { spec: UsageRecordSpec, status: UsageRecordStatus },
 } as const
 export type Kind = keyof typeof KINDS
 
@@ -170,6 +245,8 @@ export interface ResourceOf {
   Template: Template
   Snapshot: Snapshot
   Sandbox: Sandbox
+  ApiKey: ApiKey
+  UsageRecord: UsageRecord
 }
 export type SpecOf<K extends Kind> = ResourceOf[K]['spec']
 export type StatusOf<K extends Kind> = ResourceOf[K]['status']

@@ -31,5 +31,7 @@ export interface Resource<Kind extends string, Spec, Status> {
   readonly status: Status
 }
 
-/** The namespace (project) used until there are several. */
-export const DEFAULT_NAMESPACE = 'default'
+/** The project that is always there: the installation's own key is of it. */
+export const DEFAULT_PROJECT = 'default'
+/** The namespace of what belongs to no project. No project can have its name. */
+export const SYSTEM_NAMESPACE = 'icebox-system'

@@ -5,8 +5,10 @@ export type {
   FileEvent,
   FileInfo,
   ForkResult,
+  LogEntry,
   SandboxStats,
   SnapshotFault,
+  WireEvent,
   WireImage,
   WireSandbox,
   WireSnapshot,
@@ -14,6 +16,7 @@ export type {
 } from '@icebox/model'
 export type { CallOptions } from './deadline.ts'
 export { IceboxError, isIceboxError } from './error.ts'
+export type { EventOptions, Events } from './events.ts'
 export type { Exec, ExecOptions, ExecResult } from './exec.ts'
 export type { FileContent, FileOptions, Files } from './files.ts'
 export { Icebox, type ServerInfo } from './icebox.ts'

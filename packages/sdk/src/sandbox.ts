@@ -5,19 +5,20 @@ import type {
   ExecInput,
   ForkResult,
   ForkSandbox,
+  LogEntry,
   RenewSandbox,
   SandboxStats,
   WireSandbox,
   WireSnapshot,
 } from '@icebox/model'
 import { hasId, isArrayOf, isObject, isWireError } from './answers.ts'
-import { Connection, route, UNTIL_SETTLED } from './connection.ts'
+import { Connection, NDJSON, route, UNTIL_SETTLED } from './connection.ts'
 import type { CallOptions } from './deadline.ts'
 import { deadlineExceeded, IceboxError, isIceboxError } from './error.ts'
 import { Exec, type ExecOptions } from './exec.ts'
 import { Files } from './files.ts'
 import { type ConnectionOptions, connectionSettings } from './settings.ts'
-import { bytes } from './streams.ts'
+import { bytes, objects } from './streams.ts'
 
 /** Some children of a fork failed; `errors` are their errors, `sandboxes` the children that run. */
 export class ForkError extends AggregateError {
@@ -204,7 +205,21 @@ export class Sandbox implements AsyncDisposable {
     return this.#connection.json('GET', this.#route('stats'), hasId<SandboxStats>, call)
   }
 
-  /** What its entrypoint (or its template's start command) wrote; with `follow` on until the signal. */
+  /**
+   * What became of it and what its start command and entrypoint wrote, with times, whatever its state; with `follow` on as long
+   * as these run.
+   */
+  async *logEntries(options: CallOptions & { follow?: boolean } = {}): AsyncGenerator<LogEntry> {
+    const { follow, ...call } = options
+    const request = { ...call, query: { follow }, headers: { accept: NDJSON } }
+    const response = await this.#connection.stream('GET', this.#route('logs'), request)
+    for await (const entry of objects(this.#connection, response, call)) {
+      if (isWireError(entry.error)) throw new IceboxError(undefined, entry.error)
+      if (isLogEntry(entry)) yield entry
+    }
+  }
+
+  /** Only what its start command and entrypoint wrote, whatever its state; with `follow` on as long as these run. */
   async logs(options: CallOptions & { follow?: boolean } = {}): Promise<AsyncIterable<Uint8Array>> {
     const { follow, ...call } = options
     const response = await this.#connection.stream('GET', this.#route('logs'), { ...call, query: { follow } })
@@ -234,6 +249,9 @@ export class Sandbox implements AsyncDisposable {
     return route('sandboxes', this.id, ...rest)
   }
 }
+
+const isLogEntry = (entry: Record<string, unknown>): entry is Record<string, unknown> & LogEntry =>
+  typeof entry.at === 'string' && typeof entry.source === 'string' && typeof entry.text === 'string'
 
 export async function createSandbox(connection: Connection, options: CreateOptions): Promise<Sandbox> {
   const { signal, requestTimeoutMs, snapshot, image, ...rest } = options

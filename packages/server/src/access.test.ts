@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { request } from 'node:http'
 import { describe, it, type TestContext } from 'node:test'
-import { Access, hostName } from './access.ts'
+import { hostName } from './access.ts'
 import { KEY, serve } from './testing.ts'
 
 /** fetch does not send a Host or Origin of one's own. */
@@ -55,10 +55,6 @@ describe('the API key', () => {
     assert.equal((await get(`${url}/health`, {})).status, 200)
     assert.equal((await get(`${url}/nothing`, {})).code, 'Unauthorized')
     assert.equal((await get(`${url}/nothing`, { 'X-API-Key': KEY })).code, 'NotFound')
-  })
-
-  it('cannot be empty', () => {
-    assert.throws(() => new Access({ key: '', listen: '127.0.0.1', allowedHosts: [] }), TypeError)
   })
 })
 

@@ -58,6 +58,7 @@ export function createApp(options: Pick<FastifyServerOptions, 'logger'>): App {
   app.setValidatorCompiler(validatorCompiler)
   app.setSerializerCompiler(serializerCompiler)
   app.decorateRequest('resource', undefined)
+  app.decorateRequest('installation', false)
   app.decorateRequest('failure', undefined)
   app.addHook('onResponse', async (request) => linger(request))
   app.setErrorHandler(sendFailure)

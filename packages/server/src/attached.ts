@@ -1,5 +1,12 @@
 import { randomUUID } from 'node:crypto'
+import type { Project } from '@icebox/control'
 import type { ExecSession } from '@icebox/model'
+
+/** A sandbox as a client calls it, among those of the client's project. */
+export interface Called {
+  project: Project
+  id: string
+}
 
 /**
  * The attachments to execs that clients stream from at the moment, newest first. Keystrokes, signals and window sizes go
@@ -9,17 +16,16 @@ export class AttachedExecs {
   readonly #attached = new Map<string, { attachment: string; session: ExecSession }[]>()
 
   /**
-   * Gives the attachment's own name. `sandbox` as its client calls it: other names for the same sandbox only miss, and attach
-   * anew.
+   * Gives the attachment's own name. Other names for the same sandbox only miss, and attach anew.
    */
-  add(sandbox: string, session: ExecSession): string {
+  add(sandbox: Called, session: ExecSession): string {
     const key = keyOf(sandbox, session.info.id)
     const attachment = randomUUID()
     this.#attached.set(key, [{ attachment, session }, ...(this.#attached.get(key) ?? [])])
     return attachment
   }
 
-  remove(sandbox: string, session: ExecSession): void {
+  remove(sandbox: Called, session: ExecSession): void {
     const key = keyOf(sandbox, session.info.id)
     const others = (this.#attached.get(key) ?? []).filter((other) => other.session !== session)
     if (others.length > 0) this.#attached.set(key, others)
@@ -27,10 +33,10 @@ export class AttachedExecs {
   }
 
   /** The one of that name, or any. */
-  get(sandbox: string, exec: string, attachment?: string): ExecSession | undefined {
+  get(sandbox: Called, exec: string, attachment?: string): ExecSession | undefined {
     const all = this.#attached.get(keyOf(sandbox, exec)) ?? []
     return all.find((each) => attachment === undefined || each.attachment === attachment)?.session
   }
 }
 
-const keyOf = (sandbox: string, exec: string): string => JSON.stringify([sandbox, exec])
+const keyOf = (sandbox: Called, exec: string): string => JSON.stringify([sandbox.project.name, sandbox.id, exec])

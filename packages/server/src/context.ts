@@ -1,6 +1,6 @@
 import type { IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
-import type { Control } from '@icebox/control'
+import type { Control, Project } from '@icebox/control'
 import type { IceboxError } from '@icebox/model'
 import type {
   FastifyBaseLogger,
@@ -55,6 +55,10 @@ export type App = FastifyInstance<
 
 declare module 'fastify' {
   interface FastifyRequest {
+    /** The services of the project whose key it carries. Requests that need no key have none. */
+    project: Project
+    /** Whether it carries the installation's own key. */
+    installation: boolean
     /** For the log: the id of what the request made, when its path does not name it. */
     resource: string | undefined
     /** For the log: the error it was answered with. */
@@ -63,6 +67,8 @@ declare module 'fastify' {
   interface FastifyContextConfig {
     /** Needs no key. */
     public?: boolean
+    /** Only for the installation's own key. */
+    installation?: boolean
     /** Called so often that only failures are logged. */
     frequent?: boolean
   }

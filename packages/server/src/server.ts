@@ -5,7 +5,7 @@ import type { Duplex } from 'node:stream'
 import type { Control } from '@icebox/control'
 import { IceboxError } from '@icebox/model'
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import { Access } from './access.ts'
+import { Access, keysOf } from './access.ts'
 import { createApp } from './app.ts'
 import { AttachedExecs } from './attached.ts'
 import type { App, Context, ServerInfo, ShutdownMode } from './context.ts'
@@ -14,8 +14,6 @@ import { routes } from './v1/routes.ts'
 
 export interface ServerOptions {
   control: Control
-  /** The API key. */
-  key: string
   /** Port 0: the system picks one. */
   listen: { host: string; port: number }
   info: ServerInfo
@@ -54,7 +52,7 @@ const LINE = {
 export async function openServer(options: ServerOptions): Promise<Server> {
   const { host, port } = options.listen
   const address = host === 'localhost' ? '127.0.0.1' : host
-  const access = new Access({ key: options.key, listen: address, allowedHosts: options.allowedHosts ?? [] })
+  const access = new Access({ listen: address, allowedHosts: options.allowedHosts ?? [] })
   const closing = new AbortController()
   const streams = new Streams()
   const context: Context = {
@@ -75,7 +73,11 @@ export async function openServer(options: ServerOptions): Promise<Server> {
     const startedAt = performance.now()
     reply.raw.once('close', () => logRequest(request, reply, performance.now() - startedAt))
     access.checkOrigin(request.raw)
-    if (request.routeOptions.config.public !== true) access.checkKey(request.raw)
+    if (request.routeOptions.config.public !== true) await authenticate(request, options.control)
+    if (request.routeOptions.config.installation === true && !request.installation)
+      throw new IceboxError('Forbidden', 'the key of a project does not open this', {
+        remedy: 'Use the key of the installation: the file `key` in its data directory.',
+      })
     if (closing.signal.aborted) {
       reply.header('connection', 'close')
       throw new IceboxError('Unavailable', 'the server is shutting down', { remedy: 'Start it again.' })
@@ -99,6 +101,20 @@ export async function openServer(options: ServerOptions): Promise<Server> {
       signal.removeEventListener('abort', cut)
     },
   }
+}
+
+/** Finds out whose request it is. Throws `Unauthorized`. */
+async function authenticate(request: FastifyRequest, control: Control): Promise<void> {
+  const keys = keysOf(request.raw)
+  if (keys.length === 0) throw new IceboxError('Unauthorized', 'the request carries no API key')
+  for (const key of keys) {
+    const owner = await control.keys.authenticate(key)
+    if (owner === undefined) continue
+    request.project = control.project(owner.project)
+    request.installation = owner.installation
+    return
+  }
+  throw new IceboxError('Unauthorized', 'the API key is not one of this server')
 }
 
 /**

@@ -3,16 +3,23 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { TestContext } from 'node:test'
 import type { Control } from '@icebox/control'
+import { DEFAULT_PROJECT } from '@icebox/model'
 import { openServer, type Server, type ServerOptions } from './server.ts'
 
 export const KEY = `e2b_${'0123456789abcdef'.repeat(2)}01234567`
 
-/** For tests of what must be refused before the control plane is asked: any use of it fails the request with Internal. */
+/**
+ * For tests of what must be refused before the control plane is asked: it knows one key, and any other use of it fails the
+ * request with Internal.
+ */
 export const NO_CONTROL = new Proxy({} as Control, {
   get: (_, name) => {
+    if (name === 'keys') return { authenticate: async (key: string) => (key === KEY ? OWNER : undefined) }
+    if (name === 'project') return () => NO_CONTROL
     throw new Error(`the control plane was asked for ${String(name)}`)
   },
 })
+const OWNER = { project: DEFAULT_PROJECT, installation: true }
 
 export interface TestServer extends Server {
   /** The lines of the log so far. */
@@ -30,7 +37,6 @@ export async function serve(t: TestContext, options: Partial<ServerOptions> = {}
   const shutdowns: string[] = []
   const server = await openServer({
     control: NO_CONTROL,
-    key: KEY,
     listen: { host: '127.0.0.1', port: 0 },
     info: { version: '0.0.0-test', driver: 'none', dataDirectory: temporaryDirectory, pid: process.pid },
     temporaryDirectory,

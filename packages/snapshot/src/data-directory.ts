@@ -6,7 +6,7 @@ import { IceboxError } from '@icebox/model'
 import { isMissing, replaceSynced, sync } from './durable.ts'
 import { tryLock } from './linux/libc.ts'
 
-const DIRECTORIES = ['images', 'blobs', 'snapshots', 'bundles', 'tmp'] as const
+const DIRECTORIES = ['images', 'blobs', 'snapshots', 'bundles', 'events', 'logs', 'tmp'] as const
 const KEY = /^e2b_[0-9a-f]{40}$/
 
 /** An open data directory: all that is durable, locked for this process. Paths are absolute and without symlinks. */
@@ -18,15 +18,22 @@ export interface DataDirectory {
   readonly blobs: string
   readonly snapshots: string
   readonly bundles: string
+  readonly events: string
+  /** What sandboxes have said. */
+  readonly logs: string
   /** On the same file system as the others, so that what is made here can be renamed there. Empty when opened. */
   readonly tmp: string
   /** `/run/icebox/<hash>`: what dies with the machines. */
   readonly run: string
   /** The API key; made at first. Throws InvalidArgument when the file holds something else. */
   readOrCreateKey(): Promise<string>
+  /** 32 random bytes from which the tokens of sandboxes are derived, made at the first call. */
+  readOrCreateTokenSecret(): Promise<Buffer>
   /** Gives up the lock, and the run directory when no machine runs on. */
   close(): Promise<void>
 }
+
+const TOKEN_SECRET_BYTES = 32
 
 /** ICEBOX_DATA, else `/var/lib/icebox` for root and `$XDG_DATA_HOME/icebox` for others. */
 export function defaultDataDirectory(env: NodeJS.ProcessEnv = process.env): string {
@@ -143,9 +150,12 @@ export async function openDataDirectory(path: string): Promise<DataDirectory> {
       blobs: join(real, 'blobs'),
       snapshots: join(real, 'snapshots'),
       bundles: join(real, 'bundles'),
+      events: join(real, 'events'),
+      logs: join(real, 'logs'),
       tmp,
       run,
       readOrCreateKey: () => readOrCreateKey(real),
+      readOrCreateTokenSecret: () => readOrCreateTokenSecret(real),
       async close() {
         // Only when nothing runs on: then it is empty.
         await rmdir(run).catch(() => {})
@@ -169,4 +179,20 @@ async function readOrCreateKey(directory: string): Promise<string> {
   // Renamed into place whole: a client may be looking for it.
   await replaceSynced(file, `${key}\n`, join(directory, 'tmp', 'key'))
   return key
+}
+
+async function readOrCreateTokenSecret(directory: string): Promise<Buffer> {
+  const file = join(directory, 'token-secret')
+  try {
+    const secret = Buffer.from((await readFile(file, 'utf8')).trim(), 'hex')
+    if (secret.length === TOKEN_SECRET_BYTES) return secret
+  } catch (thrown) {
+    if (!isMissing(thrown)) throw thrown
+    const secret = randomBytes(TOKEN_SECRET_BYTES)
+    await replaceSynced(file, `${secret.toString('hex')}\n`, join(directory, 'tmp', 'token-secret'))
+    return secret
+  }
+  throw new IceboxError('InvalidArgument', `${file} does not hold ${TOKEN_SECRET_BYTES} bytes in hex`, {
+    remedy: 'Bring the file back from a backup, or remove it: then all tokens of sandboxes change at the next start.',
+  })
 }

@@ -43,7 +43,13 @@ export interface ResourceStore {
     signal: AbortSignal,
   ): Promise<ResourceOf[K]>
   get<K extends Kind>(kind: K, key: { namespace: string; name: string }, signal: AbortSignal): Promise<ResourceOf[K]>
-  list<K extends Kind>(kind: K, namespace: string, options: ListOptions, signal: AbortSignal): Promise<List<K>>
+  /** Without a namespace: of all. */
+  list<K extends Kind>(
+    kind: K,
+    namespace: string | undefined,
+    options: ListOptions,
+    signal: AbortSignal,
+  ): Promise<List<K>>
   /** Replaces spec and the named metadata. Never changes status. generation grows only when spec differs. */
   updateSpec<K extends Kind>(
     kind: K,

@@ -8,13 +8,15 @@ export const command = define({
     detach: { summary: 'Start it in the background, and come back when it answers.', short: 'd' },
     data: { summary: 'Data directory. Default: ICEBOX_DATA, else /var/lib/icebox.', value: 'DIR' },
     listen: { summary: 'Address it listens on, port 0 for any. Default: 127.0.0.1:7070.', value: 'ADDR' },
+    'no-base': { summary: 'Do not make the template base when there is none of that name.' },
     ...JSON_FLAG,
   },
-  async run({ flags: { detach, data, listen = '127.0.0.1:7070', json } }) {
+  async run({ flags: { detach, data, listen = '127.0.0.1:7070', 'no-base': noBase, json } }) {
     const { defaultDataDirectory } = await import('@icebox/snapshot')
     const options = {
       dataDirectory: data === undefined ? defaultDataDirectory() : resolve(data),
       listen: address('--listen', listen),
+      base: !noBase,
       json,
     }
     if (detach) await (await import('../up/detached.ts')).startDetached(options)

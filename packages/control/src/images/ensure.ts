@@ -20,6 +20,12 @@ export async function recordImage(context: Context, image: NodeImage): Promise<I
   return context.records.setStatus('Image', name, (present) => (present.status.state === 'ready' ? undefined : status))
 }
 
+/** Takes over another project's image, whose bytes are here: what is made of it keeps it. */
+export async function shareImage(context: Context, { spec, status }: Image): Promise<Image> {
+  const { reference, digest } = spec
+  return recordImage(context, { reference, digest, config: status.config, sizeBytes: status.sizeBytes })
+}
+
 /** Asks the reference's source. Joins an equal pull under way. */
 export async function pullImage(
   context: Context,

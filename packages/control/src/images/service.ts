@@ -26,7 +26,9 @@ export function imageService(context: Context): Images {
       }
       await dropHiddenTemplates(context, image)
       await records.remove('Image', name)
-      await node.removeImage(image.spec.digest, within(context, DEADLINES.call))
+      const { digest } = image.spec
+      const elsewhere = (await records.listEverywhere('Image')).some(({ spec }) => spec.digest === digest)
+      if (!elsewhere) await node.removeImage(digest, within(context, DEADLINES.call))
       context.log('info', 'image.deleted', { image: name, reference: image.spec.reference })
       return image
     },

@@ -63,6 +63,11 @@ const sandboxOf = (each: SandboxStatus): Sandbox => ({
     env: {},
     entrypoint: [],
     metadata: {},
+    onTimeout: 'kill',
+    pauseKind: 'memory',
+    autoResume: false,
+    secure: true,
+    publicTraffic: false,
   },
   status: each,
 })
@@ -151,6 +156,7 @@ test('the runs of an intent are claimed as well as the present ones', () => {
     sandboxOf({
       state: 'resuming',
       lastTransitionAt: '2026-01-01T00:00:00.000Z',
+      usage: { runningSeconds: 0 },
       execution: 'run1',
       operation: { id: 'op', verb: 'rollback', startedAt: '2026-01-01T00:00:00.000Z', execution: 'run2' },
     }),

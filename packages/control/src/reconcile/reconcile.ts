@@ -1,6 +1,7 @@
 import {
   asExecutionId,
   asSnapshotId,
+  DEFAULT_PROJECT,
   IceboxError,
   isError,
   isSettled,
@@ -20,6 +21,7 @@ import { endRun } from '../sandboxes/run.ts'
 import { dropSnapshot } from '../snapshots/remove.ts'
 import { finishSnapshotDelete } from '../snapshots/service.ts'
 import { beginBuild } from '../templates/build.ts'
+import { operationKey } from '../templates/resolve.ts'
 import { finishTemplateDelete } from '../templates/service.ts'
 import { claimedExecutions, type Observed, planSandbox, type SandboxAction } from './plan.ts'
 
@@ -57,7 +59,7 @@ export class Reconciler {
     const context = this.#context
     await this.#images()
     const observed = await observe(context)
-    const sandboxes = await context.records.list('Sandbox')
+    const sandboxes = await context.records.listEverywhere('Sandbox')
     await this.#orphans(observed, sandboxes)
     await Promise.all(sandboxes.map((sandbox) => this.#settle(sandbox, planSandbox(sandbox, observed, 'start'))))
     await this.#artifacts()
@@ -76,11 +78,11 @@ export class Reconciler {
   }
 
   async #pass(): Promise<void> {
-    const { records } = this.#context
-    for (const { metadata } of (await records.list('Sandbox')).filter((sandbox) => this.#isAmiss(sandbox))) {
+    const all = await this.#context.records.listEverywhere('Sandbox')
+    for (const { metadata } of all.filter((sandbox) => this.#isAmiss(sandbox))) {
       // Anew for each: what was done about the one before may have taken long.
       const observed = await observe(this.#context)
-      const sandbox = await records.find('Sandbox', metadata.name)
+      const sandbox = await this.#context.project(metadata.namespace).records.find('Sandbox', metadata.name)
       if (sandbox !== undefined && this.#isAmiss(sandbox))
         await this.#settle(sandbox, planSandbox(sandbox, observed, 'running'))
     }
@@ -110,8 +112,8 @@ export class Reconciler {
   }
 
   async #perform(sandbox: Sandbox, action: SandboxAction): Promise<void> {
-    const context = this.#context
-    const { name } = sandbox.metadata
+    const { name, namespace } = sandbox.metadata
+    const context = this.#context.project(namespace)
     context.log('info', 'reconcile', { sandbox: name, state: sandbox.status.state, ...action })
     /** Holds the sandbox while the operation goes on in the background, like a caller of the API would. */
     const hold = async (verb: string, begin: () => Promise<Accepted<Sandbox>>) => {
@@ -162,9 +164,9 @@ export class Reconciler {
   }
 
   /** The last of a fork's children to settle takes its snapshot with it. */
-  async #afterFork({ spec: { source } }: Sandbox): Promise<void> {
+  async #afterFork({ metadata, spec: { source } }: Sandbox): Promise<void> {
     if (source.from !== 'fork') return
-    await forkSettled(this.#context, source.snapshot)
+    await forkSettled(this.#context.project(metadata.namespace), source.snapshot)
   }
 
   /** What the node has and nobody claims. Machines are read before claims: a claim is written before its machine starts. */
@@ -176,7 +178,7 @@ export class Reconciler {
       context.log('warn', 'orphan.machine', { execution })
       await endRun(context, execution)
     }
-    const known = new Set((await context.records.list('Snapshot')).map(({ metadata }) => metadata.name))
+    const known = new Set((await context.records.listEverywhere('Snapshot')).map(({ metadata }) => metadata.name))
     for (const { status } of sandboxes) {
       if (status.operation?.snapshot !== undefined) known.add(status.operation.snapshot)
     }
@@ -188,19 +190,23 @@ export class Reconciler {
   }
 
   async #images(): Promise<void> {
-    const { node, records } = this.#context
+    const { node, project, records } = this.#context
     const here = await node.listImages(within(this.#context, DEADLINES.call))
-    for (const image of here)
-      await recordImage(this.#context, image).catch((error) =>
-        this.#context.log('error', 'reconcile.image.failed', {
-          digest: image.digest,
-          error: IceboxError.from(error).message,
-        }),
-      )
+    const known = await records.listEverywhere('Image')
+    for (const image of here) {
+      const owners = known.filter(({ spec }) => spec.digest === image.digest).map(({ metadata }) => metadata.namespace)
+      for (const owner of owners.length > 0 ? owners : [DEFAULT_PROJECT])
+        await recordImage(project(owner), image).catch((error) =>
+          this.#context.log('error', 'reconcile.image.failed', {
+            digest: image.digest,
+            error: IceboxError.from(error).message,
+          }),
+        )
+    }
     const digests = new Set(here.map(({ digest }) => digest))
-    for (const image of await records.list('Image')) {
+    for (const image of known) {
       if (digests.has(image.spec.digest) || image.status.state !== 'ready') continue
-      await records.setStatus('Image', image.metadata.name, ({ status }) => ({
+      await project(image.metadata.namespace).records.setStatus('Image', image.metadata.name, ({ status }) => ({
         ...status,
         state: 'failed',
         reason: MISSING,
@@ -211,13 +217,14 @@ export class Reconciler {
 
   /** Snapshots and templates that a crash interrupted. */
   async #artifacts(): Promise<void> {
-    const context = this.#context
-    const { records, operations } = context
-    const found = await context.node.listSnapshots(within(context, DEADLINES.call))
+    const { node, operations, project, records: all } = this.#context
+    const found = await node.listSnapshots(within(this.#context, DEADLINES.call))
     const complete = new Map(found.complete.map((info) => [info.id as string, info]))
     const damaged = new Set<string>(found.damaged)
-    for (const snapshot of await this.#withoutForgotten(await records.list('Snapshot'))) {
-      const { name } = snapshot.metadata
+    for (const snapshot of await this.#withoutForgotten(await all.listEverywhere('Snapshot'))) {
+      const { name, namespace } = snapshot.metadata
+      const context = project(namespace)
+      const { records } = context
       const info = complete.get(name)
       if (snapshot.status.state === 'creating') {
         await records.setStatus('Snapshot', name, () =>
@@ -239,11 +246,12 @@ export class Reconciler {
       }
       if (snapshot.spec.purpose === 'fork') await removeForkSnapshot(context, name)
     }
-    for (const template of await records.list('Template')) {
-      const { name } = template.metadata
+    for (const template of await all.listEverywhere('Template')) {
+      const { name, namespace } = template.metadata
+      const context = project(namespace)
       if (template.status.state === 'deleting') await finishTemplateDelete(context, template)
       if (template.status.state === 'creating') {
-        const { settled } = await operations.exclusive(name, 'build', (stopping) =>
+        const { settled } = await operations.exclusive(operationKey(context, name), 'build', (stopping) =>
           beginBuild(context, name, template.spec, () => undefined, stopping),
         )
         settled.catch(() => undefined)
@@ -258,15 +266,16 @@ export class Reconciler {
   async #withoutForgotten(snapshots: Snapshot[]): Promise<Snapshot[]> {
     const { records } = this.#context
     const held = new Set<string | undefined>()
-    for (const { status } of await records.list('Sandbox')) held.add(status.pausedIn).add(status.operation?.snapshot)
-    for (const { status } of await records.list('Template')) held.add(status.snapshot)
+    for (const { status } of await records.listEverywhere('Sandbox'))
+      held.add(status.pausedIn).add(status.operation?.snapshot)
+    for (const { status } of await records.listEverywhere('Template')) held.add(status.snapshot)
     const kept: Snapshot[] = []
     for (const snapshot of snapshots) {
       const { metadata, spec } = snapshot
       if (held.has(metadata.name) || (spec.purpose !== 'pause' && spec.purpose !== 'template')) kept.push(snapshot)
       else {
         this.#context.log('warn', 'orphan.snapshot', { snapshot: metadata.name, purpose: spec.purpose })
-        await dropSnapshot(this.#context, metadata.name)
+        await dropSnapshot(this.#context.project(metadata.namespace), metadata.name)
       }
     }
     return kept
@@ -274,10 +283,10 @@ export class Reconciler {
 
   /** Pauses everything that runs, to be resumed at the next start. Failures leave it running. */
   async pauseAll(reason: Parameters<typeof beginPause>[2]): Promise<{ name: string; error: IceboxError }[]> {
-    const context = this.#context
     const failures: { name: string; error: IceboxError }[] = []
-    const running = (await context.records.list('Sandbox')).filter(({ status }) => status.state === 'running')
-    for (const { metadata } of running) {
+    const all = await this.#context.records.listEverywhere('Sandbox')
+    for (const { metadata } of all.filter(({ status }) => status.state === 'running')) {
+      const context = this.#context.project(metadata.namespace)
       try {
         await (
           await context.operations.exclusiveInTurn(metadata.name, 'pause', () =>

@@ -1,11 +1,29 @@
-import { asExecutionId, IceboxError, isError, type Sandbox } from '@icebox/model'
+import {
+  asExecutionId,
+  type ExecutionId,
+  IceboxError,
+  type Image,
+  isError,
+  type Phases,
+  type Sandbox,
+  type Snapshot,
+} from '@icebox/model'
 import { type Context, DEADLINES, within } from '../context.ts'
+import { shareImage } from '../images/ensure.ts'
 import { settledStatus } from '../records.ts'
+import { type Noted, named } from '../telemetry/telemetry.ts'
 import { bareTemplate } from '../templates/bare.ts'
-import { endRun, restoreRun, startEntrypoint } from './run.ts'
+import { startAndWait } from '../templates/build.ts'
+import { endRun, helloOf, restoreRun, startEntrypoint } from './run.ts'
 
 /** Restores the snapshot named in the intent of a sandbox that is `creating`. */
 export async function finishCreate(context: Context, intent: Sandbox): Promise<Sandbox> {
+  return context.telemetry.operation('create', { ...named(intent), from: intent.spec.source.from }, (note) =>
+    create(context, intent, note),
+  )
+}
+
+async function create(context: Context, intent: Sandbox, note: (facts: Noted) => void): Promise<Sandbox> {
   const { name } = intent.metadata
   try {
     const sandbox = intent.status.operation?.snapshot === undefined ? await findSnapshot(context, intent) : intent
@@ -14,8 +32,10 @@ export async function finishCreate(context: Context, intent: Sandbox): Promise<S
       throw new IceboxError('Internal', `sandbox ${name} is being created without a snapshot to restore`)
     }
     const execution = asExecutionId(operation.execution)
-    const snapshot = await context.records.get('Snapshot', operation.snapshot)
-    const run = await restoreRun(context, sandbox, execution, snapshot)
+    const snapshot = await snapshotOf(context, sandbox, operation.snapshot)
+    note({ execution, snapshot: snapshot.metadata.name })
+    const run = await restoreRun(context, sandbox, execution, snapshot, bootInstead(context, sandbox, execution))
+    note({ phases: run.phases, ...(run.cold === undefined ? {} : { coldFallback: run.cold }) })
     try {
       await startEntrypoint(context, sandbox, execution)
       const forkedFrom = sandbox.spec.source.from === 'fork' ? snapshot.spec.parent : snapshot.metadata.name
@@ -24,17 +44,11 @@ export async function finishCreate(context: Context, intent: Sandbox): Promise<S
         state: 'running',
         execution,
         imageName: snapshot.spec.imageName,
-        ...(forkedFrom === undefined ? {} : { lastSnapshot: forkedFrom }),
+        // What was booted cold stands on no snapshot.
+        ...(forkedFrom === undefined || run.cold !== undefined ? {} : { lastSnapshot: forkedFrom }),
         restoreMs: run.milliseconds,
       }))
-      await context.exits.check(name, execution)
-      context.log('info', 'sandbox.created', {
-        sandbox: name,
-        execution,
-        snapshot: snapshot.metadata.name,
-        ms: run.milliseconds,
-        phases: run.phases,
-      })
+      await context.exits.check(settled)
       return settled
     } catch (error) {
       await endRun(context, execution)
@@ -42,6 +56,44 @@ export async function finishCreate(context: Context, intent: Sandbox): Promise<S
     }
   } catch (error) {
     throw await fail(context, name, 'CreateFailed', error)
+  }
+}
+
+/** What is restored. A public template's is of another project, and so is its image until the sandbox's own has it, too. */
+async function snapshotOf(context: Context, { spec: { source } }: Sandbox, id: string): Promise<Snapshot> {
+  if (source.from !== 'template' || source.project === undefined) return context.records.get('Snapshot', id)
+  const owner = context.project(source.project).records
+  const snapshot = await owner.get('Snapshot', id)
+  await shareImage(context, await owner.get('Image', snapshot.spec.imageName))
+  return snapshot
+}
+
+/**
+ * How a sandbox of a template or an image comes to run when its snapshot cannot be restored: as the build of the template did
+ * it, only slower. What was made from a snapshot of a user has no such way.
+ */
+function bootInstead(
+  context: Context,
+  sandbox: Sandbox,
+  execution: ExecutionId,
+): ((image: Image) => Promise<Phases>) | undefined {
+  const { source, size } = sandbox.spec
+  if (source.from !== 'template' && source.from !== 'image') return undefined
+  return async (image) => {
+    const hello = helloOf(sandbox, image)
+    const machine = { imageDigest: image.spec.digest, size }
+    const phases = await context.node.boot(execution, machine, hello, within(context, DEADLINES.boot))
+    if (source.from === 'image') return phases
+    const { records } = context.project(source.project ?? sandbox.metadata.namespace)
+    const template = await records.get('Template', source.template)
+    const started = performance.now()
+    try {
+      await startAndWait(context, execution, template.spec, () => undefined, context.closing)
+    } catch (error) {
+      await endRun(context, execution)
+      throw error
+    }
+    return { ...phases, start: performance.now() - started }
   }
 }
 
@@ -77,6 +129,5 @@ async function fail(context: Context, name: string, reason: string, error: unkno
     .catch((cause) => {
       if (!isError(cause, 'NotFound', 'InvalidState')) throw cause
     })
-  context.log('error', 'sandbox.failed', { sandbox: name, reason, error: failure.message })
   return failure
 }

@@ -43,10 +43,16 @@ export async function admit(context: Context, birth: Birth): Promise<Accepted<Sa
         entrypoint: birth.entrypoint,
         metadata: birth.metadata,
         ...expiry(birth.timeoutSeconds),
+        onTimeout: 'kill',
+        pauseKind: 'memory',
+        autoResume: false,
+        secure: true,
+        publicTraffic: false,
       },
       status: {
         state: 'creating',
         lastTransitionAt: now(),
+        usage: { runningSeconds: 0 },
         operation: {
           id: newOperationId(),
           verb: 'create',
@@ -64,14 +70,19 @@ export const expiry = (seconds: number | null | undefined): { expiresAt?: string
   seconds === undefined || seconds === null ? {} : { expiresAt: new Date(Date.now() + seconds * 1000).toISOString() }
 
 /** Resolves what a create asks for: the snapshot to restore, and what the sandbox inherits from it. */
-export async function birthOf(context: Context, body: CreateSandbox): Promise<Birth> {
+export async function birthOf(context: Context, body: CreateSandbox, signal: AbortSignal): Promise<Birth> {
   const own = { displayName: body.name, metadata: body.metadata, timeoutSeconds: body.timeout }
   if (body.template !== undefined) {
-    const template = await readyTemplate(context, body.template)
-    const snapshot = await context.records.get('Snapshot', template.status.snapshot ?? '')
+    const template = await readyTemplate(context, body.template, signal)
+    const { namespace } = template.metadata
+    const snapshot = await context.project(namespace).records.get('Snapshot', template.status.snapshot ?? '')
     return {
       ...own,
-      source: { from: 'template', template: body.template },
+      source: {
+        from: 'template',
+        template: template.metadata.name,
+        ...(namespace === context.records.namespace ? {} : { project: namespace }),
+      },
       snapshot: snapshot.metadata.name,
       size: snapshot.spec.size,
       env: { ...snapshot.spec.env, ...body.env },

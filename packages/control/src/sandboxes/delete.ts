@@ -3,6 +3,7 @@ import { type Context, DEADLINES } from '../context.ts'
 import type { Accepted } from '../control.ts'
 import { settledStatus } from '../records.ts'
 import { dropSnapshot } from '../snapshots/remove.ts'
+import { named } from '../telemetry/telemetry.ts'
 
 /** Writes the intent of a delete; `settled` is its last state. */
 export async function beginDelete(context: Context, name: string): Promise<Accepted<Sandbox>> {
@@ -19,7 +20,11 @@ export async function beginDelete(context: Context, name: string): Promise<Accep
   return { resource, settled: finishDelete(context, resource) }
 }
 
-export async function finishDelete(context: Context, sandbox: Sandbox): Promise<Sandbox> {
+export function finishDelete(context: Context, sandbox: Sandbox): Promise<Sandbox> {
+  return context.telemetry.operation('delete', named(sandbox), () => remove(context, sandbox))
+}
+
+async function remove(context: Context, sandbox: Sandbox): Promise<Sandbox> {
   const { name } = sandbox.metadata
   const { execution, operation, pausedIn } = sandbox.status
   for (const run of new Set([execution, operation?.execution])) {
@@ -27,6 +32,5 @@ export async function finishDelete(context: Context, sandbox: Sandbox): Promise<
   }
   if (pausedIn !== undefined) await dropSnapshot(context, pausedIn)
   await context.records.remove('Sandbox', name)
-  context.log('info', 'sandbox.deleted', { sandbox: name })
   return sandbox
 }

@@ -2,16 +2,28 @@ import { asExecutionId, canSnapshot, type ForkSandbox, IceboxError, newSnapshotI
 import type { Context } from '../context.ts'
 import { dropSnapshot } from '../snapshots/remove.ts'
 import { saveOf } from '../snapshots/save.ts'
+import { type Noted, named } from '../telemetry/telemetry.ts'
 import { admit, type Birth } from './create.ts'
 
 /**
  * One snapshot of the running sandbox and `count` restores of it under new ids. The source keeps running. The snapshot
  * goes once every child has settled; after a crash the reconciler finishes the children and removes it.
  */
-export async function forkSandbox(
+export function forkSandbox(
   context: Context,
   source: Sandbox,
   body: ForkSandbox,
+): Promise<({ sandbox: Sandbox } | { error: IceboxError })[]> {
+  return context.telemetry.operation('fork', { ...named(source), count: body.count }, (note) =>
+    fork(context, source, body, note),
+  )
+}
+
+async function fork(
+  context: Context,
+  source: Sandbox,
+  body: ForkSandbox,
+  note: (facts: Noted) => void,
 ): Promise<({ sandbox: Sandbox } | { error: IceboxError })[]> {
   const { name } = source.metadata
   const snapshot = newSnapshotId()
@@ -20,17 +32,8 @@ export async function forkSandbox(
     if (!canSnapshot(present.status.state) || present.status.execution === undefined) {
       throw new IceboxError('InvalidState', `cannot fork ${name}: it is ${present.status.state}`)
     }
-    const saved = await saveOf(context, present, asExecutionId(present.status.execution), {
-      id: snapshot,
-      kind: 'memory',
-      purpose: 'fork',
-    })
-    context.log('info', 'sandbox.forked', {
-      sandbox: name,
-      count: body.count,
-      snapshot,
-      stoppedMs: saved.status.stoppedMs,
-    })
+    const wanted = { id: snapshot, kind: 'memory' as const, purpose: 'fork' as const }
+    await saveOf(context, present, asExecutionId(present.status.execution), wanted, note)
   })
   try {
     const birth: Birth = {
@@ -42,7 +45,7 @@ export async function forkSandbox(
       metadata: body.metadata ?? source.spec.metadata,
       timeoutSeconds: body.timeout,
     }
-    return await Promise.all(
+    const children = await Promise.all(
       Array.from({ length: body.count }, async () => {
         try {
           const child = await admit(context, birth)
@@ -52,6 +55,8 @@ export async function forkSandbox(
         }
       }),
     )
+    note({ failed: children.filter((child) => 'error' in child).length })
+    return children
   } finally {
     context.operations.afterwards(forkSettled(context, snapshot))
   }

@@ -12,6 +12,7 @@ import type { Accepted } from '../control.ts'
 import type { PAUSED_BY_SHUTDOWN } from '../reconcile/plan.ts'
 import { settledStatus } from '../records.ts'
 import { dropSnapshot } from '../snapshots/remove.ts'
+import { type Noted, named } from '../telemetry/telemetry.ts'
 import { refuse } from './refuse.ts'
 import { endRun } from './run.ts'
 
@@ -40,7 +41,11 @@ export async function beginPause(
   return { resource, settled: finishPause(context, resource) }
 }
 
-async function finishPause(context: Context, sandbox: Sandbox): Promise<Sandbox> {
+function finishPause(context: Context, sandbox: Sandbox): Promise<Sandbox> {
+  return context.telemetry.operation('pause', named(sandbox), (note) => pause(context, sandbox, note))
+}
+
+async function pause(context: Context, sandbox: Sandbox, note: (facts: Noted) => void): Promise<Sandbox> {
   const { name } = sandbox.metadata
   const { execution, operation } = sandbox.status
   if (execution === undefined || operation?.snapshot === undefined)
@@ -60,12 +65,7 @@ async function finishPause(context: Context, sandbox: Sandbox): Promise<Sandbox>
       within(context, DEADLINES.save),
     )
     sizeBytes = saved.snapshot.sizeBytes
-    context.log('info', 'sandbox.saved', {
-      sandbox: name,
-      execution,
-      snapshot: operation.snapshot,
-      phases: saved.phases,
-    })
+    note({ execution, snapshot: operation.snapshot, sizeBytes, phases: saved.phases })
   } catch (error) {
     const failure = IceboxError.from(error)
     const alive = context.node.machines().some((machine) => machine.execution === run)
@@ -74,7 +74,7 @@ async function finishPause(context: Context, sandbox: Sandbox): Promise<Sandbox>
         ? { ...settledStatus(status), state: 'running' }
         : { ...settledStatus(status), state: 'failed', reason: 'PauseFailed', message: failure.message },
     )
-    context.log('error', 'sandbox.pause.failed', { sandbox: name, execution, alive, error: failure.message })
+    note({ alive })
     throw failure
   }
   try {
@@ -101,7 +101,6 @@ async function undoPause(context: Context, sandbox: Sandbox, snapshot: string, e
     found.status.state === 'pausing' ? { ...settledStatus(found.status), state: 'running' } : undefined,
   )
   const failure = IceboxError.from(error)
-  context.log('error', 'sandbox.pause.failed', { sandbox: name, alive: true, error: failure.message })
   throw failure
 }
 

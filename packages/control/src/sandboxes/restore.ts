@@ -11,6 +11,7 @@ import {
 import type { Context } from '../context.ts'
 import type { Accepted } from '../control.ts'
 import { settledStatus } from '../records.ts'
+import { type Noted, named } from '../telemetry/telemetry.ts'
 import { refuse } from './refuse.ts'
 import { endRun, restoreRun } from './run.ts'
 
@@ -82,6 +83,11 @@ export async function beginRollback(context: Context, name: string, snapshotId: 
 }
 
 export async function finishRestore(context: Context, sandbox: Sandbox): Promise<Sandbox> {
+  const operation = sandbox.status.operation?.verb === 'rollback' ? 'rollback' : 'resume'
+  return context.telemetry.operation(operation, named(sandbox), (note) => restore(context, sandbox, note))
+}
+
+async function restore(context: Context, sandbox: Sandbox, note: (facts: Noted) => void): Promise<Sandbox> {
   const { name } = sandbox.metadata
   const { operation, execution: previous } = sandbox.status
   if (operation?.snapshot === undefined || operation.execution === undefined)
@@ -92,7 +98,9 @@ export async function finishRestore(context: Context, sandbox: Sandbox): Promise
     const snapshot = await context.records.get('Snapshot', snapshotId)
     // The pause was answered before its machine was gone, and there may not be memory for both.
     if (verb === 'resume' && previous !== undefined) await endRun(context, previous)
+    note({ execution, snapshot: snapshotId })
     const run = await restoreRun(context, sandbox, execution, snapshot)
+    note({ phases: run.phases })
     const running = await context.records
       .setStatus('Sandbox', name, ({ status }) => ({
         ...settledStatus(status),
@@ -107,15 +115,8 @@ export async function finishRestore(context: Context, sandbox: Sandbox): Promise
         await endRun(context, execution)
         throw error
       })
-    await context.exits.check(name, execution)
+    await context.exits.check(running)
     if (verb === 'rollback' && previous !== undefined) await endRun(context, previous)
-    context.log('info', `sandbox.${verb === 'rollback' ? 'rolledBack' : 'resumed'}`, {
-      sandbox: name,
-      execution,
-      snapshot: snapshotId,
-      ms: run.milliseconds,
-      phases: run.phases,
-    })
     return running
   } catch (error) {
     const failure = IceboxError.from(error)
@@ -128,7 +129,6 @@ export async function finishRestore(context: Context, sandbox: Sandbox): Promise
       const reason = verb === 'resume' ? 'ResumeFailed' : 'RollbackFailed'
       return { ...settledStatus(status), state: paused ? 'paused' : 'failed', reason, message: failure.message }
     })
-    context.log('error', `sandbox.${verb}.failed`, { sandbox: name, execution, error: failure.message })
     throw failure
   }
 }

@@ -1,29 +1,17 @@
-import {
-  asExecutionId,
-  canExec,
-  type Guest,
-  IceboxError,
-  isArriving,
-  type Sandbox,
-  type SandboxState,
-} from '@icebox/model'
+import { IceboxError, type Sandbox } from '@icebox/model'
 import { type Context, DEADLINES, within } from '../context.ts'
 import type { Accepted, Sandboxes } from '../control.ts'
 import type { Expiry } from '../expiry.ts'
+import { caughtUp } from '../logs/collect.ts'
 import { Names } from '../names.ts'
 import { resolveRef } from '../records.ts'
 import { resolveSnapshot } from '../snapshots/resolve.ts'
 import { admit, birthOf, expiry } from './create.ts'
 import { beginDelete } from './delete.ts'
 import { forkSandbox } from './fork.ts'
-import { sandboxLogs } from './logs.ts'
 import { beginPause } from './pause.ts'
+import { reach } from './reach.ts'
 import { beginResume, beginRollback } from './restore.ts'
-
-const REMEDY: Partial<Record<SandboxState, string>> = {
-  paused: 'Resume it first: `icebox resume <sandbox>`.',
-  failed: 'Roll it back to a snapshot (`icebox rollback <sandbox> <snapshot>`) or delete it.',
-}
 
 /** By id, name or unique prefix. */
 export const resolveSandbox = (context: Context, ref: string): Promise<Sandbox> =>
@@ -35,24 +23,7 @@ export function sandboxService(context: Context, expiries: Expiry): Sandboxes {
     (await records.list('Sandbox')).some(({ spec }) => spec.displayName === name),
   )
 
-  const running = async (ref: string): Promise<{ sandbox: Sandbox; guest: Guest }> => {
-    let sandbox = await resolveSandbox(context, ref)
-    if (isArriving(sandbox.status.state)) {
-      // It will run in a moment: whoever asks now means that it should.
-      await operations.ended(sandbox.metadata.name)
-      sandbox = await records.get('Sandbox', sandbox.metadata.name)
-    }
-    const { state, execution, message } = sandbox.status
-    if (!canExec(state) || execution === undefined) {
-      const remedy = REMEDY[state]
-      throw new IceboxError(
-        'InvalidState',
-        `sandbox ${sandbox.metadata.name} is ${state}, not running${message === undefined ? '' : ` (${message})`}`,
-        remedy === undefined ? {} : { remedy },
-      )
-    }
-    return { sandbox, guest: node.guest(asExecutionId(execution)) }
-  }
+  const running = async (ref: string) => reach(context, await resolveSandbox(context, ref))
 
   /** Resolves the reference, then begins or joins the operation. */
   const operate = async (ref: string, verb: string, begin: (name: string) => Promise<Accepted<Sandbox>>) => {
@@ -61,8 +32,8 @@ export function sandboxService(context: Context, expiries: Expiry): Sandboxes {
   }
 
   return {
-    async create(body) {
-      const accepted = await names.reserve(body.name, async () => admit(context, await birthOf(context, body)))
+    async create(body, signal) {
+      const accepted = await names.reserve(body.name, async () => admit(context, await birthOf(context, body, signal)))
       if (accepted.resource.spec.expiresAt !== undefined) expiries.changed()
       return accepted
     },
@@ -128,16 +99,15 @@ export function sandboxService(context: Context, expiries: Expiry): Sandboxes {
     guest: async (ref) => (await running(ref)).guest,
     exec: async (ref, request, signal) => (await running(ref)).guest.exec(request, signal),
     async stats(ref, signal) {
-      const { sandbox, guest } = await running(ref)
+      const { sandbox, execution, guest } = await running(ref)
       const deadline = AbortSignal.any([signal, within(context, DEADLINES.call)])
-      const [usage, inside] = await Promise.all([
-        node.usage(asExecutionId(sandbox.status.execution ?? ''), deadline),
-        guest.metrics(deadline),
-      ])
+      const [usage, inside] = await Promise.all([node.usage(execution, deadline), guest.metrics(deadline)])
       return { id: sandbox.metadata.name, ...usage, processes: inside.processes }
     },
     async logs(ref, { follow }, signal) {
-      return sandboxLogs((await running(ref)).guest, follow, signal)
+      const sandbox = await resolveSandbox(context, ref)
+      if (sandbox.status.state === 'running') await caughtUp(context, sandbox, signal)
+      return context.logs.read(sandbox.metadata.name, { follow }, signal)
     },
   }
 }

@@ -3,6 +3,7 @@ import { IceboxError, type Size, type Template } from '@icebox/model'
 import type { Context } from '../context.ts'
 import { ensureImage } from '../images/ensure.ts'
 import { beginBuild } from './build.ts'
+import { operationKey } from './resolve.ts'
 
 /**
  * The template of an image with nothing of a user's started: made on first use, hidden, shared by digest and size.
@@ -19,7 +20,7 @@ export async function bareTemplate(
   const name = `bare-${createHash('sha256').update(key).digest('hex').slice(0, 32)}`
   const present = await context.records.find('Template', name)
   if (present?.status.state === 'ready') return present
-  const build = await context.operations.exclusive(name, 'build', (stopping) =>
+  const build = await context.operations.exclusive(operationKey(context, name), 'build', (stopping) =>
     beginBuild(context, name, { image: image.spec.digest, size, env: {}, hidden: true }, () => undefined, stopping),
   )
   const template = await build.settled

@@ -1,6 +1,9 @@
 import { IceboxError, type Template } from '@icebox/model'
 import type { Context } from '../context.ts'
 
+/** Names what is under way for a template: its name is its own only within its project. */
+export const operationKey = (context: Context, name: string): string => `${context.records.namespace}/${name}`
+
 /** A template of this name that users see. */
 export async function visibleTemplate(context: Context, name: string): Promise<Template> {
   const template = await context.records.find('Template', name)
@@ -10,13 +13,27 @@ export async function visibleTemplate(context: Context, name: string): Promise<T
   return template
 }
 
-/** One that sandboxes can be made from. */
-export async function readyTemplate(context: Context, name: string): Promise<Template> {
-  const template = await visibleTemplate(context, name)
+/** One of the project's own or, when it has none of the name, a public one. */
+async function usableTemplate(context: Context, name: string): Promise<Template> {
+  const own = await context.records.find('Template', name)
+  if (own !== undefined) return visibleTemplate(context, name)
+  const all = await context.records.listEverywhere('Template')
+  const shared = all.find(({ metadata, spec }) => metadata.name === name && spec.public === true)
+  return shared ?? visibleTemplate(context, name)
+}
+
+/** One that sandboxes can be made from, after a build that is under way: who asks for it now means what is being made. */
+export async function readyTemplate(context: Context, name: string, signal: AbortSignal): Promise<Template> {
+  let template = await usableTemplate(context, name)
+  const key = operationKey(context.project(template.metadata.namespace), name)
+  if (template.status.state === 'creating' && context.operations.isBusy(key)) {
+    await context.operations.ended(key, signal)
+    template = await usableTemplate(context, name)
+  }
   if (template.status.state !== 'ready') {
     const why = template.status.message === undefined ? '' : ` (${template.status.message})`
     throw new IceboxError('InvalidState', `template ${name} is ${template.status.state}${why}`, {
-      remedy: 'Wait for its build to end, or delete it and build it again.',
+      remedy: 'Build it again, or delete it.',
     })
   }
   return template

@@ -6,7 +6,7 @@ import { newestFirst } from '../sandboxes/service.ts'
 import { checkSize } from '../sandboxes/size.ts'
 import { dropSnapshot } from '../snapshots/remove.ts'
 import { beginBuild } from './build.ts'
-import { visibleTemplate } from './resolve.ts'
+import { operationKey, visibleTemplate } from './resolve.ts'
 
 export function templateService(context: Context): Templates {
   const { records, operations } = context
@@ -17,17 +17,18 @@ export function templateService(context: Context): Templates {
         size: checkSize({ ...DEFAULT_SIZE, ...definedOf(body.size) }),
         env: body.env,
         hidden: false,
+        ...(body.public === true ? { public: true } : {}),
         ...(body.startCommand === undefined ? {} : { startCommand: body.startCommand }),
         ...(body.readyCommand === undefined ? {} : { readyCommand: body.readyCommand }),
       }
       // Only an equal build is joined.
       const verb = `build ${JSON.stringify(spec)}`
-      const current = operations.verb(body.name)
+      const current = operations.verb(operationKey(context, body.name))
       if (current !== undefined && current !== verb) {
         const what = current.startsWith('build') ? `a build of ${body.name} with other settings` : `its ${current}`
         throw new IceboxError('Conflict', `cannot build ${body.name}: ${what} is under way`)
       }
-      return operations.exclusive(body.name, verb, (stopping) =>
+      return operations.exclusive(operationKey(context, body.name), verb, (stopping) =>
         beginBuild(context, body.name, spec, progress, stopping),
       )
     },
@@ -35,8 +36,11 @@ export function templateService(context: Context): Templates {
     list: async () => (await records.list('Template')).filter(({ spec }) => !spec.hidden).sort(newestFirst),
     async delete(ref) {
       const { name } = (await visibleTemplate(context, ref)).metadata
-      operations.stop(name, new IceboxError('Conflict', `template ${name} was deleted while it was being built`))
-      return operations.exclusiveInTurn(name, 'delete', () => beginDelete(context, name))
+      operations.stop(
+        operationKey(context, name),
+        new IceboxError('Conflict', `template ${name} was deleted while it was being built`),
+      )
+      return operations.exclusiveInTurn(operationKey(context, name), 'delete', () => beginDelete(context, name))
     },
   }
 }
@@ -50,7 +54,7 @@ function definedOf<T extends object>(object: T): { [K in keyof T]?: Exclude<T[K]
 /** Throws `InUse` while a sandbox is being restored from it. */
 async function beginDelete(context: Context, name: string): Promise<Accepted<Template>> {
   const { snapshot } = (await context.records.get('Template', name)).status
-  const starting = (await context.records.list('Sandbox')).find(
+  const starting = (await context.records.listEverywhere('Sandbox')).find(
     ({ status }) => snapshot !== undefined && status.operation?.snapshot === snapshot,
   )
   if (starting !== undefined)

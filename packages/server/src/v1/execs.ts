@@ -1,3 +1,4 @@
+import type { Project } from '@icebox/control'
 import {
   type ExecEvent,
   ExecExit,
@@ -10,6 +11,7 @@ import {
 } from '@icebox/model'
 import type { FastifyReply } from 'fastify'
 import { z } from 'zod'
+import type { Called } from '../attached.ts'
 import type { App, Context } from '../context.ts'
 import { DEADLINE, within } from '../deadline.ts'
 import { line, NDJSON, sendLines } from '../lines.ts'
@@ -53,17 +55,20 @@ async function* execLines(session: ExecSession, attachment: string | undefined):
 /** Processes in a sandbox. A client that goes away never ends one. */
 export async function execRoutes(app: App, context: Context): Promise<void> {
   const tags = ['Execs']
-  const guestOf = (sandbox: string, signal: AbortSignal): Promise<Guest> =>
-    context.control.sandboxes.guest(sandbox, signal)
+  const guestOf = ({ project, id }: Called, signal: AbortSignal): Promise<Guest> => project.sandboxes.guest(id, signal)
+  const called = ({ project, params }: { project: Project; params: { id: string } }): Called => ({
+    project,
+    id: params.id,
+  })
 
   async function follow(
     reply: FastifyReply,
-    sandbox: string,
+    sandbox: Called,
     acknowledged: boolean,
     start: (signal: AbortSignal) => Promise<ExecSession>,
   ): Promise<void> {
     const { started: session, signal } = await context.streams.open(reply, DEADLINE.read, start)
-    reply.request.resource = `${sandbox}/${session.info.id}`
+    reply.request.resource = `${sandbox.id}/${session.info.id}`
     if (acknowledged) session.holdUntilAcknowledged()
     const attachment = context.execs.add(sandbox, session)
     try {
@@ -80,7 +85,7 @@ export async function execRoutes(app: App, context: Context): Promise<void> {
    * meanwhile, what was asked is asked once more of one made for it.
    */
   async function attached(
-    sandbox: string,
+    sandbox: Called,
     exec: string,
     signal: AbortSignal,
     work: (ask: (what: (session: ExecSession) => Promise<void>) => Promise<void>) => Promise<void>,
@@ -116,7 +121,7 @@ export async function execRoutes(app: App, context: Context): Promise<void> {
     return info
   }
 
-  const takenOf = async (sandbox: string, exec: string, signal: AbortSignal): Promise<number> =>
+  const takenOf = async (sandbox: Called, exec: string, signal: AbortSignal): Promise<number> =>
     (await execInfo(await guestOf(sandbox, signal), exec, signal)).stdinBytes
 
   app.post(
@@ -135,10 +140,10 @@ export async function execRoutes(app: App, context: Context): Promise<void> {
     async (request, reply) => {
       const { params, query, body } = request
       if (!query.detach)
-        return follow(reply, params.id, query.acknowledge, (signal) =>
-          context.control.sandboxes.exec(params.id, body, signal),
+        return follow(reply, called(request), query.acknowledge, (signal) =>
+          request.project.sandboxes.exec(params.id, body, signal),
         )
-      const session = await within(DEADLINE.read, (signal) => context.control.sandboxes.exec(params.id, body, signal))
+      const session = await within(DEADLINE.read, (signal) => request.project.sandboxes.exec(params.id, body, signal))
       session.detach()
       request.resource = `${params.id}/${session.info.id}`
       return reply.code(201).send(session.info)
@@ -156,8 +161,8 @@ export async function execRoutes(app: App, context: Context): Promise<void> {
         response: { 200: z.array(ExecInfo), ...FAILURES },
       },
     },
-    async ({ params }, reply) =>
-      within(DEADLINE.read, async (signal) => (await guestOf(params.id, signal)).listExecs(signal), reply),
+    async (request, reply) =>
+      within(DEADLINE.read, async (signal) => (await guestOf(called(request), signal)).listExecs(signal), reply),
   )
 
   app.get(
@@ -177,13 +182,14 @@ export async function execRoutes(app: App, context: Context): Promise<void> {
         response: { 200: ExecLines, ...FAILURES },
       },
     },
-    async ({ params, query }, reply) => {
+    async (request, reply) => {
+      const { params, query } = request
       const from = {
         ...(query.stdoutFrom === undefined ? {} : { stdout: query.stdoutFrom }),
         ...(query.stderrFrom === undefined ? {} : { stderr: query.stderrFrom }),
       }
-      return follow(reply, params.id, query.acknowledge, async (signal) =>
-        (await guestOf(params.id, signal)).attach(params.exec, from, signal),
+      return follow(reply, called(request), query.acknowledge, async (signal) =>
+        (await guestOf(called(request), signal)).attach(params.exec, from, signal),
       )
     },
   )
@@ -201,8 +207,9 @@ export async function execRoutes(app: App, context: Context): Promise<void> {
         response: { 204: Nothing, ...FAILURES },
       },
     },
-    async ({ params, body }, reply) => {
-      const session = context.execs.get(params.id, params.exec, body.attachment)
+    async (request, reply) => {
+      const { params, body } = request
+      const session = context.execs.get(called(request), params.exec, body.attachment)
       if (session === undefined)
         throw new IceboxError('NotFound', `exec ${params.exec} has no stream ${body.attachment}`, {
           remedy: 'Follow the output again: the stream it came by has ended.',
@@ -225,9 +232,10 @@ export async function execRoutes(app: App, context: Context): Promise<void> {
         response: { 204: Nothing, ...FAILURES },
       },
     },
-    async ({ params, body }, reply) => {
+    async (request, reply) => {
+      const { params, body } = request
       await within(DEADLINE.read, (signal) =>
-        attached(params.id, params.exec, signal, (ask) =>
+        attached(called(request), params.exec, signal, (ask) =>
           ask((session) => session.resize(body.cols, body.rows, signal)),
         ),
       )
@@ -247,9 +255,10 @@ export async function execRoutes(app: App, context: Context): Promise<void> {
         response: { 204: Nothing, ...FAILURES },
       },
     },
-    async ({ params, body }, reply) => {
+    async (request, reply) => {
+      const { params, body } = request
       await within(DEADLINE.read, (signal) =>
-        attached(params.id, params.exec, signal, (ask) => ask((session) => session.kill(body.signal, signal))),
+        attached(called(request), params.exec, signal, (ask) => ask((session) => session.kill(body.signal, signal))),
       )
       return reply.code(204).send()
     },
@@ -282,8 +291,8 @@ export async function execRoutes(app: App, context: Context): Promise<void> {
         await within(
           DEADLINE.work,
           (signal) =>
-            attached(params.id, params.exec, signal, async (ask) => {
-              let offset = query.offset ?? (await takenOf(params.id, params.exec, signal))
+            attached(called(request), params.exec, signal, async (ask) => {
+              let offset = query.offset ?? (await takenOf(called(request), params.exec, signal))
               for await (const data of readBody(request)) {
                 const at = offset
                 await ask((session) => session.writeStdin(data, { offset: at, signal }))

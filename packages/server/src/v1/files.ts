@@ -1,3 +1,4 @@
+import type { Project } from '@icebox/control'
 import { type FileEvent, FileInfo, type Guest, WireError } from '@icebox/model'
 import { z } from 'zod'
 import { sendBytes } from '../bytes.ts'
@@ -34,8 +35,8 @@ async function* eventLines(events: AsyncIterable<FileEvent>): AsyncGenerator<str
 /** Files in a running sandbox. */
 export async function fileRoutes(app: App, context: Context): Promise<void> {
   const tags = ['Files']
-  const guestOf = (sandbox: string, signal: AbortSignal): Promise<Guest> =>
-    context.control.sandboxes.guest(sandbox, signal)
+  const guestOf = ({ sandboxes }: Project, sandbox: string, signal: AbortSignal): Promise<Guest> =>
+    sandboxes.guest(sandbox, signal)
 
   app.get(
     '/v1/sandboxes/:id/files/content',
@@ -52,10 +53,10 @@ export async function fileRoutes(app: App, context: Context): Promise<void> {
         response: { 200: streamed('application/octet-stream', Bytes, 'The bytes'), ...FAILURES },
       },
     },
-    async ({ params, query }, reply) => {
+    async ({ params, query, project }, reply) => {
       const { path, ...options } = query
       const { started: file, signal } = await context.streams.open(reply, DEADLINE.read, async (opened) =>
-        (await guestOf(params.id, opened)).readFile(path, options, opened),
+        (await guestOf(project, params.id, opened)).readFile(path, options, opened),
       )
       const rest = Math.max(0, file.info.size - (options.offset ?? 0))
       await sendBytes(
@@ -95,7 +96,12 @@ export async function fileRoutes(app: App, context: Context): Promise<void> {
         return within(
           DEADLINE.work,
           async (signal) =>
-            (await guestOf(request.params.id, signal)).writeFile(path, readBody(request), options, signal),
+            (await guestOf(request.project, request.params.id, signal)).writeFile(
+              path,
+              readBody(request),
+              options,
+              signal,
+            ),
           reply,
         )
       },
@@ -114,11 +120,11 @@ export async function fileRoutes(app: App, context: Context): Promise<void> {
         response: { 200: FileInfo, ...FAILURES },
       },
     },
-    async ({ params, query }, reply) => {
+    async ({ params, query, project }, reply) => {
       const { path, ...options } = query
       return within(
         DEADLINE.read,
-        async (signal) => (await guestOf(params.id, signal)).stat(path, options, signal),
+        async (signal) => (await guestOf(project, params.id, signal)).stat(path, options, signal),
         reply,
       )
     },
@@ -138,11 +144,11 @@ export async function fileRoutes(app: App, context: Context): Promise<void> {
         response: { 200: z.array(FileInfo), ...FAILURES },
       },
     },
-    async ({ params, query }, reply) => {
+    async ({ params, query, project }, reply) => {
       const { path, ...options } = query
       return within(
         DEADLINE.read,
-        async (signal) => (await guestOf(params.id, signal)).list(path, options, signal),
+        async (signal) => (await guestOf(project, params.id, signal)).list(path, options, signal),
         reply,
       )
     },
@@ -160,10 +166,10 @@ export async function fileRoutes(app: App, context: Context): Promise<void> {
         response: { 200: z.object({ created: z.boolean() }), ...FAILURES },
       },
     },
-    async ({ params, body }) => {
+    async ({ params, body, project }) => {
       const { path, ...options } = body
       const created = await within(DEADLINE.read, async (signal) =>
-        (await guestOf(params.id, signal)).makeDirectory(path, options, signal),
+        (await guestOf(project, params.id, signal)).makeDirectory(path, options, signal),
       )
       return { created }
     },
@@ -181,9 +187,11 @@ export async function fileRoutes(app: App, context: Context): Promise<void> {
         response: { 200: FileInfo, ...FAILURES },
       },
     },
-    async ({ params, body }) => {
+    async ({ params, body, project }) => {
       const { from, to, ...options } = body
-      return within(DEADLINE.read, async (signal) => (await guestOf(params.id, signal)).move(from, to, options, signal))
+      return within(DEADLINE.read, async (signal) =>
+        (await guestOf(project, params.id, signal)).move(from, to, options, signal),
+      )
     },
   )
 
@@ -199,10 +207,10 @@ export async function fileRoutes(app: App, context: Context): Promise<void> {
         response: { 200: FileInfo, ...FAILURES },
       },
     },
-    async ({ params, body }) => {
+    async ({ params, body, project }) => {
       const { target, path, ...options } = body
       return within(DEADLINE.read, async (signal) =>
-        (await guestOf(params.id, signal)).symlink(target, path, options, signal),
+        (await guestOf(project, params.id, signal)).symlink(target, path, options, signal),
       )
     },
   )
@@ -219,9 +227,11 @@ export async function fileRoutes(app: App, context: Context): Promise<void> {
         response: { 204: Nothing, ...FAILURES },
       },
     },
-    async ({ params, query }, reply) => {
+    async ({ params, query, project }, reply) => {
       const { path, ...options } = query
-      await within(DEADLINE.work, async (signal) => (await guestOf(params.id, signal)).remove(path, options, signal))
+      await within(DEADLINE.work, async (signal) =>
+        (await guestOf(project, params.id, signal)).remove(path, options, signal),
+      )
       return reply.code(204).send()
     },
   )
@@ -242,11 +252,11 @@ export async function fileRoutes(app: App, context: Context): Promise<void> {
         response: { 200: FileInfo, ...FAILURES },
       },
     },
-    async ({ params, body }) => {
+    async ({ params, body, project }) => {
       const { path, mode, owner, ...options } = body
       const change = { ...(mode === undefined ? {} : { mode }), ...(owner === undefined ? {} : { owner }) }
       return within(DEADLINE.read, async (signal) =>
-        (await guestOf(params.id, signal)).setAttributes(path, change, options, signal),
+        (await guestOf(project, params.id, signal)).setAttributes(path, change, options, signal),
       )
     },
   )
@@ -266,10 +276,10 @@ export async function fileRoutes(app: App, context: Context): Promise<void> {
         },
       },
     },
-    async ({ params, query }, reply) => {
+    async ({ params, query, project }, reply) => {
       const { path, ...options } = query
       const { started: events, signal } = await context.streams.open(reply, DEADLINE.read, async (opened) =>
-        (await guestOf(params.id, opened)).watch(path, options, opened),
+        (await guestOf(project, params.id, opened)).watch(path, options, opened),
       )
       await sendLines(reply, eventLines(events), signal, (error) => ({ type: 'error', error }))
     },

@@ -39,11 +39,11 @@ export async function imageRoutes(app: App, context: Context): Promise<void> {
       const { reference } = request.body
       if (wantsProgress(reply))
         return sendProgress(reply, context.streams, async (progress, signal) =>
-          wireImage(await context.control.images.pull(reference, progress, signal)),
+          wireImage(await request.project.images.pull(reference, progress, signal)),
         )
       const image = await within(
         DEADLINE.work,
-        (signal) => context.control.images.pull(reference, () => undefined, signal),
+        (signal) => request.project.images.pull(reference, () => undefined, signal),
         reply,
       )
       request.resource = image.metadata.name
@@ -62,8 +62,8 @@ export async function imageRoutes(app: App, context: Context): Promise<void> {
         response: { 200: page(WireImage), ...FAILURES },
       },
     },
-    async ({ query }, reply) =>
-      paginate(await within(DEADLINE.read, (signal) => context.control.images.list(signal), reply), query, wireImage),
+    async ({ query, project }, reply) =>
+      paginate(await within(DEADLINE.read, (signal) => project.images.list(signal), reply), query, wireImage),
   )
 
   app.get(
@@ -77,8 +77,8 @@ export async function imageRoutes(app: App, context: Context): Promise<void> {
         response: { 200: WireImage, ...FAILURES },
       },
     },
-    async ({ params }, reply) =>
-      wireImage(await within(DEADLINE.read, (signal) => context.control.images.get(params.ref, signal), reply)),
+    async ({ params, project }, reply) =>
+      wireImage(await within(DEADLINE.read, (signal) => project.images.get(params.ref, signal), reply)),
   )
 
   app.delete(
@@ -92,8 +92,8 @@ export async function imageRoutes(app: App, context: Context): Promise<void> {
         response: { 204: Nothing, ...FAILURES },
       },
     },
-    async ({ params }, reply) => {
-      await within(DEADLINE.accept, (signal) => context.control.images.delete(params.ref, signal))
+    async ({ params, project }, reply) => {
+      await within(DEADLINE.accept, (signal) => project.images.delete(params.ref, signal))
       return reply.code(204).send()
     },
   )

@@ -29,7 +29,7 @@ export async function portRoutes(app: App, context: Context): Promise<void> {
           remedy: 'Send the headers `Connection: Upgrade` and `Upgrade: tcp`, or use `icebox port`.',
         })
       const { started: connection, signal } = await context.streams.open(reply, DEADLINE.read, async (opened) =>
-        (await context.control.sandboxes.guest(id, opened)).dial(port, opened),
+        (await request.project.sandboxes.guest(id, opened)).dial(port, opened),
       )
       reply.hijack()
       const { socket, head } = upgrade

@@ -3,6 +3,7 @@ import {
   CreateSandbox,
   ForkResult,
   ForkSandbox,
+  LogEntry,
   MetadataMap,
   page,
   RenewSandbox,
@@ -17,12 +18,22 @@ import type { FastifyReply } from 'fastify'
 import { z } from 'zod'
 import type { App, Context } from '../context.ts'
 import { DEADLINE, within } from '../deadline.ts'
+import { line, NDJSON, sendLines } from '../lines.ts'
 import { PageQuery, paginate } from '../page.ts'
 import { flag, repeated } from '../parameters.ts'
 import { PreferHeader, settle } from '../prefer.ts'
-import { Bytes, FAILURES, Nothing, optional, Ref, streamed } from '../schemas.ts'
+import { Bytes, FAILURES, Nothing, optional, Ref } from '../schemas.ts'
 import { sendText } from '../text.ts'
 import { refuseUnsupported } from './unsupported.ts'
+
+async function* entryLines(entries: AsyncIterable<LogEntry>): AsyncGenerator<string> {
+  for await (const entry of entries) yield line(entry)
+}
+
+async function* outputOf(entries: AsyncIterable<LogEntry>): AsyncGenerator<Uint8Array> {
+  const encoder = new TextEncoder()
+  for await (const { source, text } of entries) if (source !== 'lifecycle') yield encoder.encode(text)
+}
 
 const MetadataPatch = z.record(MetadataMap.keyType, MetadataMap.valueType.nullable())
 
@@ -45,7 +56,8 @@ export async function sandboxRoutes(app: App, context: Context): Promise<void> {
     })
     if (settled !== undefined) return wireSandbox(settled)
     if (!reply.hasHeader('preference-applied')) return wireSandbox(accepted.resource)
-    return wireSandbox(await within(DEADLINE.read, (signal) => context.control.sandboxes.get(name, signal), reply))
+    const { sandboxes } = reply.request.project
+    return wireSandbox(await within(DEADLINE.read, (signal) => sandboxes.get(name, signal), reply))
   }
 
   app.post(
@@ -62,10 +74,10 @@ export async function sandboxRoutes(app: App, context: Context): Promise<void> {
       },
     },
     async (request, reply) => {
-      const create = (signal: AbortSignal) => context.control.sandboxes.create(request.body, signal)
+      const create = (signal: AbortSignal) => request.project.sandboxes.create(request.body, signal)
       // Whoever is told of the failure never learns the id: nothing may be left under it.
       const discard = async (id: string) =>
-        (await within(DEADLINE.accept, (signal) => context.control.sandboxes.delete(id, signal))).settled
+        (await within(DEADLINE.accept, (signal) => request.project.sandboxes.delete(id, signal))).settled
       const sandbox = await lifecycle(reply, create, discard)
       return reply.code(202).header('location', `/v1/sandboxes/${sandbox.id}`).send(sandbox)
     },
@@ -98,7 +110,7 @@ export async function sandboxRoutes(app: App, context: Context): Promise<void> {
         ...(states === undefined ? {} : { states }),
         ...(metadata === undefined ? {} : { metadata: Object.fromEntries(new URLSearchParams(metadata)) }),
       }
-      const sandboxes = await within(DEADLINE.read, (signal) => context.control.sandboxes.list(filter, signal), reply)
+      const sandboxes = await within(DEADLINE.read, (signal) => request.project.sandboxes.list(filter, signal), reply)
       return paginate(sandboxes, paging, wireSandbox)
     },
   )
@@ -114,8 +126,8 @@ export async function sandboxRoutes(app: App, context: Context): Promise<void> {
         response: { 200: WireSandbox, ...FAILURES },
       },
     },
-    async ({ params }, reply) =>
-      wireSandbox(await within(DEADLINE.read, (signal) => context.control.sandboxes.get(params.id, signal), reply)),
+    async ({ params, project }, reply) =>
+      wireSandbox(await within(DEADLINE.read, (signal) => project.sandboxes.get(params.id, signal), reply)),
   )
 
   app.delete(
@@ -130,8 +142,8 @@ export async function sandboxRoutes(app: App, context: Context): Promise<void> {
         response: { 204: Nothing, ...FAILURES },
       },
     },
-    async ({ params }, reply) => {
-      const accepted = await within(DEADLINE.accept, (signal) => context.control.sandboxes.delete(params.id, signal))
+    async ({ params, project }, reply) => {
+      const accepted = await within(DEADLINE.accept, (signal) => project.sandboxes.delete(params.id, signal))
       await settle(reply, accepted, context.closing)
       return reply.code(204).send()
     },
@@ -149,10 +161,8 @@ export async function sandboxRoutes(app: App, context: Context): Promise<void> {
         response: { 200: WireSandbox, ...FAILURES },
       },
     },
-    async ({ params, body }) =>
-      wireSandbox(
-        await within(DEADLINE.read, (signal) => context.control.sandboxes.patchMetadata(params.id, body, signal)),
-      ),
+    async ({ params, body, project }) =>
+      wireSandbox(await within(DEADLINE.read, (signal) => project.sandboxes.patchMetadata(params.id, body, signal))),
   )
 
   app.post(
@@ -167,8 +177,8 @@ export async function sandboxRoutes(app: App, context: Context): Promise<void> {
         response: { 202: WireSandbox, ...FAILURES },
       },
     },
-    async ({ params }, reply) =>
-      reply.code(202).send(await lifecycle(reply, (signal) => context.control.sandboxes.pause(params.id, signal))),
+    async ({ params, project }, reply) =>
+      reply.code(202).send(await lifecycle(reply, (signal) => project.sandboxes.pause(params.id, signal))),
   )
 
   app.post(
@@ -183,8 +193,8 @@ export async function sandboxRoutes(app: App, context: Context): Promise<void> {
         response: { 202: WireSandbox, ...FAILURES },
       },
     },
-    async ({ params }, reply) =>
-      reply.code(202).send(await lifecycle(reply, (signal) => context.control.sandboxes.resume(params.id, signal))),
+    async ({ params, project }, reply) =>
+      reply.code(202).send(await lifecycle(reply, (signal) => project.sandboxes.resume(params.id, signal))),
   )
 
   app.post(
@@ -200,12 +210,10 @@ export async function sandboxRoutes(app: App, context: Context): Promise<void> {
         response: { 202: WireSandbox, ...FAILURES },
       },
     },
-    async ({ params, body }, reply) =>
+    async ({ params, body, project }, reply) =>
       reply
         .code(202)
-        .send(
-          await lifecycle(reply, (signal) => context.control.sandboxes.rollback(params.id, body.snapshotId, signal)),
-        ),
+        .send(await lifecycle(reply, (signal) => project.sandboxes.rollback(params.id, body.snapshotId, signal))),
   )
 
   app.post(
@@ -220,8 +228,8 @@ export async function sandboxRoutes(app: App, context: Context): Promise<void> {
         response: { 200: z.object({ expiresAt: WireSandbox.shape.expiresAt }), ...FAILURES },
       },
     },
-    async ({ params, body }) => {
-      const sandbox = await within(DEADLINE.read, (signal) => context.control.sandboxes.renew(params.id, body, signal))
+    async ({ params, body, project }) => {
+      const sandbox = await within(DEADLINE.read, (signal) => project.sandboxes.renew(params.id, body, signal))
       return { expiresAt: sandbox.spec.expiresAt }
     },
   )
@@ -238,8 +246,8 @@ export async function sandboxRoutes(app: App, context: Context): Promise<void> {
         response: { 201: z.array(ForkResult), ...FAILURES },
       },
     },
-    async ({ params, body }, reply) => {
-      const children = await within(DEADLINE.work, (signal) => context.control.sandboxes.fork(params.id, body, signal))
+    async ({ params, body, project }, reply) => {
+      const children = await within(DEADLINE.work, (signal) => project.sandboxes.fork(params.id, body, signal))
       return reply
         .code(201)
         .send(
@@ -261,8 +269,8 @@ export async function sandboxRoutes(app: App, context: Context): Promise<void> {
         response: { 200: SandboxStats, ...FAILURES },
       },
     },
-    async ({ params }, reply) =>
-      within(DEADLINE.read, (signal) => context.control.sandboxes.stats(params.id, signal), reply),
+    async ({ params, project }, reply) =>
+      within(DEADLINE.read, (signal) => project.sandboxes.stats(params.id, signal), reply),
   )
 
   app.get(
@@ -274,14 +282,24 @@ export async function sandboxRoutes(app: App, context: Context): Promise<void> {
         tags,
         params: Ref,
         querystring: z.object({ follow: flag.default(false).describe('Go on with what comes.') }),
-        response: { 200: streamed('text/plain', Bytes, 'Text as the process wrote it'), ...FAILURES },
+        description:
+          'What the start command and the entrypoint wrote, as text; with `Accept: application/x-ndjson` entries that have times and what became of the sandbox, too. Both are kept outside the sandbox, whatever its state.',
+        response: {
+          200: {
+            description: 'Text as the process wrote it, or one entry a line',
+            content: { 'text/plain': { schema: Bytes }, [NDJSON]: { schema: LogEntry } },
+          },
+          ...FAILURES,
+        },
       },
     },
-    async ({ params, query }, reply) => {
+    async ({ params, query, project }, reply) => {
       const { started: logs, signal } = await context.streams.open(reply, DEADLINE.read, (opened) =>
-        context.control.sandboxes.logs(params.id, query, opened),
+        project.sandboxes.logs(params.id, query, opened),
       )
-      await sendText(reply, logs, signal)
+      if (reply.request.headers.accept?.includes(NDJSON) === true)
+        await sendLines(reply, entryLines(logs), signal, (error) => ({ error }))
+      else await sendText(reply, outputOf(logs), signal)
     },
   )
 }

@@ -44,7 +44,7 @@ export async function snapshotRoutes(app: App, context: Context): Promise<void> 
     async (request, reply) => {
       const { params, body } = request
       const accepted: Accepted<Snapshot> = await within(DEADLINE.accept, (signal) =>
-        context.control.snapshots.create(params.id, body, signal),
+        request.project.snapshots.create(params.id, body, signal),
       )
       const { name } = accepted.resource.metadata
       request.resource = name
@@ -81,7 +81,7 @@ export async function snapshotRoutes(app: App, context: Context): Promise<void> 
           ? {}
           : { states: ARTIFACT_STATES.filter((own) => state.includes(WIRE_STATE_OF_ARTIFACT[own])) }),
       }
-      const snapshots = await within(DEADLINE.read, (signal) => context.control.snapshots.list(filter, signal), reply)
+      const snapshots = await within(DEADLINE.read, (signal) => request.project.snapshots.list(filter, signal), reply)
       return paginate(snapshots, paging, wireSnapshot)
     },
   )
@@ -97,8 +97,8 @@ export async function snapshotRoutes(app: App, context: Context): Promise<void> 
         response: { 200: WireSnapshot, ...FAILURES },
       },
     },
-    async ({ params }, reply) =>
-      wireSnapshot(await within(DEADLINE.read, (signal) => context.control.snapshots.get(params.id, signal), reply)),
+    async ({ params, project }, reply) =>
+      wireSnapshot(await within(DEADLINE.read, (signal) => project.snapshots.get(params.id, signal), reply)),
   )
 
   app.delete(
@@ -113,8 +113,8 @@ export async function snapshotRoutes(app: App, context: Context): Promise<void> 
         response: { 204: Nothing, ...FAILURES },
       },
     },
-    async ({ params }, reply) => {
-      const accepted = await within(DEADLINE.accept, (signal) => context.control.snapshots.delete(params.id, signal))
+    async ({ params, project }, reply) => {
+      const accepted = await within(DEADLINE.accept, (signal) => project.snapshots.delete(params.id, signal))
       await settle(reply, accepted, context.closing)
       return reply.code(204).send()
     },
@@ -134,8 +134,8 @@ export async function snapshotRoutes(app: App, context: Context): Promise<void> 
         },
       },
     },
-    async ({ params }, reply) => ({
-      faults: await within(DEADLINE.work, (signal) => context.control.snapshots.verify(params.id, signal), reply),
+    async ({ params, project }, reply) => ({
+      faults: await within(DEADLINE.work, (signal) => project.snapshots.verify(params.id, signal), reply),
     }),
   )
 
@@ -150,10 +150,10 @@ export async function snapshotRoutes(app: App, context: Context): Promise<void> 
         response: { 200: streamed(TAR, Bytes, 'The file'), ...FAILURES },
       },
     },
-    async ({ params }, reply) =>
+    async ({ params, project }, reply) =>
       withTemporaryFile(context.temporaryDirectory, 'export', async (file) => {
         const { started: expected, signal } = await context.streams.open(reply, DEADLINE.work, async (opened) => {
-          await context.control.snapshots.exportTo(params.id, file, () => undefined, opened)
+          await project.snapshots.exportTo(params.id, file, () => undefined, opened)
           return (await stat(file)).size
         })
         const data = createReadStream(file, { highWaterMark: 1_048_576 })
@@ -184,7 +184,7 @@ export async function snapshotRoutes(app: App, context: Context): Promise<void> 
               const announced = request.headers['content-length']
               if (announced !== undefined) await context.requireSpace(Number(announced), 'the upload')
               await pipeline(readBody(request), createWriteStream(file, { flags: 'wx', mode: 0o600 }), { signal })
-              return context.control.snapshots.importFrom(file, request.query, () => undefined, signal)
+              return request.project.snapshots.importFrom(file, request.query, () => undefined, signal)
             },
             reply,
           )

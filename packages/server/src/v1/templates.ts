@@ -1,4 +1,4 @@
-import { type Accepted, wireTemplate } from '@icebox/control'
+import { type Accepted, type Project, wireTemplate } from '@icebox/control'
 import { BuildTemplate, type Progress, ProgressLine, page, type Template, WireTemplate } from '@icebox/model'
 import { z } from 'zod'
 import type { App, Context } from '../context.ts'
@@ -14,8 +14,8 @@ const Name = z.object({ name: z.string().min(1) })
 /** Templates: what sandboxes are made from. */
 export async function templateRoutes(app: App, context: Context): Promise<void> {
   const tags = ['Templates']
-  const accept = (body: BuildTemplate, progress: Progress): Promise<Accepted<Template>> =>
-    within(DEADLINE.accept, (signal) => context.control.templates.build(body, progress, signal))
+  const accept = (project: Project, body: BuildTemplate, progress: Progress): Promise<Accepted<Template>> =>
+    within(DEADLINE.accept, (signal) => project.templates.build(body, progress, signal))
 
   app.post(
     '/v1/templates',
@@ -41,9 +41,9 @@ export async function templateRoutes(app: App, context: Context): Promise<void> 
       request.resource = body.name
       if (wantsProgress(reply))
         return sendProgress(reply, context.streams, async (progress) =>
-          wireTemplate(await (await accept(body, progress)).settled),
+          wireTemplate(await (await accept(request.project, body, progress)).settled),
         )
-      const accepted = await accept(body, () => undefined)
+      const accepted = await accept(request.project, body, () => undefined)
       const settled = await settle(reply, accepted, context.closing)
       return reply
         .code(202)
@@ -63,12 +63,8 @@ export async function templateRoutes(app: App, context: Context): Promise<void> 
         response: { 200: page(WireTemplate), ...FAILURES },
       },
     },
-    async ({ query }, reply) =>
-      paginate(
-        await within(DEADLINE.read, (signal) => context.control.templates.list(signal), reply),
-        query,
-        wireTemplate,
-      ),
+    async ({ query, project }, reply) =>
+      paginate(await within(DEADLINE.read, (signal) => project.templates.list(signal), reply), query, wireTemplate),
   )
 
   app.get(
@@ -82,8 +78,8 @@ export async function templateRoutes(app: App, context: Context): Promise<void> 
         response: { 200: WireTemplate, ...FAILURES },
       },
     },
-    async ({ params }, reply) =>
-      wireTemplate(await within(DEADLINE.read, (signal) => context.control.templates.get(params.name, signal), reply)),
+    async ({ params, project }, reply) =>
+      wireTemplate(await within(DEADLINE.read, (signal) => project.templates.get(params.name, signal), reply)),
   )
 
   app.delete(
@@ -98,8 +94,8 @@ export async function templateRoutes(app: App, context: Context): Promise<void> 
         response: { 204: Nothing, ...FAILURES },
       },
     },
-    async ({ params }, reply) => {
-      const accepted = await within(DEADLINE.accept, (signal) => context.control.templates.delete(params.name, signal))
+    async ({ params, project }, reply) => {
+      const accepted = await within(DEADLINE.accept, (signal) => project.templates.delete(params.name, signal))
       await settle(reply, accepted, context.closing)
       return reply.code(204).send()
     },

@@ -23,6 +23,28 @@ export function testLists(open: OpenStore): void {
     assert.deepEqual((await store.list('Image', namespace, {}, signal)).items, [])
   })
 
+  test('lists all namespaces at once, page by page, too', async (under, signal) => {
+    const { store, namespace, other } = under
+    for (const [at, name] of [
+      [namespace, 'a'],
+      [namespace, 'b'],
+      [other, 'a'],
+      [other, 'c'],
+    ] as const)
+      await put({ ...under, namespace: at }, signal, name)
+    for (const limit of [1, 2, 3, 100]) {
+      const found: string[] = []
+      let token: string | undefined
+      do {
+        const list = await store.list('Template', undefined, token ? { limit, continue: token } : { limit }, signal)
+        found.push(...list.items.map(({ metadata }) => `${metadata.namespace}/${metadata.name}`))
+        token = list.continue
+      } while (token)
+      const ours = found.filter((each) => each.startsWith(`${namespace}/`) || each.startsWith(`${other}/`))
+      assert.deepEqual(ours.sort(), [`${namespace}/a`, `${namespace}/b`, `${other}/a`, `${other}/c`].sort())
+    }
+  })
+
   test('lists page by page', async (under, signal) => {
     const { store, namespace } = under
     const created = new Map<string, Template>()

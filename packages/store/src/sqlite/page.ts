@@ -4,12 +4,13 @@ import { z } from 'zod'
 /** Where the next page of a list begins. It holds the question too, so that it cannot be used for another one. */
 const Page = z.object({
   kind: z.string(),
-  namespace: z.string(),
+  /** Absent: of all namespaces. */
+  namespace: z.string().optional(),
   labels: z.record(z.string(), z.string()),
   /** The version at the time of the first page. */
   version: z.int().min(0),
-  /** The last name seen. */
-  after: z.string(),
+  /** The last seen. */
+  after: z.object({ namespace: z.string(), name: z.string() }),
 })
 export type Page = z.infer<typeof Page>
 

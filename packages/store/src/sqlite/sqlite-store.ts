@@ -32,6 +32,10 @@ function prepare(database: DatabaseSync) {
     list: database.prepare(
       `SELECT version, metadata, spec, status FROM resources WHERE kind = ? AND namespace = ? AND name > ? ORDER BY name`,
     ),
+    listAll: database.prepare(
+      `SELECT version, metadata, spec, status FROM resources WHERE kind = ? AND (namespace, name) > (?, ?)
+       ORDER BY namespace, name`,
+    ),
   }
 }
 
@@ -102,11 +106,16 @@ export class SqliteStore implements ResourceStore {
   }
 
   /**
-   * In the order of names. While pages are read, a resource that exists all the time is in exactly one page; one that
+   * In the order of namespaces and names. While pages are read, a resource that exists all the time is in exactly one page; one that
    * comes or goes meanwhile may be in it or not. Each page is as of its own time, and `resourceVersion` is that of the
    * first page, so that a watch from it misses nothing. Tokens do not expire.
    */
-  list<K extends Kind>(kind: K, namespace: string, options: ListOptions, signal: AbortSignal): Promise<List<K>> {
+  list<K extends Kind>(
+    kind: K,
+    namespace: string | undefined,
+    options: ListOptions,
+    signal: AbortSignal,
+  ): Promise<List<K>> {
     return this.#do(signal, () => {
       const { labels = {}, limit = Number.POSITIVE_INFINITY } = options
       if (limit < 1) throw new IceboxError('InvalidArgument', `limit: ${limit} is less than 1`)
@@ -114,12 +123,23 @@ export class SqliteStore implements ResourceStore {
         options.continue === undefined ? undefined : decodePage(options.continue, { kind, namespace, labels })
       const version = page?.version ?? this.#log.version
       const items: ResourceOf[K][] = []
-      for (const row of this.#statements.list.iterate(kind, namespace, page?.after ?? '')) {
+      const after = page?.after ?? { namespace: '', name: '' }
+      const rows =
+        namespace === undefined
+          ? this.#statements.listAll.iterate(kind, after.namespace, after.name)
+          : this.#statements.list.iterate(kind, namespace, after.name)
+      for (const row of rows) {
         const resource = decode(kind, Row.parse(row))
         if (Object.entries(labels).some(([key, value]) => resource.metadata.labels[key] !== value)) continue
         const last = items.at(-1)
         if (last && items.length >= limit) {
-          const next = encodePage({ kind, namespace, labels, version, after: last.metadata.name })
+          const next = encodePage({
+            kind,
+            namespace,
+            labels,
+            version,
+            after: { namespace: last.metadata.namespace, name: last.metadata.name },
+          })
           return { items, resourceVersion: String(version), continue: next }
         }
         items.push(resource)

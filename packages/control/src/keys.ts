@@ -1,0 +1,43 @@
+import { createHash, randomBytes } from 'node:crypto'
+import { type ApiKey, DEFAULT_PROJECT } from '@icebox/model'
+import type { Keys } from './control.ts'
+import { type Records, resolveRef } from './records.ts'
+
+/** Characters of a key that may be shown. */
+const HINT_LENGTH = 10
+
+const hashOf = (key: string): string => createHash('sha256').update(key).digest('hex')
+/** Derived from the hash, so that a key is found without looking at all. Begins with a letter, like other ids. */
+const nameOf = (hash: string): string => `k${hash.slice(0, 19)}`
+
+/** `records` are those of the system's namespace; `installationKey` is the one in the data directory. */
+export function keyService(records: Records, installationKey: string): Keys {
+  const installation = hashOf(installationKey)
+  const known = new Map<string, ApiKey>()
+  return {
+    async authenticate(key) {
+      const hash = hashOf(key)
+      if (hash === installation) return { project: DEFAULT_PROJECT, installation: true }
+      const record = known.get(hash) ?? (await records.find('ApiKey', nameOf(hash)))
+      if (record?.spec.hash !== `sha256:${hash}`) return undefined
+      known.set(hash, record)
+      return { project: record.spec.project, installation: false }
+    },
+    async create({ project, label }) {
+      const key = `e2b_${randomBytes(20).toString('hex')}`
+      const hash = hashOf(key)
+      const record = await records.create('ApiKey', nameOf(hash), {
+        spec: { project, label, hash: `sha256:${hash}`, hint: key.slice(0, HINT_LENGTH) },
+        status: { state: 'ready', lastTransitionAt: new Date().toISOString() },
+      })
+      return { key, record }
+    },
+    list: () => records.list('ApiKey'),
+    async revoke(ref) {
+      const record = await resolveRef(records, 'ApiKey', ref, () => [])
+      await records.remove('ApiKey', record.metadata.name)
+      known.delete(record.spec.hash.slice('sha256:'.length))
+      return record
+    },
+  }
+}
