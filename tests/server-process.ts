@@ -33,13 +33,10 @@ export class ServerProcess implements AsyncDisposable {
    * Without the template `base` unless other flags of `icebox up` are given. `keepAddress`: every start listens at the same
    * address, else each at one that the system gives.
    */
-  static async start(
-    name: string,
-    flags: string[] = ['--no-base'],
-    options: { keepAddress?: boolean } = {},
-  ): Promise<ServerProcess> {
+  static async start(name: string, options: { flags?: string[]; keepAddress?: boolean } = {}): Promise<ServerProcess> {
     const port = options.keepAddress === true ? await findLastingPort() : 0
-    const server = new ServerProcess(await mkdtemp(join(tmpdir(), `icebox-${name}-`)), port, flags)
+    const directory = await mkdtemp(join(tmpdir(), `icebox-${name}-`))
+    const server = new ServerProcess(directory, port, options.flags ?? ['--no-base'])
     await server.restart()
     return server
   }

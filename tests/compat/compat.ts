@@ -17,7 +17,7 @@ const CallsFile = z.object({ all: z.array(z.string()), called: z.array(z.string(
 /** Makes sure of the clients, where no set-up came before, and starts a server with the template `base`. */
 export async function startServer(name: string): Promise<ServerProcess> {
   await runSteps(clientSteps, () => undefined, soon())
-  return ServerProcess.start(`compat-${name}`, [])
+  return ServerProcess.start(`compat-${name}`, { flags: [] })
 }
 
 /** What an E2B program has in its environment: three variables, and nothing else is changed. */

@@ -113,7 +113,7 @@ test(`a server killed at random moments for ${SECONDS} s under a mixed load lose
   const random = new Random(SEED)
   const recorder = new Recorder()
   try {
-    await using server = await ServerProcess.start('mixed-load', ['--no-base'], { keepAddress: true })
+    await using server = await ServerProcess.start('mixed-load', { keepAddress: true })
     const image = await server.icebox.images.pull(BASE_IMAGE)
     const size = { memoryMiB: 96, diskMiB: 128 }
     const template = { name: 'counting', image: image.digest, size, startCommand: COUNTER, readyCommand: COUNTING }

@@ -33,6 +33,10 @@ export const COMMANDS: Readonly<Record<string, Entry>> = {
   'sandbox create': { summary: 'Create a sandbox.', load: () => import('./commands/sandbox-create.ts') },
   'sandbox list': { summary: 'List sandboxes, failed ones too.', load: () => import('./commands/sandbox-list.ts') },
   'sandbox show': { summary: 'Show a sandbox.', load: () => import('./commands/sandbox-show.ts') },
+  'sandbox renew': {
+    summary: 'Set when the time of a sandbox is over.',
+    load: () => import('./commands/sandbox-renew.ts'),
+  },
   'sandbox delete': { summary: 'Delete a sandbox.', load: () => import('./commands/sandbox-delete.ts') },
 
   'template build': { summary: 'Build a template from an image.', load: () => import('./commands/template-build.ts') },

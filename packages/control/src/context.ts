@@ -1,5 +1,6 @@
 import type { Node } from '@icebox/model'
 import type { Exits } from './exits.ts'
+import type { Expiry } from './expiry.ts'
 import type { SandboxLogs } from './logs/logs.ts'
 import type { Operations } from './operations.ts'
 import type { Records } from './records.ts'
@@ -17,6 +18,8 @@ export interface Context {
   readonly node: Node
   readonly operations: Operations
   readonly exits: Exits
+  /** To be told when an end of a sandbox may have changed. */
+  readonly expiry: Pick<Expiry, 'changed'>
   readonly log: Log
   readonly telemetry: Telemetry
   readonly logs: SandboxLogs

@@ -1,6 +1,7 @@
 import type {
   ApiKey,
   BuildTemplate,
+  ConnectSandbox,
   CreateApiKey,
   CreateSandbox,
   CreateSnapshot,
@@ -12,6 +13,7 @@ import type {
   IceboxError,
   Image,
   LogEntry,
+  PauseSandbox,
   Progress,
   RenewSandbox,
   Sandbox,
@@ -30,6 +32,11 @@ export interface Accepted<R> {
   settled: Promise<R>
 }
 
+export interface Connected {
+  sandbox: Sandbox
+  resumed: boolean
+}
+
 /** `ref` is everywhere an id, a name, or a unique prefix of an id. Errors: `NotFound`, `Ambiguous`. */
 export interface Sandboxes {
   create(body: CreateSandbox, signal: AbortSignal): Promise<Accepted<Sandbox>>
@@ -39,17 +46,26 @@ export interface Sandboxes {
     filter: { states?: Sandbox['status']['state'][]; metadata?: Record<string, string> },
     signal: AbortSignal,
   ): Promise<Sandbox[]>
-  pause(ref: string, signal: AbortSignal): Promise<Accepted<Sandbox>>
+  /** Joins an equal one under way; `Conflict` while another operation is. */
+  pause(ref: string, body: PauseSandbox, signal: AbortSignal): Promise<Accepted<Sandbox>>
+  /** Its time, when it was given one, begins anew. */
   resume(ref: string, signal: AbortSignal): Promise<Accepted<Sandbox>>
   rollback(ref: string, snapshot: string, signal: AbortSignal): Promise<Accepted<Sandbox>>
   /** `settled` gives the last state that was seen. */
   delete(ref: string, signal: AbortSignal): Promise<Accepted<Sandbox>>
+  /**
+   * Resolves once it runs: waits while it is on its way, and resumes it when it is paused, together with everybody else who
+   * wants that. Never brings its end nearer. `resumed`: it was paused. Errors: `Conflict` when it is being deleted,
+   * `InvalidState` when it has failed, and those of the resume.
+   */
+  connect(ref: string, body: ConnectSandbox, signal: AbortSignal): Promise<Connected>
+  /** Sets when its time is over. `Conflict` while it is being paused or deleted, `InvalidState` while it is paused. */
   renew(ref: string, body: RenewSandbox, signal: AbortSignal): Promise<Sandbox>
   /** null deletes a key. */
   patchMetadata(ref: string, patch: Record<string, string | null>, signal: AbortSignal): Promise<Sandbox>
   /** In order of creation; every child settled. Rejects when the snapshot failed: then there are no children. */
   fork(ref: string, body: ForkSandbox, signal: AbortSignal): Promise<({ sandbox: Sandbox } | { error: IceboxError })[]>
-  /** The agent of a running sandbox. `InvalidState` otherwise. */
+  /** The agent of a sandbox that runs, or is resumed for this because it asks for that. `InvalidState` otherwise. */
   guest(ref: string, signal: AbortSignal): Promise<Guest>
   /** With the defaults of the sandbox applied. */
   exec(ref: string, request: ExecInput, signal: AbortSignal): Promise<ExecSession>

@@ -1,6 +1,7 @@
 export type { Log } from './context.ts'
 export type {
   Accepted,
+  Connected,
   Control,
   EventFilter,
   EventService,

@@ -10,10 +10,11 @@ import { collectLogs } from './logs/collect.ts'
 import { SandboxLogs } from './logs/logs.ts'
 import { logTransition } from './logs/transition.ts'
 import { Operations } from './operations.ts'
-import { PAUSED_BY_SHUTDOWN } from './reconcile/plan.ts'
 import { Reconciler } from './reconcile/reconcile.ts'
 import { type OnTransition, Records } from './records.ts'
+import { expire } from './sandboxes/expire.ts'
 import { sandboxService } from './sandboxes/service.ts'
+import { PAUSED_BY_SHUTDOWN } from './sandboxes/time.ts'
 import { snapshotService } from './snapshots/service.ts'
 import { Events } from './telemetry/events.ts'
 import { Metrics } from './telemetry/metrics.ts'
@@ -51,7 +52,14 @@ export async function openControl({
     if (resource.kind === 'Sandbox') logTransition(contextOf(resource.metadata.namespace), resource, to)
   }
   const recordsOf = (project: string) => new Records(store, project, onTransition)
+  const expiry = new Expiry({
+    records: recordsOf(SYSTEM_NAMESPACE),
+    expire: (sandbox) => expire(contextOf(sandbox.metadata.namespace), sandbox),
+    log,
+    stopping: stopping.signal,
+  })
   const shared = {
+    expiry,
     exits: new Exits(recordsOf, log),
     node,
     operations: new Operations(),
@@ -66,13 +74,12 @@ export async function openControl({
   const reconciler = new Reconciler(context)
   const remove = async ({ metadata }: Sandbox) =>
     (await project(metadata.namespace).sandboxes.delete(metadata.name, context.closing)).settled
-  const expiry = new Expiry(context, remove)
   const projects = new Map<string, Project>()
   const project = (name: string): Project => {
     const known = projects.get(name)
     if (known !== undefined) return known
     const own = contextOf(name)
-    const sandboxes = sandboxService(own, expiry)
+    const sandboxes = sandboxService(own)
     const opened: Project = {
       name,
       sandboxes,

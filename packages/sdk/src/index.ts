@@ -22,7 +22,15 @@ export type { FileContent, FileOptions, Files } from './files.ts'
 export { Icebox, type ServerInfo } from './icebox.ts'
 export type { Images } from './images.ts'
 export type { ProgressOptions, Step } from './progress.ts'
-export { type CreateOptions, ForkError, type ForkOptions, Sandbox, type SnapshotOptions } from './sandbox.ts'
+export {
+  type ConnectOptions,
+  type CreateOptions,
+  ForkError,
+  type ForkOptions,
+  type PauseOptions,
+  Sandbox,
+  type SnapshotOptions,
+} from './sandbox.ts'
 export type { ListOptions, Sandboxes } from './sandboxes.ts'
 export { type ConnectionOptions, connectionSettings } from './settings.ts'
 export type { SnapshotListOptions, Snapshots } from './snapshots.ts'

@@ -1,5 +1,6 @@
 import {
   BuildTemplate,
+  ConnectSandbox,
   CreateSandbox,
   CreateSnapshot,
   ExecExit,
@@ -10,6 +11,7 @@ import {
   ForkSandbox,
   LogEntry,
   Pagination,
+  PauseSandbox,
   ProgressLine,
   PullImage,
   RenewSandbox,
@@ -38,6 +40,8 @@ const NAMED = {
   ForkSandbox,
   ForkResult,
   CreateSnapshot,
+  PauseSandbox,
+  ConnectSandbox,
   RollbackSandbox,
   RenewSandbox,
   BuildTemplate,

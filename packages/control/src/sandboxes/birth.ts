@@ -37,7 +37,8 @@ async function create(context: Context, intent: Sandbox, note: (facts: Noted) =>
     const run = await restoreRun(context, sandbox, execution, snapshot, bootInstead(context, sandbox, execution))
     note({ phases: run.phases, ...(run.cold === undefined ? {} : { coldFallback: run.cold }) })
     try {
-      await startEntrypoint(context, sandbox, execution)
+      // In a fork it goes on as it does in its source.
+      if (sandbox.spec.source.from !== 'fork') await startEntrypoint(context, sandbox, execution)
       const forkedFrom = sandbox.spec.source.from === 'fork' ? snapshot.spec.parent : snapshot.metadata.name
       const settled = await context.records.setStatus('Sandbox', name, ({ status }) => ({
         ...settledStatus(status),

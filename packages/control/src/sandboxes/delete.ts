@@ -5,18 +5,26 @@ import { settledStatus } from '../records.ts'
 import { dropSnapshot } from '../snapshots/remove.ts'
 import { named } from '../telemetry/telemetry.ts'
 
-/** Writes the intent of a delete; `settled` is its last state. */
-export async function beginDelete(context: Context, name: string): Promise<Accepted<Sandbox>> {
-  const resource = await context.records.setStatus('Sandbox', name, ({ status }) => ({
-    ...settledStatus(status),
-    state: 'deleting',
-    operation: {
-      ...status.operation,
-      id: newOperationId(),
-      verb: 'delete' as const,
-      startedAt: new Date().toISOString(),
-    },
-  }))
+/** Writes the intent of a delete, unless `check` throws; `settled` is its last state. */
+export async function beginDelete(
+  context: Context,
+  name: string,
+  check: (sandbox: Sandbox) => void = () => undefined,
+): Promise<Accepted<Sandbox>> {
+  const resource = await context.records.setStatus('Sandbox', name, (sandbox) => {
+    check(sandbox)
+    const { status } = sandbox
+    return {
+      ...settledStatus(status),
+      state: 'deleting',
+      operation: {
+        ...status.operation,
+        id: newOperationId(),
+        verb: 'delete' as const,
+        startedAt: new Date().toISOString(),
+      },
+    }
+  })
   return { resource, settled: finishDelete(context, resource) }
 }
 

@@ -3,7 +3,7 @@ import type { Context } from '../context.ts'
 import { dropSnapshot } from '../snapshots/remove.ts'
 import { saveOf } from '../snapshots/save.ts'
 import { type Noted, named } from '../telemetry/telemetry.ts'
-import { admit, type Birth } from './create.ts'
+import { admit, type Birth, type Settings } from './create.ts'
 
 /**
  * One snapshot of the running sandbox and `count` restores of it under new ids. The source keeps running. The snapshot
@@ -41,9 +41,10 @@ async function fork(
       snapshot,
       size: source.spec.size,
       env: { ...source.spec.env, ...body.env },
-      entrypoint: [],
+      entrypoint: source.spec.entrypoint,
       metadata: body.metadata ?? source.spec.metadata,
       timeoutSeconds: body.timeout,
+      settings: settingsFrom(source),
     }
     const children = await Promise.all(
       Array.from({ length: body.count }, async () => {
@@ -60,6 +61,11 @@ async function fork(
   } finally {
     context.operations.afterwards(forkSettled(context, snapshot))
   }
+}
+
+function settingsFrom({ spec }: Sandbox): Settings {
+  const { onTimeout, pauseKind, autoResume, secure, publicTraffic, network } = spec
+  return { onTimeout, pauseKind, autoResume, secure, publicTraffic, ...(network === undefined ? {} : { network }) }
 }
 
 /** Removes a fork's snapshot unless a child is still to be restored from it. */

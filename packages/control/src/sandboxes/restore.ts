@@ -2,6 +2,7 @@ import {
   asExecutionId,
   canResume,
   canRollback,
+  type ExecutionId,
   IceboxError,
   newExecutionId,
   newOperationId,
@@ -13,14 +14,24 @@ import type { Accepted } from '../control.ts'
 import { settledStatus } from '../records.ts'
 import { type Noted, named } from '../telemetry/telemetry.ts'
 import { refuse } from './refuse.ts'
-import { endRun, restoreRun } from './run.ts'
+import { endRun, restoreRun, startEntrypoint } from './run.ts'
+import { startTime } from './time.ts'
 
 const now = () => new Date().toISOString()
 
-/** Writes the intent of a resume; on failure the sandbox stays paused with its snapshot. */
-export async function beginResume(context: Context, name: string): Promise<Accepted<Sandbox>> {
+/**
+ * Writes the intent of a resume; on failure the sandbox stays paused with its snapshot. One that runs already stays as it is.
+ * `time`: it lives for these seconds from now, undefined: for those it was given first; without it its end stays.
+ */
+export async function beginResume(
+  context: Context,
+  name: string,
+  time?: { seconds: number | null | undefined },
+): Promise<Accepted<Sandbox>> {
+  if (time !== undefined) await startTime(context, name, time.seconds)
   const resource = await context.records.setStatus('Sandbox', name, (sandbox) => {
     const { status } = sandbox
+    if (status.state === 'running') return undefined
     if (!(canResume(status.state) || status.state === 'resuming') || status.pausedIn === undefined)
       refuse(sandbox, 'resume')
     return {
@@ -35,7 +46,11 @@ export async function beginResume(context: Context, name: string): Promise<Accep
       },
     }
   })
-  return { resource, settled: finishRestore(context, resource) }
+  context.expiry.changed()
+  return {
+    resource,
+    settled: resource.status.state === 'running' ? Promise.resolve(resource) : finishRestore(context, resource),
+  }
 }
 
 /** Whether the snapshot is one of the sandbox's own line: taken of it, or an ancestor of what it was made from. */
@@ -64,6 +79,8 @@ export async function beginRollback(context: Context, name: string, snapshotId: 
         'Roll back to a snapshot of this sandbox or of what it was made from (`icebox snapshot tree`), or create a new sandbox from it.',
     })
   }
+  // A sandbox that did not run begins to: so does its time.
+  await startTime(context, name)
   const resource = await context.records.setStatus('Sandbox', name, (present) => {
     if (!canRollback(present.status.state)) refuse(present, 'roll back')
     return {
@@ -79,6 +96,7 @@ export async function beginRollback(context: Context, name: string, snapshotId: 
       },
     }
   })
+  context.expiry.changed()
   return { resource, settled: finishRestore(context, resource) }
 }
 
@@ -101,6 +119,7 @@ async function restore(context: Context, sandbox: Sandbox, note: (facts: Noted) 
     note({ execution, snapshot: snapshotId })
     const run = await restoreRun(context, sandbox, execution, snapshot)
     note({ phases: run.phases })
+    if (snapshot.spec.kind === 'filesystem') await bootEntrypoint(context, sandbox, execution)
     const running = await context.records
       .setStatus('Sandbox', name, ({ status }) => ({
         ...settledStatus(status),
@@ -131,4 +150,14 @@ async function restore(context: Context, sandbox: Sandbox, note: (facts: Noted) 
     })
     throw failure
   }
+}
+
+/** What was booted begins like a computer that is switched on. A program that is gone by now does not keep it from coming back. */
+async function bootEntrypoint(context: Context, sandbox: Sandbox, execution: ExecutionId): Promise<void> {
+  await startEntrypoint(context, sandbox, execution).catch((error) =>
+    context.log('warn', 'sandbox.entrypoint.failed', {
+      sandbox: sandbox.metadata.name,
+      error: IceboxError.from(error).message,
+    }),
+  )
 }

@@ -1,29 +1,33 @@
-import { IceboxError, type Sandbox } from '@icebox/model'
+import type { Sandbox } from '@icebox/model'
 import { type Context, DEADLINES, within } from '../context.ts'
 import type { Accepted, Sandboxes } from '../control.ts'
-import type { Expiry } from '../expiry.ts'
 import { caughtUp } from '../logs/collect.ts'
 import { Names } from '../names.ts'
 import { resolveRef } from '../records.ts'
 import { resolveSnapshot } from '../snapshots/resolve.ts'
-import { admit, birthOf, expiry } from './create.ts'
+import { connect } from './connect.ts'
+import { admit, birthOf } from './create.ts'
 import { beginDelete } from './delete.ts'
 import { forkSandbox } from './fork.ts'
-import { beginPause } from './pause.ts'
+import { beginPause, pauseVerb } from './pause.ts'
 import { reach } from './reach.ts'
 import { beginResume, beginRollback } from './restore.ts'
+import { renew } from './time.ts'
 
 /** By id, name or unique prefix. */
 export const resolveSandbox = (context: Context, ref: string): Promise<Sandbox> =>
   resolveRef(context.records, 'Sandbox', ref, (sandbox) => [sandbox.spec.displayName])
 
-export function sandboxService(context: Context, expiries: Expiry): Sandboxes {
+export function sandboxService(context: Context): Sandboxes {
   const { records, operations, node } = context
   const names = new Names('sandbox', async (name) =>
     (await records.list('Sandbox')).some(({ spec }) => spec.displayName === name),
   )
 
-  const running = async (ref: string) => reach(context, await resolveSandbox(context, ref))
+  const used = async (ref: string, signal: AbortSignal) =>
+    reach(context, await resolveSandbox(context, ref), { wake: true }, signal)
+  const lookedAt = async (ref: string, signal: AbortSignal) =>
+    reach(context, await resolveSandbox(context, ref), { wake: false }, signal)
 
   /** Resolves the reference, then begins or joins the operation. */
   const operate = async (ref: string, verb: string, begin: (name: string) => Promise<Accepted<Sandbox>>) => {
@@ -33,9 +37,7 @@ export function sandboxService(context: Context, expiries: Expiry): Sandboxes {
 
   return {
     async create(body, signal) {
-      const accepted = await names.reserve(body.name, async () => admit(context, await birthOf(context, body, signal)))
-      if (accepted.resource.spec.expiresAt !== undefined) expiries.changed()
-      return accepted
+      return names.reserve(body.name, async () => admit(context, await birthOf(context, body, signal)))
     },
     get: (ref) => resolveSandbox(context, ref),
     async list({ states, metadata }) {
@@ -45,19 +47,11 @@ export function sandboxService(context: Context, expiries: Expiry): Sandboxes {
         .filter(({ spec }) => wanted.every(([key, value]) => spec.metadata[key] === value))
         .sort(newestFirst)
     },
-    async pause(ref) {
-      const sandbox = await resolveSandbox(context, ref)
-      const { name } = sandbox.metadata
-      if (sandbox.status.state === 'paused' && !operations.isBusy(name))
-        return { resource: sandbox, settled: Promise.resolve(sandbox) }
-      return operations.exclusive(name, 'pause', () => beginPause(context, name))
-    },
-    async resume(ref) {
-      const sandbox = await resolveSandbox(context, ref)
-      const { name } = sandbox.metadata
-      if (sandbox.status.state === 'running' && !operations.isBusy(name))
-        return { resource: sandbox, settled: Promise.resolve(sandbox) }
-      return operations.exclusive(name, 'resume', () => beginResume(context, name))
+    pause: (ref, { kind = 'memory' }) => operate(ref, pauseVerb(kind), (name) => beginPause(context, name, { kind })),
+    resume: (ref) => operate(ref, 'resume', (name) => beginResume(context, name, { seconds: undefined })),
+    async connect(ref, { timeout }, signal) {
+      const { name } = (await resolveSandbox(context, ref)).metadata
+      return connect(context, name, timeout, signal)
     },
     async rollback(ref, snapshotRef) {
       const snapshot = await resolveSnapshot(context, snapshotRef)
@@ -71,16 +65,7 @@ export function sandboxService(context: Context, expiries: Expiry): Sandboxes {
     },
     async renew(ref, body) {
       const { name } = (await resolveSandbox(context, ref)).metadata
-      if ('expiresAt' in body && Date.parse(body.expiresAt) <= Date.now()) {
-        throw new IceboxError('InvalidArgument', `expiresAt: ${body.expiresAt} is not in the future`)
-      }
-      const next = 'expiresAt' in body ? { expiresAt: new Date(body.expiresAt).toISOString() } : expiry(body.timeout)
-      const renewed = await records.setSpec('Sandbox', name, ({ spec: { expiresAt: _present, ...spec } }) => ({
-        ...spec,
-        ...next,
-      }))
-      expiries.changed()
-      return renewed
+      return renew(context, name, body)
     },
     async patchMetadata(ref, patch) {
       const { name } = (await resolveSandbox(context, ref)).metadata
@@ -92,14 +77,12 @@ export function sandboxService(context: Context, expiries: Expiry): Sandboxes {
       })
     },
     async fork(ref, body) {
-      const children = await forkSandbox(context, await resolveSandbox(context, ref), body)
-      expiries.changed()
-      return children
+      return forkSandbox(context, await resolveSandbox(context, ref), body)
     },
-    guest: async (ref) => (await running(ref)).guest,
-    exec: async (ref, request, signal) => (await running(ref)).guest.exec(request, signal),
+    guest: async (ref, signal) => (await used(ref, signal)).guest,
+    exec: async (ref, request, signal) => (await used(ref, signal)).guest.exec(request, signal),
     async stats(ref, signal) {
-      const { sandbox, execution, guest } = await running(ref)
+      const { sandbox, execution, guest } = await lookedAt(ref, signal)
       const deadline = AbortSignal.any([signal, within(context, DEADLINES.call)])
       const [usage, inside] = await Promise.all([node.usage(execution, deadline), guest.metrics(deadline)])
       return { id: sandbox.metadata.name, ...usage, processes: inside.processes }

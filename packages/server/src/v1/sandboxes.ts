@@ -1,10 +1,12 @@
 import { type Accepted, WIRE_STATE_OF_SANDBOX, wireError, wireSandbox } from '@icebox/control'
 import {
+  ConnectSandbox,
   CreateSandbox,
   ForkResult,
   ForkSandbox,
   LogEntry,
   MetadataMap,
+  PauseSandbox,
   page,
   RenewSandbox,
   RollbackSandbox,
@@ -174,11 +176,35 @@ export async function sandboxRoutes(app: App, context: Context): Promise<void> {
         tags,
         params: Ref,
         headers: PreferHeader,
+        body: optional(PauseSandbox),
         response: { 202: WireSandbox, ...FAILURES },
       },
     },
-    async ({ params, project }, reply) =>
-      reply.code(202).send(await lifecycle(reply, (signal) => project.sandboxes.pause(params.id, signal))),
+    async ({ params, body, project }, reply) =>
+      reply.code(202).send(await lifecycle(reply, (signal) => project.sandboxes.pause(params.id, body, signal))),
+  )
+
+  app.post(
+    '/v1/sandboxes/:id/connect',
+    {
+      schema: {
+        operationId: 'connectSandbox',
+        summary: 'Wait until a sandbox runs, resuming it when it is paused, and keep it for a time',
+        description: 'The end of its time is never brought nearer. `resumed` says whether it was paused.',
+        tags,
+        params: Ref,
+        body: optional(ConnectSandbox),
+        response: { 200: z.object({ sandbox: WireSandbox, resumed: z.boolean() }), ...FAILURES },
+      },
+    },
+    async ({ params, body, project }, reply) => {
+      const connected = await within(
+        DEADLINE.accept,
+        (signal) => project.sandboxes.connect(params.id, body, signal),
+        reply,
+      )
+      return { sandbox: wireSandbox(connected.sandbox), resumed: connected.resumed }
+    },
   )
 
   app.post(
@@ -221,7 +247,7 @@ export async function sandboxRoutes(app: App, context: Context): Promise<void> {
     {
       schema: {
         operationId: 'renewSandboxExpiration',
-        summary: 'Set when a sandbox is deleted by itself',
+        summary: 'Set when the time of a sandbox is over',
         tags,
         params: Ref,
         body: RenewSandbox,
