@@ -36,6 +36,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         data = json.dumps(value).encode()
         self.send_response(status)
         for name, content in headers: self.send_header(name, content)
+        self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         if self.command != "HEAD": self.wfile.write(data)
