@@ -437,8 +437,11 @@ describe('connections into a sandbox', () => {
     const again = await inside.sandbox()
     const { sandboxes } = inside.parts.project
     assert.equal((await call(path('/c', 3000, again))).status, 200)
-    const hanging = send(path('/bytes?n=100000000000', 3000, again)).then(async (response) => text(response))
-    const cut = assert.rejects(hanging)
+    const long = await send(path('/bytes?n=100000000000', 3000, again))
+    await once(long, 'readable')
+    const cut = assert.rejects(async () => {
+      for await (const _ of long);
+    })
     const signal = AbortSignal.timeout(60_000)
     await (await sandboxes.pause(again, signal)).settled
     await cut

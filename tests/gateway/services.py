@@ -55,11 +55,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.chunk(b"data: two\n\n")
             self.chunk(b"")
         elif path == "/quiet":
+            state["gate"].clear()
             self.send_response(200)
             self.send_header("Transfer-Encoding", "chunked")
             self.end_headers()
             self.wfile.flush()
-            state["gate"].clear(); state["gate"].wait()
+            state["gate"].wait()
             self.chunk(b"late"); self.chunk(b"")
         elif path == "/next":
             state["gate"].set(); self.answer({})
