@@ -21,6 +21,7 @@ let inside: Inside
 let server: Server
 let id: string
 let directory: string
+const log: Record<string, unknown>[] = []
 const files = () => ({ cert: join(directory, 'cert.pem'), key: join(directory, 'key.pem') })
 const sessions: ClientHttp2Session[] = []
 
@@ -45,6 +46,7 @@ before(async () => {
   id = await inside.sandbox()
   server = await inside.serve({
     tls: files(),
+    log: { write: (line) => log.push(JSON.parse(line)) },
     domains: ['ice.example'],
     corsOrigins: ['https://app.example'],
     gateway: {
@@ -169,7 +171,8 @@ describe('HTTPS', () => {
     assert.equal(await name(), 'first')
     const { key } = await certificate('other')
     await copyFile(key, files().key)
-    await server.reload()
+    const told = () => log.some(({ event }) => event === 'certificate.unusable')
+    await eventually(async () => told() || undefined, 'the log says that it cannot be used')
     assert.equal(await name(), 'first')
     await install('second')
     await eventually(async () => ((await name()) === 'second' ? true : undefined), 'the new certificate is used')
