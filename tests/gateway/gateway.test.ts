@@ -122,7 +122,7 @@ describe('what is not there', () => {
   it('is a paused sandbox that does not ask to be resumed', async () => {
     const paused = await inside.sandbox()
     const { sandboxes } = inside.parts.project
-    await (await sandboxes.pause(paused, AbortSignal.timeout(60_000))).settled
+    await (await sandboxes.pause(paused, {}, AbortSignal.timeout(60_000))).settled
     const { status, body } = await call(path('/', 3000, paused))
     assert.deepEqual([status, body.code, body.sandboxId], [502, 502, paused])
     assert.match(body.message ?? '', /paused/)
@@ -443,7 +443,7 @@ describe('connections into a sandbox', () => {
       for await (const _ of long);
     })
     const signal = AbortSignal.timeout(60_000)
-    await (await sandboxes.pause(again, signal)).settled
+    await (await sandboxes.pause(again, {}, signal)).settled
     await cut
     assert.equal((await call(path('/c', 3000, again))).status, 502)
     await (await sandboxes.resume(again, signal)).settled

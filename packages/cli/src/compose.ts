@@ -6,6 +6,7 @@ import { checkAddress, isBeyondLoopback, openServer, type ServerOptions } from '
 import { openDataDirectory, openKeyring, openSnapshots } from '@icebox/snapshot'
 import { openSqliteStore } from '@icebox/store'
 import { openLog } from './log.ts'
+import { beginBaseTemplate } from './up/base-template.ts'
 import { VERSION } from './version.ts'
 
 /** Containers kept created ahead for each of the last used kinds of machine, unless the caller says otherwise. */
@@ -31,6 +32,8 @@ export interface Composition extends Reach {
   /** Set-up steps that were missing, as they run. */
   report: Report
   slots?: number
+  /** Whether to make the template `base` in the background, where there is none. */
+  base?: boolean
   /** A client asked for the end, in this way. */
   onShutdown: (mode: 'pause' | 'keep' | 'kill') => void
 }
@@ -95,8 +98,10 @@ export async function openIcebox(options: Composition, signal: AbortSignal): Pro
       log: write,
       installationKey: key,
       tokenSecret: await data.readOrCreateTokenSecret(),
+      directory: data,
     })
     undo.unshift(() => control.close('keep', AbortSignal.timeout(CLOSE_DEADLINE)))
+    if (options.base) await beginBaseTemplate(control, starting)
     const server = await openServer({
       control,
       ...reachOf(options),

@@ -25,6 +25,7 @@ export const command = define({
     },
     'tls-cert': { summary: 'Serve HTTPS with this certificate (PEM, with its chain).', value: 'FILE' },
     'tls-key': { summary: 'Its private key (PEM).', value: 'FILE' },
+    'no-base': { summary: 'Do not make the template base when there is none of that name.' },
     ...JSON_FLAG,
   },
   async run({ flags }) {
@@ -33,6 +34,7 @@ export const command = define({
     const { defaultDataDirectory } = await import('@icebox/snapshot')
     const options = {
       dataDirectory: data === undefined ? defaultDataDirectory() : resolve(data),
+      base: !flags['no-base'],
       json,
       reach: {
         listen: address('--listen', listen),

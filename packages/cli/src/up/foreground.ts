@@ -9,6 +9,8 @@ import { logText, ServerLog } from '../server-log.ts'
 export interface UpOptions {
   dataDirectory: string
   reach: Reach
+  /** Whether the template `base` is made where there is none. */
+  base: boolean
   json: boolean
 }
 
@@ -28,12 +30,12 @@ export function setUpReport(json: boolean): Report {
 }
 
 /** Serves until it is told to end. Ctrl-C and SIGTERM pause all sandboxes, as `icebox down` does. */
-export async function serve({ dataDirectory, reach, json }: UpOptions): Promise<void> {
+export async function serve({ dataDirectory, reach, base, json }: UpOptions): Promise<void> {
   const { promise: told, resolve: tell } = Promise.withResolvers<'pause' | 'keep' | 'kill'>()
   const stop = interruption()
   stop.addEventListener('abort', () => tell('pause'), { once: true })
   const log = await ServerLog.fromNow(join(dataDirectory, 'server.log'))
-  const server = await openIcebox({ ...reach, dataDirectory, report: setUpReport(json), onShutdown: tell }, stop)
+  const server = await openIcebox({ ...reach, dataDirectory, base, report: setUpReport(json), onShutdown: tell }, stop)
   const file = serverFile(dataDirectory)
   await writeFile(
     `${file}.part`,

@@ -1,4 +1,5 @@
 import type { App, Context } from '../context.ts'
+import { eventRoutes } from './events.ts'
 import { execRoutes } from './execs.ts'
 import { fileRoutes } from './files.ts'
 import { imageRoutes } from './images.ts'
@@ -19,6 +20,7 @@ export async function routes(app: App, context: Context): Promise<void> {
     snapshotRoutes,
     templateRoutes,
     imageRoutes,
+    eventRoutes,
   ])
     await app.register((scope: App) => group(scope, context))
 }
