@@ -130,6 +130,15 @@ describe('what is not there', () => {
   })
 })
 
+describe('a paused sandbox that asks to be resumed', () => {
+  it('is resumed once, by however many requests', async () => {
+    const sleeper = await inside.sandbox({ autoResume: true, timeout: 3600 })
+    await (await inside.parts.project.sandboxes.pause(sleeper, {}, AbortSignal.timeout(60_000))).settled
+    const answers = await Promise.all(Array.from({ length: 10 }, () => call(path('/c', 3000, sleeper))))
+    assert.deepEqual(new Set(answers.map(({ status }) => status)), new Set([200]))
+  })
+})
+
 describe('a port that is not public', () => {
   let closed: string
   before(async () => {
@@ -224,9 +233,12 @@ describe('headers', () => {
     assert.deepEqual(get(behind, 'x-forwarded-proto'), ['https'])
     const byPath = (await call(path('/h'))).body.headers ?? []
     assert.deepEqual(get(byPath, 'x-forwarded-prefix'), [`/v1/sandboxes/${id}/proxy/3000`])
-    inside.spec.set(id, { publicTraffic: true, network: { maskRequestHost: 'localhost:$' + '{PORT}' } })
-    assert.deepEqual(get(await seen({}), 'host'), ['localhost:3000'])
-    inside.spec.set(id, { publicTraffic: true })
+  })
+
+  it('name the host that the sandbox asked to be called', async () => {
+    const masked = await inside.sandbox({ network: { maskRequestHost: `localhost:$${'{PORT}'}` } })
+    const there = (await call(path('/h', 3000, masked))).body.headers ?? []
+    assert.deepEqual(get(there, 'host'), ['localhost:3000'])
   })
 
   it('cannot smuggle a request past the gateway', async () => {

@@ -3,7 +3,7 @@ import { type IncomingHttpHeaders, type IncomingMessage, type RequestOptions, re
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
-import { CreateSandbox, type ExecSession, type Sandbox } from '@icebox/model'
+import { CreateSandbox, type CreateSandboxInput, type ExecSession } from '@icebox/model'
 import { BASE_IMAGE } from '@icebox/node'
 import { openServer, type Server, type ServerOptions } from '@icebox/server'
 import { requireSpace } from '@icebox/snapshot'
@@ -17,8 +17,6 @@ export class Inside implements AsyncDisposable {
   readonly #directory: string
   readonly parts: Parts
   readonly #servers: Server[] = []
-  /** What the API cannot say yet of a sandbox. */
-  readonly spec = new Map<string, Partial<Sandbox['spec']>>()
 
   private constructor(directory: string, parts: Parts) {
     this.#directory = directory
@@ -47,22 +45,8 @@ export class Inside implements AsyncDisposable {
 
   async serve(options: Partial<ServerOptions> = {}): Promise<Server> {
     const { data, node, control } = this.parts
-    const overlay = (sandbox: Sandbox): Sandbox => ({
-      ...sandbox,
-      spec: { ...sandbox.spec, ...this.spec.get(sandbox.metadata.name) },
-    })
     const server = await openServer({
-      control: {
-        ...control,
-        traffic: {
-          ...control.traffic,
-          find: async (id, signal) => overlay(await control.traffic.find(id, signal)),
-          reach: async (id, signal) => {
-            const reached = await control.traffic.reach(id, signal)
-            return { ...reached, sandbox: overlay(reached.sandbox) }
-          },
-        },
-      },
+      control,
       listen: { host: '127.0.0.1', port: 0 },
       info: { version: 'test', driver: node.driver.name, dataDirectory: data.path, pid: process.pid },
       temporaryDirectory: data.tmp,
@@ -76,11 +60,11 @@ export class Inside implements AsyncDisposable {
   }
 
   /** A sandbox whose ports are public unless said otherwise, with the services listening. Gives its id. */
-  async sandbox(spec: Partial<Sandbox['spec']> = {}): Promise<string> {
+  async sandbox(body: Partial<CreateSandboxInput> = {}): Promise<string> {
     const { sandboxes } = this.parts.project
     const signal = AbortSignal.timeout(DEADLINE)
-    const { metadata } = await (await sandboxes.create(CreateSandbox.parse({ template: 'base' }), signal)).settled
-    this.spec.set(metadata.name, { publicTraffic: true, ...spec })
+    const asked = CreateSandbox.parse({ template: 'base', publicTraffic: true, ...body })
+    const { metadata } = await (await sandboxes.create(asked, signal)).settled
     await this.start(metadata.name, ['python3', '-c', await readFile(SERVICES, 'utf8')])
     return metadata.name
   }

@@ -204,9 +204,8 @@ describe('a façade', () => {
       assert.deepEqual(JSON.parse(content), { sandbox: id, path: '/files?path=x', key, body: 'body' })
     }
     // Its port needs no traffic token, and what it does not handle is answered for it.
-    inside.spec.set(id, { publicTraffic: false })
-    assert.equal((await call(`${server.localUrl}/`, { headers: headers() })).status, 200)
-    inside.spec.set(id, { publicTraffic: true })
+    const closed = { ...headers(), 'e2b-sandbox-id': await inside.sandbox({ publicTraffic: false }) }
+    assert.equal((await call(`${server.localUrl}/`, { headers: closed })).status, 200)
     assert.equal((await call(`${server.localUrl}/fail`, { headers: headers() })).status, 500)
   })
 
