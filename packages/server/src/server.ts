@@ -47,8 +47,6 @@ export interface Server {
   readonly url: string
   /** Address to call it by from this machine, without TLS. */
   readonly localUrl: string
-  /** Reads the certificate again; the present one stays when that fails, and the log says so. */
-  reload(): Promise<void>
   /**
    * Refuses new requests, ends streams, lets the rest finish until the signal aborts, then cuts them. Operations that were
    * accepted go on: they are the control plane's.
@@ -120,7 +118,6 @@ export async function openServer(options: ServerOptions): Promise<Server> {
   return {
     url: listener.url,
     localUrl: listener.localUrl,
-    reload: () => listener.reload(),
     close: async (signal) => {
       closing.abort()
       streams.close()
