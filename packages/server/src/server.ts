@@ -35,7 +35,7 @@ export interface ServerOptions {
   /** Serve HTTPS with this certificate. It is read again when the files change. */
   tls?: CertificateFiles
   /** Of the way to the ports of sandboxes. */
-  gateway?: Pick<GatewayOptions, 'limits' | 'headDeadline'>
+  gateway?: Pick<GatewayOptions, 'facades' | 'limits' | 'headDeadline'>
   /** Gets one line of JSON per request that changes something or fails. */
   log: { write(line: string): void }
   /** Called once the request to shut down has been answered. */
@@ -101,7 +101,10 @@ export async function openServer(options: ServerOptions): Promise<Server> {
   await app.ready()
   const gateway = new Gateway({
     ...options.gateway,
-    facades: guestServices(options.control, closing.signal, app.log),
+    facades: new Map([
+      ...guestServices(options.control, closing.signal, app.log),
+      ...(options.gateway?.facades ?? []),
+    ]),
     control: options.control,
     domains,
     onFault: ({ message, stack }) => app.log.error({ error: message, stack }, 'gateway.fault'),
