@@ -95,11 +95,11 @@ async function writeForm(
   failed.catch(() => undefined)
   const form = openForm(headers)
   const files: Written[] = []
-  let waiting = 0
+  const open = new Set<BusboyFileStream>()
   let done = Promise.withResolvers<void>()
   let turn: Promise<void> = Promise.resolve()
   form.on('file', (_field: string, data: BusboyFileStream, name: string | undefined) => {
-    waiting++
+    open.add(data)
     // Its failure is that of the form, which is told below.
     data.on('error', reject)
     turn = turn.then(async () => {
@@ -112,7 +112,7 @@ async function writeForm(
           `you cannot upload multiple files to the same path '${file.path}' in one upload request`,
         )
       files.push(file)
-      waiting--
+      open.delete(data)
       done.resolve()
       done = Promise.withResolvers()
     })
@@ -125,7 +125,7 @@ async function writeForm(
       for await (const chunk of body) {
         await new Promise<void>((resolve) => form.write(chunk, () => resolve()))
         // The last of them may need more of the body before it is whole.
-        while (waiting > MAX_WAITING) await done.promise
+        while (open.size > MAX_WAITING) await done.promise
       }
     } catch (thrown) {
       throw refusal(thrown, {})
@@ -140,6 +140,8 @@ async function writeForm(
     form.removeAllListeners()
     form.on('error', () => undefined)
     form.destroy()
+    // A write that waits for the rest of its file must not wait for ever.
+    for (const data of open) data.destroy(new IceboxError('InvalidArgument', 'the form has failed'))
   }
   return files
 }
