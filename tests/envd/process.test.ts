@@ -327,7 +327,10 @@ describe('processes by envd', { timeout: 60_000 }, () => {
     await assert.rejects(run('sleep 5432', {}, { timeoutMs: 300 }), code(Code.DeadlineExceeded))
     while (await isRunning('sleep 5432')) await sleep(5)
     const leave = new AbortController()
-    const stream = client.start(bash('sleep 6543'), { signal: leave.signal, timeoutMs: 2000 })
+    const stream = client.start(
+      { process: { cmd: 'sleep', args: ['6543'] } },
+      { signal: leave.signal, timeoutMs: 2000 },
+    )
     await assert.rejects(
       collected(stream, () => leave.abort()),
       code(Code.Canceled),
