@@ -51,14 +51,14 @@ export async function upload(
     return written(info, xattrs)
   }
   if (media === 'application/octet-stream') {
-    if (path === undefined) throw new RestError(400, 'path query parameter is required for raw body upload')
+    if (path === undefined) throw new RestError(400, 'a body that is one file needs the query parameter path')
     sendJson(response, 200, [await write(path, body)])
   } else if (media === 'multipart/form-data') {
     sendJson(response, 200, await writeForm({ ...request.headers, 'content-type': type }, body, path, write))
   } else
     throw new RestError(
       400,
-      `unsupported content type: ${type}, expected multipart/form-data or application/octet-stream`,
+      `content type ${JSON.stringify(type)}: send multipart/form-data or application/octet-stream`,
     )
 }
 
@@ -107,10 +107,7 @@ async function writeForm(
       if (!to) throw new RestError(400, 'a part of the form has neither a file name nor a path')
       const file = await write(to, data)
       if (files.some((other) => other.path === file.path))
-        throw new RestError(
-          400,
-          `you cannot upload multiple files to the same path '${file.path}' in one upload request`,
-        )
+        throw new RestError(400, `two files of the form have the same path '${file.path}'`)
       files.push(file)
       open.delete(data)
       done.resolve()
