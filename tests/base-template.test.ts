@@ -8,7 +8,7 @@ suite('the template base', () => {
   let server: ServerProcess
   let sandbox: Sandbox
   before(async () => {
-    server = await ServerProcess.start('base', [])
+    server = await ServerProcess.start('base', { flags: [] })
     // At once: the build has hardly begun, and the create waits for it.
     sandbox = await server.icebox.sandboxes.create({ template: 'base' })
   })

@@ -602,17 +602,33 @@ stty -a`
     assert.match(await status('ps', '>/dev/full'), /^error: what was to be printed is lost: ENOSPC.*\n.*\nstatus 1\n$/)
   })
 
-  test('an exec outlives a server that is killed, and goes on with the next, byte for byte', async () => {
+  test('an exec outlives a server that is killed or goes down, and goes on with the next, byte for byte', async () => {
     const { url } = JSON.parse(await readFile(join(data, 'server.json'), 'utf8'))
-    const child = start(['exec', 'box', '--', 'sh', '-c', 'for n in $(seq 100); do echo $n; sleep 0.05; done; exit 3'])
-    const result = ended(child)
-    await printed(child, '5\n')
-    process.kill(pid, 'SIGKILL')
-    await until('the server is gone', () => !lives(pid))
-    pid = (await json('up', '-d', '--no-base', '--listen', new URL(url).host)).pid
-    const { status, stdout, stderr } = await result
-    assert.deepEqual([status, stderr], [3, ''])
-    assert.equal(stdout, Array.from({ length: 100 }, (_, n) => `${n + 1}\n`).join(''))
+    const ends = {
+      killed: async () => {
+        process.kill(pid, 'SIGKILL')
+      },
+      'down --keep': () => json('down', '--keep'),
+      'down, which pauses': () => json('down'),
+    }
+    for (const [how, end] of Object.entries(ends)) {
+      const child = start([
+        'exec',
+        'box',
+        '--',
+        'sh',
+        '-c',
+        'for n in $(seq 100); do echo $n; sleep 0.05; done; exit 3',
+      ])
+      const result = ended(child)
+      await printed(child, '5\n')
+      await end()
+      await until('the server is gone', () => !lives(pid))
+      pid = (await json('up', '-d', '--no-base', '--listen', new URL(url).host)).pid
+      const { status, stdout, stderr } = await result
+      assert.deepEqual([status, stderr], [3, ''], how)
+      assert.equal(stdout, Array.from({ length: 100 }, (_, n) => `${n + 1}\n`).join(''), how)
+    }
   })
 
   test('down pauses all and leaves nothing behind; the next up resumes', async () => {

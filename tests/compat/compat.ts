@@ -17,7 +17,7 @@ const CallsFile = z.object({ all: z.array(z.string()), called: z.array(z.string(
 /** Makes sure of the clients, where no set-up came before, and starts a server with the template `base`. */
 export async function startServer(name: string): Promise<ServerProcess> {
   await runSteps(clientSteps, () => undefined, soon())
-  return ServerProcess.start(`compat-${name}`, [])
+  return ServerProcess.start(`compat-${name}`, { flags: [] })
 }
 
 /** What an E2B program has in its environment: three variables, and nothing else is changed. */
@@ -30,7 +30,7 @@ export async function openSandboxEnvironment(server: ServerProcess): Promise<Rec
   return { OPEN_SANDBOX_DOMAIN: new URL(server.icebox.url).host, OPEN_SANDBOX_API_KEY: await keyOf(server) }
 }
 
-const keyOf = async (server: ServerProcess): Promise<string> =>
+export const keyOf = async (server: ServerProcess): Promise<string> =>
   (await readFile(join(server.dataDirectory, 'key'), 'utf8')).trim()
 
 /** Sets variables of this process; gives what puts them back. */
@@ -99,7 +99,7 @@ export async function npmCommand(
  */
 export async function pythonProgram(
   modules: readonly string[],
-  program: string,
+  [program = '', ...args]: readonly string[],
   variables: Record<string, string>,
 ): Promise<CallList> {
   const python = join(await pythonClients.path(soon()), 'bin', 'python')
@@ -107,7 +107,7 @@ export async function pythonProgram(
   const programs = join(import.meta.dirname, 'python')
   try {
     const result = join(directory, 'calls.json')
-    const words = [python, join(programs, 'calls.py'), modules.join(','), join(programs, program), result]
+    const words = [python, join(programs, 'calls.py'), modules.join(','), join(programs, program), result, ...args]
     const { status, stdout, stderr } = await run(
       words,
       { PYTHONDONTWRITEBYTECODE: '1', ...variables },

@@ -311,7 +311,7 @@ suite('the OpenSandbox client for JavaScript', { timeout: SUITE_MS }, () => {
 
 suite('the OpenSandbox client for Python', { timeout: SUITE_MS }, () => {
   test('every call of the client is tried, or listed with what differs', async () => {
-    const calls = await pythonProgram(['opensandbox'], 'opensandbox_calls.py', { IMAGE: image })
+    const calls = await pythonProgram(['opensandbox'], ['opensandbox_calls.py'], { IMAGE: image })
     await checkCompatibility('PyPI opensandbox 1.1.1', calls, OPENSANDBOX_PYTHON)
   })
 })

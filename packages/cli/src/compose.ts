@@ -87,6 +87,7 @@ export async function openIcebox(options: Composition, signal: AbortSignal): Pro
       log: write,
       installationKey: key,
       tokenSecret: await data.readOrCreateTokenSecret(),
+      directory: data,
     })
     undo.unshift(() => control.close('keep', AbortSignal.timeout(CLOSE_DEADLINE)))
     if (options.base) await beginBaseTemplate(control, starting)

@@ -1,5 +1,5 @@
 import type { WireImage, WireSandbox, WireSnapshot, WireTemplate } from '@icebox/sdk'
-import { ago, type Column, facts, milliseconds, size, until } from './output.ts'
+import { ago, type Column, duration, facts, milliseconds, size, until } from './output.ts'
 
 /** How the objects of the API are shown to people. */
 
@@ -34,6 +34,12 @@ const pairs = (map: Record<string, string>): string =>
 const status = (of: { state: string; reason?: string | undefined; message?: string | undefined }): string =>
   [of.state, of.reason === undefined ? '' : `(${of.reason})`, of.message ?? ''].filter((part) => part !== '').join(' ')
 
+/** Nothing is said of a sandbox without an end that is like any other. */
+function atEnd({ timeout, expiresAt, onTimeout, pauseKind }: WireSandbox): string | undefined {
+  if (timeout === undefined && expiresAt === undefined && onTimeout === 'kill') return undefined
+  return onTimeout === 'pause' ? `pause (${pauseKind})` : 'delete'
+}
+
 export const SANDBOX_COLUMNS: Column<WireSandbox>[] = [
   column('ID', ({ id }) => id),
   column('NAME', ({ name }) => name),
@@ -53,6 +59,9 @@ export const sandboxFacts = (sandbox: WireSandbox): string =>
     ['metadata', pairs(sandbox.metadata)],
     ['created', `${sandbox.createdAt} (${ago(sandbox.createdAt)})`],
     ['expires', sandbox.expiresAt === undefined ? undefined : `${sandbox.expiresAt} (${until(sandbox.expiresAt)})`],
+    ['time', sandbox.timeout === undefined ? undefined : duration(sandbox.timeout)],
+    ['at its end', atEnd(sandbox)],
+    ['auto-resume', sandbox.autoResume ? 'yes' : undefined],
     ['last snapshot', sandbox.lastSnapshotId],
     ['restored in', milliseconds(sandbox.restoreMs)],
   ])

@@ -1,6 +1,7 @@
 import type {
   ApiKey,
   BuildTemplate,
+  ConnectSandbox,
   CreateApiKey,
   CreateSandbox,
   CreateSnapshot,
@@ -11,13 +12,17 @@ import type {
   Guest,
   IceboxError,
   Image,
+  LogEntry,
+  PauseSandbox,
   Progress,
   RenewSandbox,
   Sandbox,
   SandboxStats,
+  Size,
   Snapshot,
   SnapshotFault,
   Template,
+  WireEvent,
 } from '@icebox/model'
 
 /** An operation that was accepted: its intent is durable, and a crash from here on finishes or undoes it. */
@@ -28,32 +33,70 @@ export interface Accepted<R> {
   settled: Promise<R>
 }
 
+export interface Connected {
+  sandbox: Sandbox
+  resumed: boolean
+}
+
+/** Which sandboxes are meant; all conditions together. */
+export interface SandboxFilter {
+  /** In one of these; empty: in any. */
+  states?: Sandbox['status']['state'][]
+  /** With all of these. */
+  metadata?: Record<string, string>
+  /** Made from the template of this name. */
+  template?: string
+  /** Created at this time or later, ISO 8601. */
+  createdFrom?: string
+}
+
+/** A create that may be repeated. */
+export interface SandboxRequest extends CreateSandbox {
+  /**
+   * Names the request within its project: repeated with the same body it makes no other sandbox, with another body it is a
+   * `Conflict`. 1–255 visible ASCII characters.
+   */
+  key?: string
+}
+
 /** `ref` is everywhere an id, a name, or a unique prefix of an id. Errors: `NotFound`, `Ambiguous`. */
 export interface Sandboxes {
-  create(body: CreateSandbox, signal: AbortSignal): Promise<Accepted<Sandbox>>
+  /** `TooManyRequests` over a limit or when too many wait; then nothing was written. */
+  create(body: SandboxRequest, signal: AbortSignal): Promise<Accepted<Sandbox>>
+  /** Deletes what a create has left whose failure its caller was told: what was made under the same id since then stays. */
+  discard(failed: Sandbox, signal: AbortSignal): Promise<void>
   get(ref: string, signal: AbortSignal): Promise<Sandbox>
-  /** Newest first, without hidden ones. */
-  list(
-    filter: { states?: Sandbox['status']['state'][]; metadata?: Record<string, string> },
-    signal: AbortSignal,
-  ): Promise<Sandbox[]>
-  pause(ref: string, signal: AbortSignal): Promise<Accepted<Sandbox>>
+  /** Newest first, without hidden ones. `slice` gives a part of it that is stable under changes. */
+  list(filter: SandboxFilter, signal: AbortSignal): Promise<Sandbox[]>
+  /** Joins an equal one under way; `Conflict` while another operation is. */
+  pause(ref: string, body: PauseSandbox, signal: AbortSignal): Promise<Accepted<Sandbox>>
+  /** Its time, when it was given one, begins anew. */
   resume(ref: string, signal: AbortSignal): Promise<Accepted<Sandbox>>
   rollback(ref: string, snapshot: string, signal: AbortSignal): Promise<Accepted<Sandbox>>
   /** `settled` gives the last state that was seen. */
   delete(ref: string, signal: AbortSignal): Promise<Accepted<Sandbox>>
+  /**
+   * Resolves once it runs: waits while it is on its way, and resumes it when it is paused, together with everybody else who
+   * wants that. Never brings its end nearer. `resumed`: it was paused. Errors: `Conflict` when it is being deleted,
+   * `InvalidState` when it has failed, and those of the resume.
+   */
+  connect(ref: string, body: ConnectSandbox, signal: AbortSignal): Promise<Connected>
+  /** Sets when its time is over. `Conflict` while it is being paused or deleted, `InvalidState` while it is paused. */
   renew(ref: string, body: RenewSandbox, signal: AbortSignal): Promise<Sandbox>
   /** null deletes a key. */
   patchMetadata(ref: string, patch: Record<string, string | null>, signal: AbortSignal): Promise<Sandbox>
   /** In order of creation; every child settled. Rejects when the snapshot failed: then there are no children. */
   fork(ref: string, body: ForkSandbox, signal: AbortSignal): Promise<({ sandbox: Sandbox } | { error: IceboxError })[]>
-  /** The agent of a running sandbox. `InvalidState` otherwise. */
+  /** The agent of a sandbox that runs, or is resumed for this because it asks for that. `InvalidState` otherwise. */
   guest(ref: string, signal: AbortSignal): Promise<Guest>
   /** With the defaults of the sandbox applied. */
   exec(ref: string, request: ExecInput, signal: AbortSignal): Promise<ExecSession>
   stats(ref: string, signal: AbortSignal): Promise<SandboxStats>
-  /** The entrypoint's (or start command's) output kept by the guest, with lifecycle lines; `follow` goes on until the signal aborts. */
-  logs(ref: string, options: { follow: boolean }, signal: AbortSignal): Promise<AsyncIterable<Uint8Array>>
+  /**
+   * What became of it and what its start command and entrypoint wrote, as far back as it is kept, whatever its state; `follow`
+   * goes on as long as these run.
+   */
+  logs(ref: string, options: { follow: boolean }, signal: AbortSignal): Promise<AsyncIterable<LogEntry>>
 }
 
 export interface Snapshots {
@@ -86,6 +129,17 @@ export interface Images {
   delete(ref: string, signal: AbortSignal): Promise<Image>
 }
 
+/** What one sandbox has used between two times. */
+export interface SandboxUsage {
+  sandbox: string
+  size: Size
+  /** Within the period. */
+  runningSeconds: number
+  createdAt: string
+  /** Absent while it exists. */
+  deletedAt?: string
+}
+
 /** The services of one project. What other projects have is not there for them, but for public templates. */
 export interface Project {
   readonly name: string
@@ -93,6 +147,8 @@ export interface Project {
   readonly snapshots: Snapshots
   readonly templates: Templates
   readonly images: Images
+  /** Of all sandboxes that existed in the period, those that are gone included, oldest first. */
+  usage(period: { from?: string; to?: string }, signal: AbortSignal): Promise<SandboxUsage[]>
 }
 
 /** Who shows which key. */
@@ -132,8 +188,26 @@ export interface SandboxTokens {
   traffic: string
 }
 
+/** The events of a project, or of all. */
+export interface EventFilter {
+  project?: string | undefined
+  /** Name of a resource. */
+  resource?: string | undefined
+  /** After the event with this id. */
+  after?: number | undefined
+}
+export interface EventService {
+  /** As far back as they are kept in memory (10 000 at least), oldest first. */
+  list(filter: EventFilter): WireEvent[]
+  /** The same, then each as it happens, until the signal aborts. */
+  follow(filter: EventFilter, signal: AbortSignal): AsyncIterable<WireEvent>
+}
+
 /** Everything the API calls. */
 export interface Control {
+  readonly events: EventService
+  /** What Prometheus reads, in its text format. */
+  metrics(): Promise<string>
   /** Of a project that need not have anything yet. */
   project(name: string): Project
   readonly keys: Keys

@@ -15,7 +15,7 @@ async function place(t: TestContext) {
     await store.close()
     await rm(directory, { recursive: true, force: true })
   })
-  const recordsOf = (project: string) => new Records(store, project)
+  const recordsOf = (project: string) => new Records(store, project, () => undefined)
   return { records: recordsOf('mine'), exits: new Exits(recordsOf, () => undefined) }
 }
 

@@ -17,8 +17,11 @@ export class Exits {
     this.#log = log
   }
 
-  /** A failure to write it down is logged: the reconciler finds that the machine is gone. */
-  async ended(exit: MachineExit): Promise<void> {
+  /**
+   * A failure to write it down is logged: the reconciler finds that the machine is gone. `endedBy`: when it was last known to run, if
+   * that is earlier than now.
+   */
+  async ended(exit: MachineExit, endedBy?: string): Promise<void> {
     const { execution } = exit
     this.#ended.set(execution, exit)
     for (const oldest of this.#ended.keys()) {
@@ -28,7 +31,7 @@ export class Exits {
     try {
       const sandboxes = await this.#recordsOf(SYSTEM_NAMESPACE).listEverywhere('Sandbox')
       const sandbox = sandboxes.find(({ status }) => status.execution === execution)
-      if (sandbox !== undefined) await this.#fail(sandbox.metadata, exit)
+      if (sandbox !== undefined) await this.#fail(sandbox.metadata, exit, endedBy)
     } catch (error) {
       this.#log('error', 'machine.exit.unrecorded', { execution, error: IceboxError.from(error).message })
     }
@@ -40,16 +43,25 @@ export class Exits {
     if (exit !== undefined) await this.#fail(metadata, exit)
   }
 
-  async #fail({ namespace, name }: Sandbox['metadata'], { execution, reason, message }: MachineExit): Promise<void> {
+  async #fail(
+    { namespace, name }: Sandbox['metadata'],
+    { execution, reason, message }: MachineExit,
+    endedBy?: string,
+  ): Promise<void> {
     let failed = false
     try {
-      await this.#recordsOf(namespace).setStatus('Sandbox', name, (sandbox) => {
-        const { status } = sandbox
-        // A late message about an earlier run changes nothing; an operation under way sees the end itself.
-        failed = status.execution === execution && canExec(status.state)
-        if (!failed) return undefined
-        return { ...settledStatus(status), state: 'failed', reason, message: `${message}${revival(sandbox)}` }
-      })
+      await this.#recordsOf(namespace).setStatus(
+        'Sandbox',
+        name,
+        (sandbox) => {
+          const { status } = sandbox
+          // A late message about an earlier run changes nothing; an operation under way sees the end itself.
+          failed = status.execution === execution && canExec(status.state)
+          if (!failed) return undefined
+          return { ...settledStatus(status), state: 'failed', reason, message: `${message}${revival(sandbox)}` }
+        },
+        endedBy,
+      )
     } catch (error) {
       if (!isError(error, 'NotFound')) throw error
     }

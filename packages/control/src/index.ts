@@ -1,18 +1,26 @@
 export type { Log } from './context.ts'
 export type {
   Accepted,
+  Connected,
   Control,
+  EventFilter,
+  EventService,
   Images,
   Keys,
   Project,
   Reached,
   Sandboxes,
+  SandboxFilter,
+  SandboxRequest,
   SandboxTokens,
+  SandboxUsage,
   Snapshots,
   Templates,
   Traffic,
 } from './control.ts'
+export { Limits } from './limits.ts'
 export { openControl } from './open.ts'
+export { newestFirst, type Order, type Slice, slice } from './page.ts'
 export {
   WIRE_STATE_OF_ARTIFACT,
   WIRE_STATE_OF_SANDBOX,

@@ -1,19 +1,31 @@
-import { IceboxError, isError, type Node, type Sandbox, SYSTEM_NAMESPACE } from '@icebox/model'
+import { createHmac } from 'node:crypto'
+import { derivedSandboxId, IceboxError, isError, type Node, type Sandbox, SYSTEM_NAMESPACE } from '@icebox/model'
 import type { ResourceStore } from '@icebox/store'
+import { Admission } from './admission.ts'
 import type { Context, Log } from './context.ts'
 import type { Control, Project } from './control.ts'
 import { Exits } from './exits.ts'
 import { Expiry } from './expiry.ts'
 import { imageService } from './images/service.ts'
 import { keyService } from './keys.ts'
+import { Limits } from './limits.ts'
+import { collectLogs } from './logs/collect.ts'
+import { SandboxLogs } from './logs/logs.ts'
+import { logTransition } from './logs/transition.ts'
 import { Operations } from './operations.ts'
-import { PAUSED_BY_SHUTDOWN } from './reconcile/plan.ts'
 import { Reconciler } from './reconcile/reconcile.ts'
-import { Records } from './records.ts'
+import { type OnTransition, Records } from './records.ts'
+import { expire } from './sandboxes/expire.ts'
 import { sandboxService } from './sandboxes/service.ts'
+import { PAUSED_BY_SHUTDOWN } from './sandboxes/time.ts'
 import { snapshotService } from './snapshots/service.ts'
+import { Events } from './telemetry/events.ts'
+import { Metrics } from './telemetry/metrics.ts'
+import { Telemetry } from './telemetry/telemetry.ts'
+import { tellMissed, tellTransitions } from './telemetry/transitions.ts'
 import { templateService } from './templates/service.ts'
 import { trafficService } from './traffic.ts'
+import { usageOf } from './usage.ts'
 
 /** Opens the control plane over a store and a node: first everything a crash left is finished, undone or removed. */
 export async function openControl({
@@ -22,6 +34,8 @@ export async function openControl({
   log,
   installationKey,
   tokenSecret,
+  directory,
+  limits = Limits.parse({}),
 }: {
   store: ResourceStore
   node: Node
@@ -30,36 +44,66 @@ export async function openControl({
   installationKey: string
   /** What the tokens of sandboxes are derived from: the same at every start. */
   tokenSecret: Buffer
+  /** Existing ones of the data directory: for the events of all, and for the logs of sandboxes. */
+  directory: { events: string; logs: string }
+  limits?: Limits
 }): Promise<Control> {
   const stopping = new AbortController()
   const closing = new AbortController()
-  const recordsOf = (project: string) => new Records(store, project)
+  const admission = new Admission(limits, stopping.signal)
+  const events = await Events.open(directory.events, log)
+  const logs = new SandboxLogs(directory.logs, log)
+  const tell = tellTransitions(events)
+  const onTransition: OnTransition = (resource, from, to) => {
+    tell(resource, from, to)
+    if (resource.kind !== 'Sandbox') return
+    admission.note(resource, to === 'deleted')
+    logTransition(contextOf(resource.metadata.namespace), resource, to)
+  }
+  const recordsOf = (project: string) => new Records(store, project, onTransition)
+  const expiry = new Expiry({
+    records: recordsOf(SYSTEM_NAMESPACE),
+    expire: (sandbox) => expire(contextOf(sandbox.metadata.namespace), sandbox),
+    log,
+    stopping: stopping.signal,
+  })
   const shared = {
+    expiry,
     exits: new Exits(recordsOf, log),
     node,
     operations: new Operations(),
+    admission,
+    sandboxIdOf: (of: string, key: string) =>
+      derivedSandboxId(
+        createHmac('sha256', tokenSecret)
+          .update(JSON.stringify(['sandbox', of, key]))
+          .digest('hex'),
+      ),
     log,
+    logs,
+    telemetry: new Telemetry(new Metrics(recordsOf(SYSTEM_NAMESPACE)), log),
     stopping: stopping.signal,
     closing: closing.signal,
   }
   const contextOf = (project: string): Context => ({ ...shared, records: recordsOf(project), project: contextOf })
   const context = contextOf(SYSTEM_NAMESPACE)
+  for (const sandbox of await context.records.listEverywhere('Sandbox')) admission.note(sandbox, false)
   const reconciler = new Reconciler(context)
   const remove = async ({ metadata }: Sandbox) =>
     (await project(metadata.namespace).sandboxes.delete(metadata.name, context.closing)).settled
-  const expiry = new Expiry(context, remove)
   const projects = new Map<string, Project>()
   const project = (name: string): Project => {
     const known = projects.get(name)
     if (known !== undefined) return known
     const own = contextOf(name)
-    const sandboxes = sandboxService(own, expiry)
+    const sandboxes = sandboxService(own)
     const opened: Project = {
       name,
       sandboxes,
       snapshots: snapshotService(own, sandboxes),
       templates: templateService(own),
       images: imageService(own),
+      usage: (period) => usageOf(own.records, period),
     }
     projects.set(name, opened)
     return opened
@@ -68,17 +112,22 @@ export async function openControl({
   const exits: Promise<void>[] = []
   let starting = true
   node.onExit((exit) => {
-    const marked = context.exits.ended(exit)
+    const marked = context.exits.ended(exit, starting ? node.lastSeen : undefined)
     if (starting) exits.push(marked)
   })
   // What was found dead at the start is told with its reason before the reconciler looks for what is missing.
   await Promise.all(exits)
   starting = false
+  await tellMissed(events, context.records)
   await reconciler.start()
+  for (const sandbox of await context.records.listEverywhere('Sandbox'))
+    if (sandbox.status.state === 'running') void collectLogs(contextOf(sandbox.metadata.namespace), sandbox)
   expiry.changed()
 
   return {
     project,
+    events: { list: (filter) => events.list(filter), follow: (filter, signal) => events.follow(filter, signal) },
+    metrics: () => shared.telemetry.metrics.text(),
     keys: keyService(context.records, installationKey),
     traffic: trafficService(context, tokenSecret),
     async close(mode, signal) {
@@ -111,6 +160,8 @@ export async function openControl({
         }
       } finally {
         closing.abort()
+        await logs.close()
+        await events.close()
         await node.close()
         await store.close()
       }

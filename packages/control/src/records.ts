@@ -13,6 +13,7 @@ import {
   type StatusOf,
 } from '@icebox/model'
 import type { ResourceStore } from '@icebox/store'
+import { usageAfter } from './usage.ts'
 
 /** Distance to a deadline that no single store call should need. */
 const STORE_DEADLINE_MS = 30_000
@@ -23,6 +24,9 @@ const mayFollow = (state: { state: string }, next: { state: string }, kind: Kind
     ? canMove<SandboxState>(SANDBOX_TRANSITIONS, state.state as SandboxState, next.state as SandboxState)
     : canMove<ArtifactState>(ARTIFACT_TRANSITIONS, state.state as ArtifactState, next.state as ArtifactState)
 
+/** `to` is absent unless the resource is gone: then its state is what it was last. */
+export type OnTransition = (resource: ResourceOf[Kind], from: string | undefined, to?: 'deleted') => void
+
 /**
  * Reading and writing resources by the rules of this house: every change is decided on what was just read, obeys the
  * transition table, and is repeated when somebody else wrote in between.
@@ -31,19 +35,24 @@ const mayFollow = (state: { state: string }, next: { state: string }, kind: Kind
  */
 export class Records {
   readonly #store: ResourceStore
+  readonly #onTransition: OnTransition
   readonly namespace: string
 
-  constructor(store: ResourceStore, namespace: string) {
+  /** `onTransition` is told of each change of a state once it is written. */
+  constructor(store: ResourceStore, namespace: string, onTransition: OnTransition) {
     this.#store = store
+    this.#onTransition = onTransition
     this.namespace = namespace
   }
 
-  create<K extends Kind>(
+  async create<K extends Kind>(
     kind: K,
     name: string,
     content: { spec: SpecOf<K>; status: StatusOf<K> },
   ): Promise<ResourceOf[K]> {
-    return this.#store.create(kind, { namespace: this.namespace, name }, content, deadline())
+    const resource = await this.#store.create(kind, { namespace: this.namespace, name }, content, deadline())
+    this.#onTransition(resource, undefined)
+    return resource
   }
 
   get<K extends Kind>(kind: K, name: string): Promise<ResourceOf[K]> {
@@ -70,14 +79,18 @@ export class Records {
 
   /**
    * Writes the status that `decide` makes of the present one; undefined leaves it. `decide` may be called again on a newer
-   * resource and may throw to refuse. `lastTransitionAt` is set here.
+   * resource and may throw to refuse. `lastTransitionAt` is set here, and what a sandbox has used: `endedBy` is the time, ISO 8601,
+   * after which it surely did not run, when that is earlier than now.
    */
   async setStatus<K extends Kind>(
     kind: K,
     name: string,
     decide: (resource: ResourceOf[K]) => Omit<StatusOf<K>, 'lastTransitionAt'> | undefined,
+    endedBy?: string,
   ): Promise<ResourceOf[K]> {
-    return this.#repeat(kind, name, (resource) => {
+    let before: string = ''
+    const written = await this.#repeat(kind, name, (resource) => {
+      before = resource.status.state
       const next = decide(resource)
       if (next === undefined) return undefined
       const from: { state: string; lastTransitionAt: string } = resource.status
@@ -85,9 +98,16 @@ export class Records {
       if (!mayFollow(from, to, kind)) {
         throw new IceboxError('InvalidState', `${kind} ${name} is ${from.state} and cannot become ${to.state}`)
       }
-      const lastTransitionAt = from.state === to.state ? from.lastTransitionAt : new Date().toISOString()
-      return this.#store.updateStatus(kind, resource, { ...next, lastTransitionAt } as StatusOf<K>, deadline())
+      const now = new Date().toISOString()
+      const lastTransitionAt = from.state === to.state ? from.lastTransitionAt : now
+      const used =
+        resource.kind === 'Sandbox'
+          ? { usage: usageAfter(resource.status.usage, to.state as SandboxState, endedBy ?? now) }
+          : {}
+      return this.#store.updateStatus(kind, resource, { ...next, ...used, lastTransitionAt } as StatusOf<K>, deadline())
     })
+    if (written.status.state !== before) this.#onTransition(written, before)
+    return written
   }
 
   async setSpec<K extends Kind>(
@@ -104,10 +124,11 @@ export class Records {
   /** Deleting what is gone succeeds. */
   async remove<K extends Kind>(kind: K, name: string): Promise<void> {
     try {
-      await this.#repeat(kind, name, async (resource) => {
+      const gone = await this.#repeat(kind, name, async (resource) => {
         await this.#store.delete(kind, resource, deadline())
         return resource
       })
+      this.#onTransition(gone, gone.status.state, 'deleted')
     } catch (error) {
       if (!isError(error, 'NotFound')) throw error
     }

@@ -29,6 +29,20 @@ function generate(): string {
   return id
 }
 
+/** The id that stands for this number, which should have at least 128 random bits. */
+function idOf(number: bigint): string {
+  let rest = number
+  const take = (alphabet: string): string => {
+    const size = BigInt(alphabet.length)
+    const character = alphabet[Number(rest % size)] ?? ''
+    rest /= size
+    return character
+  }
+  return take(LETTERS) + Array.from({ length: LENGTH - 1 }, () => take(ALPHABET)).join('')
+}
+
+/** The same for the same digest, of which it needs the hex. */
+export const derivedSandboxId = (digest: string): SandboxId => idOf(BigInt(`0x${digest}`)) as SandboxId
 export const newSandboxId = (): SandboxId => generate() as SandboxId
 export const newExecutionId = (): ExecutionId => generate() as ExecutionId
 export const newSnapshotId = (): SnapshotId => generate() as SnapshotId

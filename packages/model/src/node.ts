@@ -96,6 +96,11 @@ export interface Node {
    * Whether the host was started anew since the control plane last said `settled`: runs that are missing went with it.
    */
   readonly hostRestarted: boolean
+  /**
+   * When a server with this data directory was last known to be alive before this one, ISO 8601, a minute too early at most; undefined:
+   * there was none.
+   */
+  readonly lastSeen: string | undefined
   /** The control plane has written down what was lost. */
   settled(signal: AbortSignal): Promise<void>
   /** Called once for each run that ended without kill, those found dead at the start included, whenever the listener came. */

@@ -45,5 +45,9 @@ export const isArriving = (state: SandboxState): boolean => state === 'creating'
 /** No lifecycle operation is under way. */
 export const isSettled = (state: SandboxState): boolean =>
   state === 'running' || state === 'paused' || state === 'failed'
+/** Its time is counted as running. */
+export const isMetered = (state: SandboxState): boolean => state === 'running' || state === 'pausing'
+/** It has a machine or is about to: it counts against the limit of its project. */
+export const isLive = (state: SandboxState): boolean => isMetered(state) || isArriving(state)
 /** A machine is supposed to exist on the node now, or may exist while an operation is under way. */
 export const mayHaveMachine = (state: SandboxState): boolean => state !== 'paused' && state !== 'failed'

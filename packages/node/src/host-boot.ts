@@ -1,4 +1,4 @@
-import { readFile, rename, writeFile } from 'node:fs/promises'
+import { readFile, rename, stat, utimes, writeFile } from 'node:fs/promises'
 
 const BOOT_ID = '/proc/sys/kernel/random/boot_id'
 
@@ -15,4 +15,16 @@ export async function rememberBoot(file: string): Promise<void> {
   const draft = `${file}.new`
   await writeFile(draft, `${await bootId()}\n`, { flush: true })
   await rename(draft, file)
+}
+
+/** When `rememberBoot` or `seen` was last called, ISO 8601; undefined: never. */
+export async function lastSeen(file: string): Promise<string | undefined> {
+  const found = await stat(file).catch(() => undefined)
+  return found?.mtime.toISOString()
+}
+
+/** Notes that the server is alive. A failure is as if it were not. */
+export async function seen(file: string): Promise<void> {
+  const now = new Date()
+  await utimes(file, now, now).catch(() => undefined)
 }

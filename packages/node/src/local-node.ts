@@ -21,7 +21,7 @@ import { gate, type OpenSnapshot, type Snapshots } from '@icebox/snapshot'
 import { z } from 'zod'
 import { Admission } from './admission.ts'
 import type { Driver, Machine } from './driver/driver.ts'
-import { hasRestarted, rememberBoot } from './host-boot.ts'
+import { hasRestarted, lastSeen, rememberBoot, seen } from './host-boot.ts'
 import type { ImageStore } from './images/store.ts'
 import { PhaseClock } from './phases.ts'
 
@@ -31,6 +31,8 @@ const SAVE_OVERHEAD = 16 * 2 ** 20
 const RECOVERY_DEADLINE = 30_000
 /** Machine specs that slots are kept for: those used last. Each slot costs the memory of an idle sentry. */
 const SPECS_WITH_SLOTS = 2
+/** How often it is noted that the server is alive. */
+const PULSE_MS = 60_000
 /** Names of the further files in an export. */
 const IMAGE_FILE = 'image.erofs'
 const IMAGE_FACTS = 'image.json'
@@ -64,7 +66,8 @@ export interface LocalNodeParts {
 export async function openLocalNode(parts: LocalNodeParts, signal: AbortSignal): Promise<Node> {
   await Promise.all([parts.images.recover(signal), parts.snapshots.recover(signal)])
   const { machines, lost } = await parts.driver.adopt(signal)
-  const node = new LocalNode(parts, lost, await hasRestarted(parts.bootFile))
+  const { bootFile } = parts
+  const node = new LocalNode(parts, lost, await hasRestarted(bootFile), await lastSeen(bootFile))
   await Promise.all(machines.map((machine) => node.adopt(machine, signal)))
   return node
 }
@@ -81,9 +84,12 @@ class LocalNode implements Node {
   #untold: MachineExit[]
 
   readonly hostRestarted: boolean
+  readonly lastSeen: string | undefined
+  #pulse: NodeJS.Timeout | undefined
 
-  constructor(parts: LocalNodeParts, lost: MachineExit[], hostRestarted: boolean) {
+  constructor(parts: LocalNodeParts, lost: MachineExit[], hostRestarted: boolean, seenAt: string | undefined) {
     this.hostRestarted = hostRestarted
+    this.lastSeen = seenAt
     this.#parts = parts
     this.#untold = lost
     this.driver = { name: parts.driver.name, memorySnapshots: parts.driver.capabilities.memorySnapshots }
@@ -325,8 +331,10 @@ class LocalNode implements Node {
     }
   }
 
-  settled(): Promise<void> {
-    return rememberBoot(this.#parts.bootFile)
+  async settled(): Promise<void> {
+    const { bootFile } = this.#parts
+    await rememberBoot(bootFile)
+    this.#pulse ??= setInterval(() => void seen(bootFile), PULSE_MS).unref()
   }
 
   onExit(listener: (exit: MachineExit) => void): void {
@@ -396,6 +404,10 @@ class LocalNode implements Node {
 
   async close(): Promise<void> {
     this.#closing.abort()
+    if (this.#pulse !== undefined) {
+      clearInterval(this.#pulse)
+      await seen(this.#parts.bootFile)
+    }
     await this.#parts.driver.close()
     await this.#parts.snapshots.close(AbortSignal.timeout(RECOVERY_DEADLINE))
   }

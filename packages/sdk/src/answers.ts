@@ -28,7 +28,7 @@ export const isArrayOf =
 
 export interface Page<T> {
   items: T[]
-  pagination: { hasNextPage: boolean }
+  pagination: { hasNextPage: boolean; nextToken?: string }
 }
 export const isPageOf =
   <T>(isA: (item: unknown) => item is T) =>

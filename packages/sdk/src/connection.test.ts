@@ -8,9 +8,16 @@ import { Icebox } from './icebox.ts'
 import { ForkError } from './sandbox.ts'
 import { NOT_FOUND, peer, SANDBOX, sendJson } from './testing.ts'
 
-const page = (items: unknown[], hasNextPage: boolean) => ({
+const page = (items: unknown[], nextToken?: string) => ({
   items,
-  pagination: { page: 1, pageSize: 100, totalItems: 2, totalPages: 2, hasNextPage },
+  pagination: {
+    page: 1,
+    pageSize: 100,
+    totalItems: 2,
+    totalPages: 2,
+    hasNextPage: nextToken !== undefined,
+    ...(nextToken === undefined ? {} : { nextToken }),
+  },
 })
 
 test('an error of the API keeps its code, message, remedy, status and request id', async (t) => {
@@ -54,7 +61,7 @@ test('a broken connection: reading is tried again, changing is not', async (t) =
     if (broken > 0) {
       broken -= 1
       response.destroy()
-    } else sendJson(response, 200, one.path.endsWith('/sandboxes') ? page([], false) : SANDBOX)
+    } else sendJson(response, 200, one.path.endsWith('/sandboxes') ? page([]) : SANDBOX)
   })
   broken = 2
   assert.deepEqual(await icebox.sandboxes.list(), [])
@@ -91,8 +98,8 @@ test('time over and abort end the wait, each with its own error', async (t) => {
 
 test('a list is all of its pages', async (t) => {
   const { icebox, asked } = await peer(t, (one, response) => {
-    const second = one.query.get('page') === '2'
-    sendJson(response, 200, page([{ ...SANDBOX, id: second ? 'b' : 'a' }], !second))
+    const second = one.query.get('after') === 'token'
+    sendJson(response, 200, page([{ ...SANDBOX, id: second ? 'b' : 'a' }], second ? undefined : 'token'))
   })
   const list = await icebox.sandboxes.list({ state: ['Running', 'Paused'], metadata: { k: 'a&b', l: '2' } })
   assert.deepEqual(

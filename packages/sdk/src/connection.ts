@@ -100,15 +100,17 @@ export class Connection {
     })
   }
 
-  /** All pages of a list. */
+  /** The whole of a list. What is there throughout is in it once, whatever is made or deleted meanwhile. */
   async list<T>(path: string, isA: (item: unknown) => item is T, call: Call = {}): Promise<T[]> {
     const items: T[] = []
-    for (let page = 1; ; page += 1) {
-      const query = { ...call.query, page, pageSize: PAGE_SIZE }
+    let after: string | undefined
+    do {
+      const query = { ...call.query, pageSize: PAGE_SIZE, after }
       const answer = await this.json('GET', path, isPageOf(isA), { ...call, query })
       items.push(...answer.items)
-      if (!answer.pagination.hasNextPage) return items
-    }
+      after = answer.pagination.nextToken
+    } while (after !== undefined)
+    return items
   }
 
   /** A raw byte stream by HTTP Upgrade. Either half can be ended on its own. */

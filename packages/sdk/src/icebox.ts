@@ -1,6 +1,7 @@
 import { isObject } from './answers.ts'
 import { Connection, route } from './connection.ts'
 import type { CallOptions } from './deadline.ts'
+import { Events } from './events.ts'
 import { Images } from './images.ts'
 import { Sandboxes } from './sandboxes.ts'
 import { type ConnectionOptions, connectionSettings } from './settings.ts'
@@ -26,6 +27,7 @@ export class Icebox {
   readonly snapshots: Snapshots
   readonly templates: Templates
   readonly images: Images
+  readonly events: Events
   readonly #connection: Connection
 
   constructor(options: ConnectionOptions = {}) {
@@ -35,6 +37,7 @@ export class Icebox {
     this.snapshots = new Snapshots(this.#connection)
     this.templates = new Templates(this.#connection)
     this.images = new Images(this.#connection)
+    this.events = new Events(this.#connection)
   }
 
   /** Whether it answers; needs no key. */

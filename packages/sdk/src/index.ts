@@ -5,8 +5,10 @@ export type {
   FileEvent,
   FileInfo,
   ForkResult,
+  LogEntry,
   SandboxStats,
   SnapshotFault,
+  WireEvent,
   WireImage,
   WireSandbox,
   WireSnapshot,
@@ -14,12 +16,21 @@ export type {
 } from '@icebox/model'
 export type { CallOptions } from './deadline.ts'
 export { IceboxError, isIceboxError } from './error.ts'
+export type { EventOptions, Events } from './events.ts'
 export type { Exec, ExecOptions, ExecResult } from './exec.ts'
 export type { FileContent, FileOptions, Files } from './files.ts'
 export { Icebox, type ServerInfo } from './icebox.ts'
 export type { Images } from './images.ts'
 export type { ProgressOptions, Step } from './progress.ts'
-export { type CreateOptions, ForkError, type ForkOptions, Sandbox, type SnapshotOptions } from './sandbox.ts'
+export {
+  type ConnectOptions,
+  type CreateOptions,
+  ForkError,
+  type ForkOptions,
+  type PauseOptions,
+  Sandbox,
+  type SnapshotOptions,
+} from './sandbox.ts'
 export type { ListOptions, Sandboxes } from './sandboxes.ts'
 export { type ConnectionOptions, connectionSettings } from './settings.ts'
 export type { SnapshotListOptions, Snapshots } from './snapshots.ts'

@@ -61,6 +61,8 @@ export function sendFailure(thrown: unknown, request: FastifyRequest, reply: Fas
   // Fastify would close the connection at once, and the answer with it.
   if (error.code === 'TooLarge') reply.removeHeader('connection')
   if (error.code === 'Unauthorized') reply.header('www-authenticate', 'Bearer')
+  const { retryAfterSeconds } = error.details
+  if (typeof retryAfterSeconds === 'number') reply.header('retry-after', String(retryAfterSeconds))
   // A string: no response schema applies to it.
   reply
     .code(error.status)

@@ -1,5 +1,7 @@
 export type { CertificateFiles } from './certificate.ts'
 export type { ServerInfo, ShutdownMode } from './context.ts'
+export type { EnvdSandbox } from './e2b/envd/call.ts'
+export { type EnvdFacade, type EnvdOptions, envdFacade } from './e2b/envd/facade.ts'
 export type { Facade, Place } from './gateway/facade.ts'
 export { checkAddress, isBeyondLoopback } from './listener.ts'
 export { type OpenApiDocument, openApiDocument } from './openapi.ts'

@@ -1,5 +1,6 @@
 import {
   BuildTemplate,
+  ConnectSandbox,
   CreateSandbox,
   CreateSnapshot,
   ExecExit,
@@ -8,7 +9,9 @@ import {
   FileInfo,
   ForkResult,
   ForkSandbox,
+  LogEntry,
   Pagination,
+  PauseSandbox,
   ProgressLine,
   PullImage,
   RenewSandbox,
@@ -16,6 +19,7 @@ import {
   SandboxStats,
   Size,
   WireError,
+  WireEvent,
   WireImage,
   WireSandbox,
   WireSnapshot,
@@ -36,12 +40,16 @@ const NAMED = {
   ForkSandbox,
   ForkResult,
   CreateSnapshot,
+  PauseSandbox,
+  ConnectSandbox,
   RollbackSandbox,
   RenewSandbox,
   BuildTemplate,
   PullImage,
   Progress: ProgressLine,
   SandboxStats,
+  LogEntry,
+  Event: WireEvent,
   ExecRequest,
   ExecInfo,
   ExecExit,
@@ -60,8 +68,8 @@ const refused = {
 /** A body that may be left out. */
 export const optional = <T extends z.ZodType>(body: T) => z.preprocess((given) => given ?? {}, body)
 
-/** What every route may answer besides its own answers. */
-export const FAILURES = { '4xx': refused, '5xx': refused }
+/** What every route may answer besides its own answers. What Icebox itself does wrong (500) is nothing to count on. */
+export const FAILURES = { '4xx': refused, 502: refused, 503: refused, 504: refused, 507: refused }
 
 /** An answer of bytes or lines of JSON. */
 export const streamed = (contentType: string, schema: z.ZodType, description: string) => ({

@@ -1,8 +1,8 @@
 import { IceboxError, type Image } from '@icebox/model'
 import { type Context, DEADLINES, within } from '../context.ts'
 import type { Images } from '../control.ts'
+import { newestFirst } from '../page.ts'
 import { resolveRef } from '../records.ts'
-import { newestFirst } from '../sandboxes/service.ts'
 import { pullImage } from './ensure.ts'
 import { dropHiddenTemplates, usersOfImage } from './use.ts'
 

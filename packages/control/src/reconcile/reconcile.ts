@@ -18,6 +18,7 @@ import { forkSettled, removeForkSnapshot } from '../sandboxes/fork.ts'
 import { beginPause, commitPause } from '../sandboxes/pause.ts'
 import { beginResume } from '../sandboxes/restore.ts'
 import { endRun } from '../sandboxes/run.ts'
+import type { PAUSED_BY_SHUTDOWN } from '../sandboxes/time.ts'
 import { dropSnapshot } from '../snapshots/remove.ts'
 import { finishSnapshotDelete } from '../snapshots/service.ts'
 import { beginBuild } from '../templates/build.ts'
@@ -37,6 +38,7 @@ async function observe(context: Context): Promise<Observed> {
     machines,
     snapshots: new Set(complete.map(({ id }) => id as string)),
     hostRestarted: context.node.hostRestarted,
+    now: Date.now(),
   }
 }
 
@@ -48,6 +50,7 @@ async function observe(context: Context): Promise<Observed> {
 export class Reconciler {
   readonly #context: Context
   #timer: NodeJS.Timeout | undefined
+  #started = false
 
   constructor(context: Context) {
     this.#context = context
@@ -62,6 +65,7 @@ export class Reconciler {
     const sandboxes = await context.records.listEverywhere('Sandbox')
     await this.#orphans(observed, sandboxes)
     await Promise.all(sandboxes.map((sandbox) => this.#settle(sandbox, planSandbox(sandbox, observed, 'start'))))
+    this.#started = true
     await this.#artifacts()
     await context.node.settled(within(context, DEADLINES.call))
     this.#again()
@@ -138,12 +142,13 @@ export class Reconciler {
         return
       case 'fail': {
         const { reason, message } = action
-        await context.records.setStatus('Sandbox', name, ({ status }) => ({
+        const failed = ({ status }: Sandbox) => ({
           ...settledStatus(status),
-          state: 'failed',
+          state: 'failed' as const,
           reason,
           message,
-        }))
+        })
+        await context.records.setStatus('Sandbox', name, failed, this.#started ? undefined : context.node.lastSeen)
         return
       }
       case 'finishDelete':
@@ -282,7 +287,7 @@ export class Reconciler {
   }
 
   /** Pauses everything that runs, to be resumed at the next start. Failures leave it running. */
-  async pauseAll(reason: Parameters<typeof beginPause>[2]): Promise<{ name: string; error: IceboxError }[]> {
+  async pauseAll(reason: typeof PAUSED_BY_SHUTDOWN): Promise<{ name: string; error: IceboxError }[]> {
     const failures: { name: string; error: IceboxError }[] = []
     const all = await this.#context.records.listEverywhere('Sandbox')
     for (const { metadata } of all.filter(({ status }) => status.state === 'running')) {
@@ -290,7 +295,7 @@ export class Reconciler {
       try {
         await (
           await context.operations.exclusiveInTurn(metadata.name, 'pause', () =>
-            beginPause(context, metadata.name, reason),
+            beginPause(context, metadata.name, { kind: 'memory', reason }),
           )
         ).settled
       } catch (error) {

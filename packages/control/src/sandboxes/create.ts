@@ -3,22 +3,22 @@ import {
   IceboxError,
   newExecutionId,
   newOperationId,
-  newSandboxId,
   type Sandbox,
+  type SandboxId,
   type SandboxSpec,
   type Size,
 } from '@icebox/model'
 import type { Context } from '../context.ts'
 import type { Accepted } from '../control.ts'
 import { resolveSnapshot } from '../snapshots/resolve.ts'
+import type { Turn } from '../starts.ts'
 import { readyTemplate } from '../templates/resolve.ts'
 import { finishCreate } from './birth.ts'
+import type { Request } from './request.ts'
 import { sizeFromLimits } from './size.ts'
+import { timeOf } from './time.ts'
 
 const now = () => new Date().toISOString()
-
-/** Entrypoint of what has no processes of its own: a snapshot of files alone. */
-const IDLE = ['tail', '-f', '/dev/null']
 
 /** What a new sandbox is made of, with everything resolved. */
 export interface Birth {
@@ -31,14 +31,23 @@ export interface Birth {
   entrypoint: string[]
   metadata: Record<string, string>
   timeoutSeconds?: number | null | undefined
-  /** Whether it takes a token to reach into it; default: it does. */
-  secure?: boolean | undefined
+  settings: Settings
 }
 
+/** What does not depend on what it is made of. */
+export type Settings = Pick<
+  SandboxSpec,
+  'onTimeout' | 'pauseKind' | 'autoResume' | 'secure' | 'publicTraffic' | 'network'
+>
+
 /** Writes the intent of a new sandbox and begins to restore it. */
-export async function admit(context: Context, birth: Birth): Promise<Accepted<Sandbox>> {
-  const id = newSandboxId()
-  return context.operations.exclusive(id, 'create', async () => {
+export async function admit(
+  context: Context,
+  birth: Birth,
+  { id, request, turn }: { id: SandboxId; request?: Request | undefined; turn: Turn },
+): Promise<Accepted<Sandbox>> {
+  // In turn: what had this id before may be on its way out.
+  return context.operations.exclusiveInTurn(id, 'create', async () => {
     const resource = await context.records.create('Sandbox', id, {
       spec: {
         ...(birth.displayName === undefined ? {} : { displayName: birth.displayName }),
@@ -47,12 +56,9 @@ export async function admit(context: Context, birth: Birth): Promise<Accepted<Sa
         env: birth.env,
         entrypoint: birth.entrypoint,
         metadata: birth.metadata,
-        ...expiry(birth.timeoutSeconds),
-        onTimeout: 'kill',
-        pauseKind: 'memory',
-        autoResume: false,
-        secure: birth.secure ?? true,
-        publicTraffic: birth.secure === false,
+        ...timeOf(birth.timeoutSeconds),
+        ...birth.settings,
+        ...(request === undefined ? {} : { request }),
       },
       status: {
         state: 'creating',
@@ -67,21 +73,29 @@ export async function admit(context: Context, birth: Birth): Promise<Accepted<Sa
         },
       },
     })
-    return { resource, settled: finishCreate(context, resource) }
+    if (birth.timeoutSeconds !== undefined) context.expiry.changed()
+    return { resource, settled: finishCreate(context, resource, turn) }
   })
 }
 
-export const expiry = (seconds: number | null | undefined): { expiresAt?: string } =>
-  seconds === undefined || seconds === null ? {} : { expiresAt: new Date(Date.now() + seconds * 1000).toISOString() }
+/** Throws `InvalidArgument` for what cannot be had together. */
+function settingsOf(body: CreateSandbox): Settings {
+  const { onTimeout = 'kill', pauseKind = 'memory', autoResume = false, secure = true, publicTraffic = false } = body
+  if (pauseKind === 'filesystem' && onTimeout !== 'pause')
+    throw new IceboxError('InvalidArgument', 'pauseKind: filesystem is for sandboxes with onTimeout: pause')
+  if (pauseKind === 'filesystem' && autoResume)
+    throw new IceboxError(
+      'InvalidArgument',
+      'autoResume: what is paused with pauseKind: filesystem has lost its processes and is not resumed by who needs them',
+    )
+  const { network } = body
+  return { onTimeout, pauseKind, autoResume, secure, publicTraffic, ...(network === undefined ? {} : { network }) }
+}
 
 /** Resolves what a create asks for: the snapshot to restore, and what the sandbox inherits from it. */
 export async function birthOf(context: Context, body: CreateSandbox, signal: AbortSignal): Promise<Birth> {
-  const own = {
-    displayName: body.name,
-    metadata: body.metadata,
-    timeoutSeconds: body.timeout,
-    secure: body.secureAccess,
-  }
+  const { name: displayName, metadata, timeout: timeoutSeconds } = body
+  const own = { displayName, metadata, timeoutSeconds, settings: settingsOf(body) }
   if (body.template !== undefined) {
     const template = await readyTemplate(context, body.template, signal)
     const { namespace } = template.metadata
@@ -110,7 +124,7 @@ export async function birthOf(context: Context, body: CreateSandbox, signal: Abo
       snapshot: snapshot.metadata.name,
       size: snapshot.spec.size,
       env: { ...snapshot.spec.env, ...body.env },
-      entrypoint: body.entrypoint ?? (snapshot.spec.kind === 'memory' ? [] : IDLE),
+      entrypoint: body.entrypoint ?? [],
     }
   }
   if (body.image !== undefined) {

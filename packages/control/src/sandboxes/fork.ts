@@ -1,60 +1,84 @@
-import { asExecutionId, canSnapshot, type ForkSandbox, IceboxError, newSnapshotId, type Sandbox } from '@icebox/model'
+import {
+  asExecutionId,
+  asSandboxId,
+  canSnapshot,
+  type ForkSandbox,
+  IceboxError,
+  newSandboxId,
+  newSnapshotId,
+  type Sandbox,
+} from '@icebox/model'
 import type { Context } from '../context.ts'
 import { dropSnapshot } from '../snapshots/remove.ts'
 import { saveOf } from '../snapshots/save.ts'
-import { admit, type Birth } from './create.ts'
+import { type Noted, named } from '../telemetry/telemetry.ts'
+import { admit, type Birth, type Settings } from './create.ts'
 
 /**
  * One snapshot of the running sandbox and `count` restores of it under new ids. The source keeps running. The snapshot
  * goes once every child has settled; after a crash the reconciler finishes the children and removes it.
  */
-export async function forkSandbox(
+export function forkSandbox(
   context: Context,
   source: Sandbox,
   body: ForkSandbox,
 ): Promise<({ sandbox: Sandbox } | { error: IceboxError })[]> {
-  const { name } = source.metadata
+  return context.telemetry.operation('fork', { ...named(source), count: body.count }, (note) =>
+    fork(context, source, body, note),
+  )
+}
+
+async function fork(
+  context: Context,
+  source: Sandbox,
+  body: ForkSandbox,
+  note: (facts: Noted) => void,
+): Promise<({ sandbox: Sandbox } | { error: IceboxError })[]> {
+  const { name, namespace } = source.metadata
+  const { forks } = context.admission.limits
+  if (body.count > forks)
+    throw new IceboxError('TooManyRequests', `a fork makes at most ${forks} sandboxes here, not ${body.count}`, {
+      remedy: 'Fork in several calls, or have the limit raised.',
+      details: { limit: 'forks' },
+    })
   const snapshot = newSnapshotId()
-  await context.operations.passing(name, 'fork', async () => {
-    const present = await context.records.get('Sandbox', name)
-    if (!canSnapshot(present.status.state) || present.status.execution === undefined) {
-      throw new IceboxError('InvalidState', `cannot fork ${name}: it is ${present.status.state}`)
-    }
-    const saved = await saveOf(context, present, asExecutionId(present.status.execution), {
-      id: snapshot,
-      kind: 'memory',
-      purpose: 'fork',
+  const save = () =>
+    context.operations.passing(name, 'fork', async () => {
+      const present = await context.records.get('Sandbox', name)
+      if (!canSnapshot(present.status.state) || present.status.execution === undefined) {
+        throw new IceboxError('InvalidState', `cannot fork ${name}: it is ${present.status.state}`)
+      }
+      const wanted = { id: snapshot, kind: 'memory' as const, purpose: 'fork' as const }
+      await saveOf(context, present, asExecutionId(present.status.execution), wanted, note)
     })
-    context.log('info', 'sandbox.forked', {
-      sandbox: name,
-      count: body.count,
-      snapshot,
-      stoppedMs: saved.status.stoppedMs,
-    })
-  })
   try {
     const birth: Birth = {
       source: { from: 'fork', sandbox: name, snapshot },
       snapshot,
       size: source.spec.size,
       env: { ...source.spec.env, ...body.env },
-      entrypoint: [],
+      entrypoint: source.spec.entrypoint,
       metadata: body.metadata ?? source.spec.metadata,
       timeoutSeconds: body.timeout,
+      settings: settingsFrom(source),
     }
-    return await Promise.all(
-      Array.from({ length: body.count }, async () => {
-        try {
-          const child = await admit(context, birth)
-          return { sandbox: await child.settled }
-        } catch (error) {
-          return { error: IceboxError.from(error) }
-        }
-      }),
+    const ids = Array.from({ length: body.count }, newSandboxId)
+    const settled = await context.admission.startAfter(namespace, ids, save, (id, turn) =>
+      admit(context, birth, { id: asSandboxId(id), turn }),
     )
+    const children = settled.map((child) =>
+      child.status === 'fulfilled' ? { sandbox: child.value } : { error: IceboxError.from(child.reason) },
+    )
+    note({ failed: children.filter((child) => 'error' in child).length })
+    return children
   } finally {
     context.operations.afterwards(forkSettled(context, snapshot))
   }
+}
+
+function settingsFrom({ spec }: Sandbox): Settings {
+  const { onTimeout, pauseKind, autoResume, secure, publicTraffic, network } = spec
+  return { onTimeout, pauseKind, autoResume, secure, publicTraffic, ...(network === undefined ? {} : { network }) }
 }
 
 /** Removes a fork's snapshot unless a child is still to be restored from it. */

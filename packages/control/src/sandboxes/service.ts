@@ -1,29 +1,36 @@
-import { IceboxError, type Sandbox } from '@icebox/model'
+import { IceboxError, isError, newSandboxId, type Sandbox, type SandboxId } from '@icebox/model'
 import { type Context, DEADLINES, within } from '../context.ts'
 import type { Accepted, Sandboxes } from '../control.ts'
-import type { Expiry } from '../expiry.ts'
+import { caughtUp } from '../logs/collect.ts'
 import { Names } from '../names.ts'
+import { newestFirst } from '../page.ts'
 import { resolveRef } from '../records.ts'
 import { resolveSnapshot } from '../snapshots/resolve.ts'
-import { admit, birthOf, expiry } from './create.ts'
+import { connect } from './connect.ts'
+import { admit, birthOf } from './create.ts'
 import { beginDelete } from './delete.ts'
 import { forkSandbox } from './fork.ts'
-import { sandboxLogs } from './logs.ts'
-import { beginPause } from './pause.ts'
+import { beginPause, pauseVerb } from './pause.ts'
 import { reach } from './reach.ts'
-import { beginResume, beginRollback } from './restore.ts'
+import { type Request, Requests } from './request.ts'
+import { beginRollback, resumeInTurn } from './restore.ts'
+import { renew } from './time.ts'
 
 /** By id, name or unique prefix. */
 export const resolveSandbox = (context: Context, ref: string): Promise<Sandbox> =>
   resolveRef(context.records, 'Sandbox', ref, (sandbox) => [sandbox.spec.displayName])
 
-export function sandboxService(context: Context, expiries: Expiry): Sandboxes {
-  const { records, operations, node } = context
+export function sandboxService(context: Context): Sandboxes {
+  const { admission, records, operations, node } = context
+  const requests = new Requests(context)
   const names = new Names('sandbox', async (name) =>
     (await records.list('Sandbox')).some(({ spec }) => spec.displayName === name),
   )
 
-  const running = async (ref: string) => reach(context, await resolveSandbox(context, ref))
+  const used = async (ref: string, signal: AbortSignal) =>
+    reach(context, await resolveSandbox(context, ref), { wake: true }, signal)
+  const lookedAt = async (ref: string, signal: AbortSignal) =>
+    reach(context, await resolveSandbox(context, ref), { wake: false }, signal)
 
   /** Resolves the reference, then begins or joins the operation. */
   const operate = async (ref: string, verb: string, begin: (name: string) => Promise<Accepted<Sandbox>>) => {
@@ -32,37 +39,55 @@ export function sandboxService(context: Context, expiries: Expiry): Sandboxes {
   }
 
   return {
-    async create(body, signal) {
-      const accepted = await names.reserve(body.name, async () => admit(context, await birthOf(context, body, signal)))
-      if (accepted.resource.spec.expiresAt !== undefined) expiries.changed()
-      return accepted
+    async create({ key, ...body }, signal) {
+      const begin = (id: SandboxId, request?: Request) =>
+        admission.start(records.namespace, id, (turn) =>
+          names.reserve(body.name, async () =>
+            admit(context, await birthOf(context, body, signal), { id, request, turn }),
+          ),
+        )
+      return key === undefined ? begin(newSandboxId()) : requests.once(key, body, begin)
+    },
+    async discard({ metadata: { name, uid } }) {
+      const begin = async () => {
+        const { metadata, status } = await records.get('Sandbox', name)
+        if (metadata.uid !== uid || status.state !== 'failed')
+          throw new IceboxError('NotFound', `sandbox ${name} is another one by now`)
+        return beginDelete(context, name)
+      }
+      try {
+        await (await operations.exclusiveInTurn(name, 'delete', begin)).settled
+      } catch (error) {
+        if (!isError(error, 'NotFound')) throw error
+      }
     },
     get: (ref) => resolveSandbox(context, ref),
-    async list({ states, metadata }) {
+    async list({ states, metadata, template, createdFrom }) {
       const wanted = Object.entries(metadata ?? {})
+      const from = createdFrom === undefined ? Number.NEGATIVE_INFINITY : Date.parse(createdFrom)
       return (await records.list('Sandbox'))
         .filter(({ status }) => states === undefined || states.length === 0 || states.includes(status.state))
         .filter(({ spec }) => wanted.every(([key, value]) => spec.metadata[key] === value))
+        .filter(
+          ({ spec: { source } }) =>
+            template === undefined || (source.from === 'template' && source.template === template),
+        )
+        .filter(({ metadata: { createdAt } }) => Date.parse(createdAt) >= from)
         .sort(newestFirst)
     },
-    async pause(ref) {
-      const sandbox = await resolveSandbox(context, ref)
-      const { name } = sandbox.metadata
-      if (sandbox.status.state === 'paused' && !operations.isBusy(name))
-        return { resource: sandbox, settled: Promise.resolve(sandbox) }
-      return operations.exclusive(name, 'pause', () => beginPause(context, name))
-    },
+    pause: (ref, { kind = 'memory' }) => operate(ref, pauseVerb(kind), (name) => beginPause(context, name, { kind })),
     async resume(ref) {
-      const sandbox = await resolveSandbox(context, ref)
-      const { name } = sandbox.metadata
-      if (sandbox.status.state === 'running' && !operations.isBusy(name))
-        return { resource: sandbox, settled: Promise.resolve(sandbox) }
-      return operations.exclusive(name, 'resume', () => beginResume(context, name))
+      const { name } = (await resolveSandbox(context, ref)).metadata
+      return resumeInTurn(context, name, { seconds: undefined })
+    },
+    async connect(ref, { timeout }, signal) {
+      const { name } = (await resolveSandbox(context, ref)).metadata
+      return connect(context, name, timeout, signal)
     },
     async rollback(ref, snapshotRef) {
       const snapshot = await resolveSnapshot(context, snapshotRef)
       return operate(ref, `roll back to ${snapshot.metadata.name}`, (name) =>
-        beginRollback(context, name, snapshot.metadata.name),
+        admission.start(records.namespace, name, () => beginRollback(context, name, snapshot.metadata.name)),
       )
     },
     async delete(ref) {
@@ -71,16 +96,7 @@ export function sandboxService(context: Context, expiries: Expiry): Sandboxes {
     },
     async renew(ref, body) {
       const { name } = (await resolveSandbox(context, ref)).metadata
-      if ('expiresAt' in body && Date.parse(body.expiresAt) <= Date.now()) {
-        throw new IceboxError('InvalidArgument', `expiresAt: ${body.expiresAt} is not in the future`)
-      }
-      const next = 'expiresAt' in body ? { expiresAt: new Date(body.expiresAt).toISOString() } : expiry(body.timeout)
-      const renewed = await records.setSpec('Sandbox', name, ({ spec: { expiresAt: _present, ...spec } }) => ({
-        ...spec,
-        ...next,
-      }))
-      expiries.changed()
-      return renewed
+      return renew(context, name, body)
     },
     async patchMetadata(ref, patch) {
       const { name } = (await resolveSandbox(context, ref)).metadata
@@ -92,29 +108,20 @@ export function sandboxService(context: Context, expiries: Expiry): Sandboxes {
       })
     },
     async fork(ref, body) {
-      const children = await forkSandbox(context, await resolveSandbox(context, ref), body)
-      expiries.changed()
-      return children
+      return forkSandbox(context, await resolveSandbox(context, ref), body)
     },
-    guest: async (ref) => (await running(ref)).guest,
-    exec: async (ref, request, signal) => (await running(ref)).guest.exec(request, signal),
+    guest: async (ref, signal) => (await used(ref, signal)).guest,
+    exec: async (ref, request, signal) => (await used(ref, signal)).guest.exec(request, signal),
     async stats(ref, signal) {
-      const { sandbox, execution, guest } = await running(ref)
+      const { sandbox, execution, guest } = await lookedAt(ref, signal)
       const deadline = AbortSignal.any([signal, within(context, DEADLINES.call)])
       const [usage, inside] = await Promise.all([node.usage(execution, deadline), guest.metrics(deadline)])
       return { id: sandbox.metadata.name, ...usage, processes: inside.processes }
     },
     async logs(ref, { follow }, signal) {
-      return sandboxLogs((await running(ref)).guest, follow, signal)
+      const sandbox = await resolveSandbox(context, ref)
+      if (sandbox.status.state === 'running') await caughtUp(context, sandbox, signal)
+      return context.logs.read(sandbox.metadata.name, { follow }, signal)
     },
   }
-}
-
-/** Newest first; equal times in the order of their names, so that pages do not shift. */
-export function newestFirst(
-  a: { metadata: { createdAt: string; name: string } },
-  b: { metadata: { createdAt: string; name: string } },
-): number {
-  if (a.metadata.createdAt !== b.metadata.createdAt) return a.metadata.createdAt < b.metadata.createdAt ? 1 : -1
-  return a.metadata.name < b.metadata.name ? -1 : 1
 }

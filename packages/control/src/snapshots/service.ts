@@ -11,7 +11,9 @@ import { type Context, DEADLINES, within } from '../context.ts'
 import type { Accepted, Sandboxes, Snapshots } from '../control.ts'
 import { recordImage } from '../images/ensure.ts'
 import { Names } from '../names.ts'
-import { newestFirst, resolveSandbox } from '../sandboxes/service.ts'
+import { newestFirst } from '../page.ts'
+import { resolveSandbox } from '../sandboxes/service.ts'
+import { named } from '../telemetry/telemetry.ts'
 import { dropSnapshot } from './remove.ts'
 import { resolveSnapshot } from './resolve.ts'
 import { saveBytes, specOf } from './save.ts'
@@ -126,10 +128,12 @@ async function take(
   const spec = specOf(sandbox, execution, { kind: wanted.kind, purpose: 'user', displayName: wanted.name })
   intended(await records.create('Snapshot', id, { spec, status: { state: 'creating', lastTransitionAt: now() } }))
   try {
-    const saved = await saveBytes(context, asExecutionId(execution), id, spec)
-    const ready = await records.setStatus('Snapshot', id, () => ({ state: 'ready', ...saved }))
-    await records.setStatus('Sandbox', name, ({ status }) => ({ ...status, lastSnapshot: id }))
-    return ready
+    return await context.telemetry.operation('snapshot', named(sandbox), async (note) => {
+      const saved = await saveBytes(context, asExecutionId(execution), id, spec, note)
+      const ready = await records.setStatus('Snapshot', id, () => ({ state: 'ready', ...saved }))
+      await records.setStatus('Sandbox', name, ({ status }) => ({ ...status, lastSnapshot: id }))
+      return ready
+    })
   } catch (error) {
     const failure = IceboxError.from(error)
     await records.setStatus('Snapshot', id, () => ({

@@ -25,8 +25,9 @@ async function usableTemplate(context: Context, name: string): Promise<Template>
 /** One that sandboxes can be made from, after a build that is under way: who asks for it now means what is being made. */
 export async function readyTemplate(context: Context, name: string, signal: AbortSignal): Promise<Template> {
   let template = await usableTemplate(context, name)
-  if (template.status.state === 'creating' && context.operations.isBusy(name)) {
-    await context.operations.ended(name, signal)
+  const key = operationKey(context.project(template.metadata.namespace), name)
+  if (template.status.state === 'creating' && context.operations.isBusy(key)) {
+    await context.operations.ended(key, signal)
     template = await usableTemplate(context, name)
   }
   if (template.status.state !== 'ready') {

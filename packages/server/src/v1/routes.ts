@@ -1,5 +1,6 @@
 import type { App, Context } from '../context.ts'
 import { endpointRoutes } from './endpoints.ts'
+import { eventRoutes } from './events.ts'
 import { execRoutes } from './execs.ts'
 import { fileRoutes } from './files.ts'
 import { imageRoutes } from './images.ts'
@@ -21,6 +22,7 @@ export async function routes(app: App, context: Context): Promise<void> {
     snapshotRoutes,
     templateRoutes,
     imageRoutes,
+    eventRoutes,
   ])
     await app.register((scope: App) => group(scope, context))
 }
