@@ -313,7 +313,7 @@ describe('a command in the background', () => {
       background: true,
     })
     await eventually(async () => ((await logs(id)).text === 'before\n' ? true : undefined), 'it has written')
-    await (await parts.control.project('default').sandboxes.pause(sandbox, { kind: 'memory' }, signal())).settled
+    await (await parts.control.project('default').sandboxes.pause(sandbox, {}, signal())).settled
     assert.deepEqual((await refused('GET', `/command/status/${id}`))[0], 409)
     await (await parts.control.project('default').sandboxes.resume(sandbox, signal())).settled
     assert.equal((await status(id)).running, true)

@@ -71,5 +71,10 @@ export const COMMANDS: Readonly<Record<string, Entry>> = {
   'key trust': { summary: 'Trust the snapshots that a key signs.', load: () => import('./commands/key-trust.ts') },
   'key distrust': { summary: 'Trust a key no more.', load: () => import('./commands/key-distrust.ts') },
 
+  'e2b env': {
+    summary: 'Print what points programs for E2B at this server.',
+    load: () => import('./commands/e2b-env.ts'),
+  },
+
   bench: { summary: 'Measure this machine.', load: () => import('./commands/bench.ts') },
 }

@@ -96,6 +96,7 @@ export function wireSnapshot({ metadata, spec, status }: Snapshot): WireSnapshot
   return present({
     id: metadata.name,
     name: spec.displayName,
+    tags: spec.tags,
     kind: spec.kind,
     sandboxId: spec.sandbox,
     parentId: spec.parent,

@@ -85,6 +85,8 @@ export type WireSandbox = z.infer<typeof WireSandbox>
 export const WireSnapshot = z.object({
   id: z.string(),
   name: z.string().optional(),
+  /** Its name and one of these, `name:tag`, say which of several of one name is meant. Absent: `default`. */
+  tags: z.array(z.string()).optional(),
   kind: z.enum(SNAPSHOT_KINDS),
   sandboxId: z.string(),
   parentId: z.string().optional(),
@@ -205,9 +207,15 @@ export type ForkResult = z.infer<typeof ForkResult>
 export const SnapshotName = z
   .string()
   .regex(/^[^\s\p{Cc}/]([^\p{Cc}/]{0,126}[^\s\p{Cc}/])?$/u, 'must be 1–128 characters without / and control characters')
+/** Of a snapshot: tells several of one name apart. */
+export const SnapshotTag = z.string().regex(/^[a-z0-9_.-]{1,128}$/, 'must be 1–128 characters of a-z 0-9 _ . -')
 
 export const CreateSnapshot = z.object({
   name: SnapshotName.optional(),
+  /** With a name. Default: `default`. */
+  tags: z.array(SnapshotTag).min(1).max(100).optional(),
+  /** Once it is ready it takes name and tags from the snapshots that have them; one left without a tag is deleted. */
+  replace: z.boolean().optional(),
   kind: z.enum(SNAPSHOT_KINDS).default('filesystem'),
   /** Delete the sandbox once the snapshot is durable. */
   stop: z.boolean().default(false),

@@ -33,8 +33,6 @@ export interface Listener {
   /** Address to call it by from this machine, without TLS. */
   readonly localUrl: string
   readonly url: string
-  /** Reads the certificate again; the present one stays when that fails. */
-  reload(): Promise<void>
   /** Takes no more connections, and resolves when those there are have ended. */
   close(): Promise<void>
   /** Ends all connections. */
@@ -75,7 +73,7 @@ export async function openListener(options: ListenerOptions): Promise<Listener> 
   const address = addressOf(host)
   if (options.tls === undefined) {
     const plain = await openPlain(options, address, port)
-    return { ...plain, localUrl: plain.url, reload: async () => undefined }
+    return { ...plain, localUrl: plain.url }
   }
   const secure = await openSecure(options, options.tls, address, port)
   try {
@@ -83,7 +81,6 @@ export async function openListener(options: ListenerOptions): Promise<Listener> 
     return {
       url: secure.url,
       localUrl: local.url,
-      reload: secure.reload,
       close: async () => {
         await Promise.all([secure.close(), local.close()])
       },
@@ -117,7 +114,7 @@ async function openSecure(
   files: CertificateFiles,
   host: string,
   port: number,
-): Promise<Bound & Pick<Listener, 'reload'>> {
+): Promise<Bound> {
   const server = createSecureServer({
     ...(await readCertificate(files)),
     allowHTTP1: true,
@@ -149,6 +146,7 @@ async function openSecure(
   })
   await bind(server, host, port)
   const reload = async () => {
+    // The present one stays when that fails, such as while only one of the files has been replaced.
     try {
       server.setSecureContext(await readCertificate(files))
       options.onCertificate(undefined)
@@ -161,7 +159,6 @@ async function openSecure(
   for (const file of watched) watchFile(file, { interval: LOOK, persistent: false }, changed)
   return {
     url: urlOf('https', server.address(), host, port),
-    reload,
     close: async () => {
       for (const file of watched) unwatchFile(file, changed)
       for (const session of sessions) session.close()

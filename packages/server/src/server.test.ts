@@ -109,7 +109,7 @@ describe('an invalid request', () => {
     const server = await serve(t)
     for (const [method, path] of [
       ['GET', '/'],
-      ['GET', '/v2/sandboxes'],
+      ['GET', '/v9/sandboxes'],
       ['PUT', '/v1/sandboxes'],
       ['GET', '/v1/sandboxes/a/b/c/d'],
     ] as const)

@@ -6,11 +6,11 @@ import { createApp } from './app.ts'
 import { AttachedExecs } from './attached.ts'
 import type { CertificateFiles } from './certificate.ts'
 import type { Context, ServerInfo, ShutdownMode } from './context.ts'
+import { e2bRoutes } from './e2b/routes.ts'
+import { guestServices } from './facades.ts'
 import { front } from './front.ts'
 import { Gateway, type GatewayOptions } from './gateway/gateway.ts'
 import { openListener } from './listener.ts'
-import { EGRESS_PORT } from './opensandbox/execd/egress.ts'
-import { EXECD_PORT, execdFacade } from './opensandbox/execd/facade.ts'
 import { Streams } from './stream.ts'
 import { routes } from './v1/routes.ts'
 
@@ -47,8 +47,6 @@ export interface Server {
   readonly url: string
   /** Address to call it by from this machine, without TLS. */
   readonly localUrl: string
-  /** Reads the certificate again; the present one stays when that fails, and the log says so. */
-  reload(): Promise<void>
   /**
    * Refuses new requests, ends streams, lets the rest finish until the signal aborts, then cuts them. Operations that were
    * accepted go on: they are the control plane's.
@@ -99,24 +97,14 @@ export async function openServer(options: ServerOptions): Promise<Server> {
     }
   })
   await routes(app, context)
+  await e2bRoutes(app, context)
   await app.ready()
-  const execd = execdFacade({
-    reach: (id, signal) => options.control.traffic.reach(id, signal),
-    async user({ metadata, status }, signal) {
-      const { images } = options.control.project(metadata.namespace)
-      return (await images.get(status.imageName ?? '', signal)).status.config.user
-    },
-    async token(id, signal) {
-      const { traffic } = options.control
-      const sandbox = await traffic.find(id, signal)
-      return sandbox.spec.secure ? traffic.tokens(sandbox).access : undefined
-    },
-    closing: closing.signal,
-    log: app.log,
-  })
   const gateway = new Gateway({
     ...options.gateway,
-    facades: new Map([[EXECD_PORT, execd], [EGRESS_PORT, execd], ...(options.gateway?.facades ?? [])]),
+    facades: new Map([
+      ...guestServices(options.control, closing.signal, app.log),
+      ...(options.gateway?.facades ?? []),
+    ]),
     control: options.control,
     domains,
     onFault: ({ message, stack }) => app.log.error({ error: message, stack }, 'gateway.fault'),
@@ -133,7 +121,6 @@ export async function openServer(options: ServerOptions): Promise<Server> {
   return {
     url: listener.url,
     localUrl: listener.localUrl,
-    reload: () => listener.reload(),
     close: async (signal) => {
       closing.abort()
       streams.close()

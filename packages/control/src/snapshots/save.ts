@@ -16,12 +16,16 @@ const now = () => new Date().toISOString()
 export function specOf(
   sandbox: Sandbox,
   execution: string,
-  wanted: { kind: SnapshotKind; purpose: SnapshotSpec['purpose']; displayName?: string | undefined },
+  wanted: Pick<SnapshotSpec, 'kind' | 'purpose'> & {
+    displayName?: string | undefined
+    tags?: readonly string[] | undefined
+  },
 ): SnapshotSpec {
   const { spec, status, metadata } = sandbox
   return {
     kind: wanted.kind,
     ...(wanted.displayName === undefined ? {} : { displayName: wanted.displayName }),
+    ...(wanted.tags === undefined ? {} : { tags: [...new Set(wanted.tags)] }),
     sandbox: metadata.name,
     execution,
     ...(status.lastSnapshot === undefined ? {} : { parent: status.lastSnapshot }),

@@ -3,7 +3,9 @@ import {
   asSnapshotId,
   type CreateSnapshot,
   canSnapshot,
+  DEFAULT_TAG,
   IceboxError,
+  isError,
   newSnapshotId,
   type Snapshot,
 } from '@icebox/model'
@@ -14,6 +16,7 @@ import { Names } from '../names.ts'
 import { newestFirst } from '../page.ts'
 import { resolveSandbox } from '../sandboxes/service.ts'
 import { named } from '../telemetry/telemetry.ts'
+import { addTags, inTurn, labelOf, labelsOf, takeTags, withoutTags } from './names.ts'
 import { dropSnapshot } from './remove.ts'
 import { resolveSnapshot } from './resolve.ts'
 import { saveBytes, specOf } from './save.ts'
@@ -23,15 +26,22 @@ const now = () => new Date().toISOString()
 export function snapshotService(context: Context, sandboxes: Sandboxes): Snapshots {
   const { records, operations, node } = context
 
-  const names = new Names('snapshot', async (name) =>
-    (await records.list('Snapshot')).some(({ spec }) => spec.displayName === name),
+  const names = new Names('snapshot', async (label) =>
+    (await records.list('Snapshot')).some((snapshot) => labelsOf(snapshot).includes(label)),
   )
+  /** Keeps name and tags for the time of `work`, unless it is to take them from others anyway. */
+  const reserve = <R>({ name, tags = [DEFAULT_TAG], replace }: CreateSnapshot, work: () => Promise<R>): Promise<R> =>
+    name === undefined || replace === true
+      ? work()
+      : tags.reduceRight((inner, tag) => () => names.reserve(labelOf(name, tag), inner), work)()
 
   return {
     async create(sandboxRef, body) {
+      if (body.name === undefined && body.tags !== undefined)
+        throw new IceboxError('InvalidArgument', 'tags: a snapshot without a name can have no tags')
       const sandbox = await resolveSandbox(context, sandboxRef)
       const { name } = sandbox.metadata
-      const { resource, settled } = await names.reserve(body.name, async () => {
+      const { resource, settled } = await reserve(body, async () => {
         const intent = Promise.withResolvers<Snapshot>()
         const settled = operations.passing(name, 'snapshot', () => take(context, name, body, intent.resolve))
         settled.catch(intent.reject)
@@ -65,6 +75,11 @@ export function snapshotService(context: Context, sandboxes: Sandboxes): Snapsho
     async delete(ref) {
       const { name } = (await resolveSnapshot(context, ref)).metadata
       return operations.exclusive(name, 'delete', () => beginDelete(context, name))
+    },
+    tag: async (ref, tags) => addTags(context, await resolveSnapshot(context, ref), tags),
+    async untag(ref, tags) {
+      const snapshot = await resolveSnapshot(context, ref)
+      return inTurn(context, snapshot.spec.displayName ?? '', () => withoutTags(context, snapshot, tags))
     },
     async verify(ref, signal) {
       const snapshot = await resolveSnapshot(context, ref)
@@ -125,12 +140,17 @@ async function take(
   const { state, execution } = sandbox.status
   if (!canSnapshot(state) || execution === undefined)
     throw new IceboxError('InvalidState', `cannot take a snapshot of ${name}: it is ${state}`)
-  const spec = specOf(sandbox, execution, { kind: wanted.kind, purpose: 'user', displayName: wanted.name })
+  const { name: displayName, tags } = wanted
+  const spec = specOf(sandbox, execution, { kind: wanted.kind, purpose: 'user', displayName, tags })
   intended(await records.create('Snapshot', id, { spec, status: { state: 'creating', lastTransitionAt: now() } }))
   try {
     return await context.telemetry.operation('snapshot', named(sandbox), async (note) => {
       const saved = await saveBytes(context, asExecutionId(execution), id, spec, note)
-      const ready = await records.setStatus('Snapshot', id, () => ({ state: 'ready', ...saved }))
+      const settle = () => records.setStatus('Snapshot', id, () => ({ state: 'ready', ...saved }))
+      const ready =
+        displayName === undefined || wanted.replace !== true
+          ? await settle()
+          : await replacing(context, displayName, id, tags ?? [DEFAULT_TAG], settle)
       await records.setStatus('Sandbox', name, ({ status }) => ({ ...status, lastSnapshot: id }))
       return ready
     })
@@ -143,6 +163,28 @@ async function take(
     }))
     throw failure
   }
+}
+
+/** Lets a snapshot become ready and take its tags from those that have them; one that has none left goes. */
+async function replacing(
+  context: Context,
+  name: string,
+  id: string,
+  tags: readonly string[],
+  settle: () => Promise<Snapshot>,
+): Promise<Snapshot> {
+  return inTurn(context, name, async () => {
+    const ready = await settle()
+    for (const { metadata } of await takeTags(context, name, id, tags))
+      try {
+        const deleting = () => beginDelete(context, metadata.name)
+        await (await context.operations.exclusive(metadata.name, 'delete', deleting)).settled
+      } catch (error) {
+        // It is being restored from, or about to go already: then it stays, without a tag, until it is deleted by its id.
+        if (!isError(error, 'InUse', 'Conflict', 'NotFound')) throw error
+      }
+    return ready
+  })
 }
 
 /** Throws `InUse` when something stands on the snapshot; else writes the intent to delete it. */

@@ -6,7 +6,7 @@ import { endRun } from '../sandboxes/run.ts'
 import { checkSize } from '../sandboxes/size.ts'
 import { dropSnapshot } from '../snapshots/remove.ts'
 import { beginBuild } from './build.ts'
-import { operationKey, visibleTemplate } from './resolve.ts'
+import { operationKey, usableTemplate, visibleTemplate } from './resolve.ts'
 
 export function templateService(context: Context): Templates {
   const { records, operations } = context
@@ -32,7 +32,7 @@ export function templateService(context: Context): Templates {
         beginBuild(context, body.name, spec, progress, stopping),
       )
     },
-    get: (ref) => visibleTemplate(context, ref),
+    get: (ref) => usableTemplate(context, ref),
     list: async () => (await records.list('Template')).filter(({ spec }) => !spec.hidden).sort(newestFirst),
     async delete(ref) {
       const { name } = (await visibleTemplate(context, ref)).metadata

@@ -38,7 +38,7 @@ async function* outputOf(entries: AsyncIterable<LogEntry>): AsyncGenerator<Uint8
   for await (const { source, text } of entries) if (source !== 'lifecycle') yield encoder.encode(text)
 }
 
-const IdempotencyKey = z
+export const IdempotencyKey = z
   .string()
   .regex(/^[\x20-\x7e]{1,255}$/, 'must be 1–255 printable ASCII characters')
   .describe('The same request sent again with the same key makes no other sandbox.')

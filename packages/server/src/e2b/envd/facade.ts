@@ -107,7 +107,8 @@ export function envdFacade(options: EnvdOptions): EnvdFacade {
       })
     if (reached === undefined) return
     const user = method === undefined ? query.get('username') : basicUser(request.headers.authorization)
-    const call = { sandbox, ...reached, user: user || undefined }
+    const { execution, guest } = reached
+    const call = { sandbox, execution, guest, user: user || undefined }
     if (method !== undefined) await serveMethod(method, request, response, call, signal)
     else await handle?.(request, response, query, call, signal)
   }

@@ -36,6 +36,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         data = json.dumps(value).encode()
         self.send_response(status)
         for name, content in headers: self.send_header(name, content)
+        self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         if self.command != "HEAD": self.wfile.write(data)
@@ -54,11 +55,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.chunk(b"data: two\n\n")
             self.chunk(b"")
         elif path == "/quiet":
+            state["gate"].clear()
             self.send_response(200)
             self.send_header("Transfer-Encoding", "chunked")
             self.end_headers()
             self.wfile.flush()
-            state["gate"].clear(); state["gate"].wait()
+            state["gate"].wait()
             self.chunk(b"late"); self.chunk(b"")
         elif path == "/next":
             state["gate"].set(); self.answer({})
