@@ -14,15 +14,18 @@ const LOOK_MS = 20
 /** A real `icebox up` in a process of its own, on a data directory of its own, to be killed and started again. */
 export class ServerProcess implements AsyncDisposable {
   readonly dataDirectory: string
+  /** Further words for `icebox up`. */
+  readonly #words: readonly string[]
   #child: ChildProcess | undefined
   #icebox: Icebox | undefined
 
-  private constructor(dataDirectory: string) {
+  private constructor(dataDirectory: string, words: readonly string[]) {
     this.dataDirectory = dataDirectory
+    this.#words = words
   }
 
-  static async start(name: string): Promise<ServerProcess> {
-    const server = new ServerProcess(await mkdtemp(join(tmpdir(), `icebox-${name}-`)))
+  static async start(name: string, words: readonly string[] = []): Promise<ServerProcess> {
+    const server = new ServerProcess(await mkdtemp(join(tmpdir(), `icebox-${name}-`)), words)
     await server.restart()
     return server
   }
@@ -43,7 +46,7 @@ export class ServerProcess implements AsyncDisposable {
   async restart(): Promise<void> {
     const child = spawn(
       process.execPath,
-      [MAIN, 'up', '--json', '--data', this.dataDirectory, '--listen', '127.0.0.1:0'],
+      [MAIN, 'up', '--json', '--data', this.dataDirectory, '--listen', '127.0.0.1:0', ...this.#words],
       {
         stdio: ['ignore', 'ignore', 'pipe'],
       },

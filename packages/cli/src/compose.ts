@@ -1,5 +1,5 @@
 import { join } from 'node:path'
-import { openControl } from '@icebox/control'
+import { type Limits, openControl } from '@icebox/control'
 import { IceboxError, type Node } from '@icebox/model'
 import { cacheDirectory, ensureRuntime, gvisorDriver, openImageStore, openLocalNode, type Report } from '@icebox/node'
 import { checkAddress, openServer } from '@icebox/server'
@@ -22,6 +22,8 @@ export interface Composition {
   /** Set-up steps that were missing, as they run. */
   report: Report
   slots?: number
+  /** Default: those of `Limits`. */
+  limits?: Limits
   /** A client asked for the end, in this way. */
   onShutdown: (mode: 'pause' | 'keep' | 'kill') => void
 }
@@ -84,6 +86,7 @@ export async function openIcebox(options: Composition, signal: AbortSignal): Pro
       log: write,
       installationKey: key,
       tokenSecret: await data.readOrCreateTokenSecret(),
+      ...(options.limits === undefined ? {} : { limits: options.limits }),
     })
     undo.unshift(() => control.close('keep', AbortSignal.timeout(CLOSE_DEADLINE)))
     const server = await openServer({

@@ -2,6 +2,7 @@ import { createHmac } from 'node:crypto'
 import { derivedSandboxId, IceboxError, isError, type Node, type Sandbox, SYSTEM_NAMESPACE } from '@icebox/model'
 import type { ResourceStore } from '@icebox/store'
 import { Admission } from './admission.ts'
+import { collectAll, collectProject } from './collect/collect.ts'
 import type { Context, Log } from './context.ts'
 import type { Control, Project } from './control.ts'
 import { Exits } from './exits.ts'
@@ -14,6 +15,7 @@ import { PAUSED_BY_SHUTDOWN } from './reconcile/plan.ts'
 import { Reconciler } from './reconcile/reconcile.ts'
 import { Records } from './records.ts'
 import { sandboxService } from './sandboxes/service.ts'
+import { snapshotAlarm } from './snapshots/retention.ts'
 import { snapshotService } from './snapshots/service.ts'
 import { templateService } from './templates/service.ts'
 import { trafficService } from './traffic.ts'
@@ -66,6 +68,7 @@ export async function openControl({
   const remove = async ({ metadata }: Sandbox) =>
     (await project(metadata.namespace).sandboxes.delete(metadata.name, context.closing)).settled
   const expiry = new Expiry(context, remove)
+  const snapshotExpiry = snapshotAlarm(context)
   const projects = new Map<string, Project>()
   const project = (name: string): Project => {
     const known = projects.get(name)
@@ -75,10 +78,11 @@ export async function openControl({
     const opened: Project = {
       name,
       sandboxes,
-      snapshots: snapshotService(own, sandboxes),
+      snapshots: snapshotService(own, sandboxes, snapshotExpiry),
       templates: templateService(own),
       images: imageService(own),
       usage: (period) => usageOf(own.records, period),
+      collect: (options, signal) => collectProject(own, options, signal),
     }
     projects.set(name, opened)
     return opened
@@ -95,11 +99,13 @@ export async function openControl({
   starting = false
   await reconciler.start()
   expiry.changed()
+  snapshotExpiry.changed()
 
   return {
     project,
     keys: keyService(context.records, installationKey),
     traffic: trafficService(context, tokenSecret),
+    collect: (options, signal) => collectAll(context, options, signal),
     async close(mode, signal) {
       const aborted = new Promise<never>((_, reject) =>
         signal.addEventListener('abort', () => reject(signal.reason), { once: true }),

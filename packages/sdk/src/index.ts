@@ -1,16 +1,21 @@
 export type {
+  CollectResult,
   ExecEvent,
   ExecExit,
   ExecInfo,
   FileEvent,
   FileInfo,
   ForkResult,
+  NewApiKey,
   SandboxStats,
   SnapshotFault,
+  WireApiKey,
+  WireCollected,
   WireImage,
   WireSandbox,
   WireSnapshot,
   WireTemplate,
+  WireUsage,
 } from '@icebox/model'
 export type { CallOptions } from './deadline.ts'
 export { IceboxError, isIceboxError } from './error.ts'
@@ -18,6 +23,7 @@ export type { Exec, ExecOptions, ExecResult } from './exec.ts'
 export type { FileContent, FileOptions, Files } from './files.ts'
 export { Icebox, type ServerInfo } from './icebox.ts'
 export type { Images } from './images.ts'
+export type { Keys } from './keys.ts'
 export type { ProgressOptions, Step } from './progress.ts'
 export { type CreateOptions, ForkError, type ForkOptions, Sandbox, type SnapshotOptions } from './sandbox.ts'
 export type { ListOptions, Sandboxes } from './sandboxes.ts'

@@ -1,5 +1,7 @@
 import {
   BuildTemplate,
+  CollectResult,
+  CreateApiKey,
   CreateSandbox,
   CreateSnapshot,
   ExecExit,
@@ -8,6 +10,7 @@ import {
   FileInfo,
   ForkResult,
   ForkSandbox,
+  NewApiKey,
   Pagination,
   ProgressLine,
   PullImage,
@@ -15,11 +18,13 @@ import {
   RollbackSandbox,
   SandboxStats,
   Size,
+  WireApiKey,
   WireError,
   WireImage,
   WireSandbox,
   WireSnapshot,
   WireTemplate,
+  WireUsage,
 } from '@icebox/model'
 import { z } from 'zod'
 
@@ -42,6 +47,11 @@ const NAMED = {
   PullImage,
   Progress: ProgressLine,
   SandboxStats,
+  CreateApiKey,
+  ApiKey: WireApiKey,
+  NewApiKey,
+  Usage: WireUsage,
+  CollectResult,
   ExecRequest,
   ExecInfo,
   ExecExit,

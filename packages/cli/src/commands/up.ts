@@ -8,13 +8,25 @@ export const command = define({
     detach: { summary: 'Start it in the background, and come back when it answers.', short: 'd' },
     data: { summary: 'Data directory. Default: ICEBOX_DATA, else /var/lib/icebox.', value: 'DIR' },
     listen: { summary: 'Address it listens on, port 0 for any. Default: 127.0.0.1:7070.', value: 'ADDR' },
+    limits: {
+      summary: 'File of JSON with limits other than the defaults; see docs/reference/limits.md.',
+      value: 'FILE',
+    },
     ...JSON_FLAG,
   },
-  async run({ flags: { detach, data, listen = '127.0.0.1:7070', json } }) {
+  async run({ flags: { detach, data, listen = '127.0.0.1:7070', limits, json } }) {
     const { defaultDataDirectory } = await import('@icebox/snapshot')
     const options = {
       dataDirectory: data === undefined ? defaultDataDirectory() : resolve(data),
       listen: address('--listen', listen),
+      ...(limits === undefined
+        ? {}
+        : {
+            limits: {
+              file: resolve(limits),
+              values: await (await import('../up/limits.ts')).readLimits(resolve(limits)),
+            },
+          }),
       json,
     }
     if (detach) await (await import('../up/detached.ts')).startDetached(options)

@@ -1,5 +1,6 @@
 import { rename, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import type { Limits } from '@icebox/control'
 import { type Report, stepReport } from '@icebox/node'
 import { openIcebox } from '../compose.ts'
 import { interruption } from '../interrupt.ts'
@@ -10,6 +11,8 @@ export interface UpOptions {
   dataDirectory: string
   listen: { host: string; port: number }
   json: boolean
+  /** Other than the defaults. */
+  limits?: { file: string; values: Limits }
 }
 
 /** Where a server that runs says where it is; the CLI and the SDK read it. */
@@ -28,12 +31,21 @@ export function setUpReport(json: boolean): Report {
 }
 
 /** Serves until it is told to end. Ctrl-C and SIGTERM pause all sandboxes, as `icebox down` does. */
-export async function serve({ dataDirectory, listen, json }: UpOptions): Promise<void> {
+export async function serve({ dataDirectory, listen, limits, json }: UpOptions): Promise<void> {
   const { promise: told, resolve: tell } = Promise.withResolvers<'pause' | 'keep' | 'kill'>()
   const stop = interruption()
   stop.addEventListener('abort', () => tell('pause'), { once: true })
   const log = await ServerLog.fromNow(join(dataDirectory, 'server.log'))
-  const server = await openIcebox({ dataDirectory, listen, report: setUpReport(json), onShutdown: tell }, stop)
+  const server = await openIcebox(
+    {
+      dataDirectory,
+      listen,
+      report: setUpReport(json),
+      onShutdown: tell,
+      ...(limits === undefined ? {} : { limits: limits.values }),
+    },
+    stop,
+  )
   const file = serverFile(dataDirectory)
   await writeFile(`${file}.part`, `${JSON.stringify({ url: server.url, pid: process.pid })}\n`, { mode: 0o600 })
   await rename(`${file}.part`, file)

@@ -15,7 +15,12 @@ const now = () => new Date().toISOString()
 export function specOf(
   sandbox: Sandbox,
   execution: string,
-  wanted: { kind: SnapshotKind; purpose: SnapshotSpec['purpose']; displayName?: string | undefined },
+  wanted: {
+    kind: SnapshotKind
+    purpose: SnapshotSpec['purpose']
+    displayName?: string | undefined
+    expiresAt?: string | undefined
+  },
 ): SnapshotSpec {
   const { spec, status, metadata } = sandbox
   return {
@@ -29,6 +34,7 @@ export function specOf(
     size: spec.size,
     env: spec.env,
     purpose: wanted.purpose,
+    ...(wanted.expiresAt === undefined ? {} : { expiresAt: new Date(wanted.expiresAt).toISOString() }),
   }
 }
 
