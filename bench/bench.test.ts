@@ -10,6 +10,7 @@ import { SCENARIOS } from './scenarios/index.ts'
 /** How many rows each scenario has, and what is measured in them. */
 const ROWS: Record<string, number> = {
   create: 4,
+  'burst-50': 1,
   cold: 1,
   exec: 2,
   'fork-20': 1,

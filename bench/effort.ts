@@ -8,6 +8,8 @@ export interface Effort {
   execs: number
   /** Creates at once. */
   burst: number
+  /** The same when everybody comes together. */
+  crowd: number
   /** Children of a fork, and idle sandboxes counted for density. */
   children: number
   /** MiB resident in what is paused and resumed. */
@@ -19,6 +21,7 @@ export const FULL: Effort = {
   rounds: { short: 20, long: 6, image: 3 },
   execs: 5,
   burst: 10,
+  crowd: 50,
   children: 20,
   resident: [16, 256],
   image: { files: 12_000, bytes: 290e6, layers: 4 },
@@ -28,6 +31,7 @@ export const SMOKE: Effort = {
   rounds: { short: 1, long: 1, image: 1 },
   execs: 2,
   burst: 2,
+  crowd: 3,
   children: 2,
   resident: [16],
   image: { files: 600, bytes: 3e6, layers: 2 },

@@ -3,7 +3,7 @@ import { mkdir, mkdtemp, readFile, realpath, rm } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { openIcebox } from '@icebox/cli'
-import type { MachineSpec } from '@icebox/model'
+import type { MachineSpec, Phases } from '@icebox/model'
 import { BASE_IMAGE, ensureRuntime, stepReport } from '@icebox/node'
 import { Icebox, type Sandbox } from '@icebox/sdk'
 import { runDirectoryOf } from '@icebox/snapshot'
@@ -45,8 +45,8 @@ export interface Stage {
   /** The control group of a run of ours. */
   cgroupOf(execution: string): ReturnType<CgroupTree['find']>
   floor: FloorHost
-  /** The last `count` lines of the server's log with this event, oldest first; waits until there are so many. */
-  logged(event: string, count: number): Promise<Record<string, unknown>[]>
+  /** The phases of the last `count` operations of this name, milliseconds, oldest first; waits until there are so many. */
+  phases(operation: string, count: number): Promise<Phases[]>
 }
 
 /** Where everything is measured: a scratch directory on disk and, for those who ask for it, a stage. */
@@ -124,12 +124,12 @@ export class Lab {
       },
       executions: () => server.node.machines().map(({ execution }) => execution),
       cgroupOf: (execution) => groups.find(execution),
-      logged: async (event, count) => {
+      phases: async (operation, count) => {
         for (;;) {
           const lines = (await readFile(join(data, 'server.log'), 'utf8')).split('\n').slice(0, -1)
-          const found: Record<string, unknown>[] = lines.map((line) => JSON.parse(line))
-          const wanted = found.filter((line) => line.event === event)
-          if (wanted.length >= count) return wanted.slice(-count)
+          const found: { event: string; operation: string; phases: Phases }[] = lines.map((line) => JSON.parse(line))
+          const wanted = found.filter((line) => line.event === 'operation' && line.operation === operation)
+          if (wanted.length >= count) return wanted.slice(-count).map(({ phases }) => phases)
           await sleep(5, undefined, { signal })
         }
       },

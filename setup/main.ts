@@ -9,6 +9,7 @@ import {
   stepReport,
   TEST_REQUIREMENTS,
 } from '@icebox/node'
+import { clientSteps } from './clients.ts'
 import { CHECKS, NATIVE_TESTS, run, runTasks, runTests } from './tests.ts'
 
 const ROOT = join(import.meta.dirname, '..')
@@ -37,7 +38,7 @@ const commands: Record<string, (args: string[]) => Promise<number>> = {
     return await program('packages/cli/src/quickstart.ts', args)
   },
   async test(files) {
-    await setUp(...runtimeSteps(rustStep), testPackages, baseImageStep)
+    await setUp(...runtimeSteps(rustStep), testPackages, baseImageStep, ...clientSteps)
     if (files.length > 0) return await runTests(files, signal)
     return (await runTasks([...CHECKS, ...NATIVE_TESTS], signal)) || (await runTests(ALL_TESTS, signal))
   },

@@ -139,7 +139,7 @@ suite('the icebox command', { timeout: DEADLINE_MS }, () => {
   before(async () => {
     scratch = await mkdtemp(join(tmpdir(), 'icebox-cli-'))
     data = join(scratch, 'data')
-    const up = await json('up', '-d', '--listen', '127.0.0.1:0')
+    const up = await json('up', '-d', '--no-base', '--listen', '127.0.0.1:0')
     pid = up.pid
     assert.match(up.url, /^http:\/\/127\.0\.0\.1:\d+$/)
     assert.equal(up.keyFile, join(data, 'key'))
@@ -152,16 +152,16 @@ suite('the icebox command', { timeout: DEADLINE_MS }, () => {
   })
 
   test('a second server on the data directory, and a busy port, are refused in words; the first answers on', async () => {
-    const second = await failure(['up', '--listen', '127.0.0.1:0'])
+    const second = await failure(['up', '--no-base', '--listen', '127.0.0.1:0'])
     assert.equal(second.code, 'Conflict')
     assert.match(second.message, new RegExp(`process ${pid}`))
-    assert.equal((await failure(['up', '-d', '--listen', '127.0.0.1:0'])).code, 'Conflict')
+    assert.equal((await failure(['up', '-d', '--no-base', '--listen', '127.0.0.1:0'])).code, 'Conflict')
     const blocker = createServer().listen(0, '127.0.0.1')
     await once(blocker, 'listening')
     const address = blocker.address()
     assert.ok(typeof address === 'object' && address !== null)
     const other = join(scratch, 'other')
-    const busy = await failure(['up', '-d', '--data', other, '--listen', `127.0.0.1:${address.port}`])
+    const busy = await failure(['up', '-d', '--no-base', '--data', other, '--listen', `127.0.0.1:${address.port}`])
     blocker.close()
     assert.deepEqual([busy.code, busy.message.includes(String(address.port))], ['Conflict', true])
     assert.equal(existsSync(join(other, 'server.json')), false)
@@ -535,7 +535,7 @@ stty -a`
     const there = ['--data', join(scratch, 'elsewhere')]
     assert.equal((await failure(['key', 'show', ...there])).code, 'NotFound')
     try {
-      await json('up', '-d', '--listen', '127.0.0.1:0', ...there)
+      await json('up', '-d', '--no-base', '--listen', '127.0.0.1:0', ...there)
       const { id: key } = await json('key', 'show')
       const refused = await failure(['snapshot', 'import', file, ...there])
       assert.deepEqual([refused.code, refused.message.includes(key)], ['SnapshotUntrusted', true])
@@ -602,17 +602,33 @@ stty -a`
     assert.match(await status('ps', '>/dev/full'), /^error: what was to be printed is lost: ENOSPC.*\n.*\nstatus 1\n$/)
   })
 
-  test('an exec outlives a server that is killed, and goes on with the next, byte for byte', async () => {
+  test('an exec outlives a server that is killed or goes down, and goes on with the next, byte for byte', async () => {
     const { url } = JSON.parse(await readFile(join(data, 'server.json'), 'utf8'))
-    const child = start(['exec', 'box', '--', 'sh', '-c', 'for n in $(seq 100); do echo $n; sleep 0.05; done; exit 3'])
-    const result = ended(child)
-    await printed(child, '5\n')
-    process.kill(pid, 'SIGKILL')
-    await until('the server is gone', () => !lives(pid))
-    pid = (await json('up', '-d', '--listen', new URL(url).host)).pid
-    const { status, stdout, stderr } = await result
-    assert.deepEqual([status, stderr], [3, ''])
-    assert.equal(stdout, Array.from({ length: 100 }, (_, n) => `${n + 1}\n`).join(''))
+    const ends = {
+      killed: async () => {
+        process.kill(pid, 'SIGKILL')
+      },
+      'down --keep': () => json('down', '--keep'),
+      'down, which pauses': () => json('down'),
+    }
+    for (const [how, end] of Object.entries(ends)) {
+      const child = start([
+        'exec',
+        'box',
+        '--',
+        'sh',
+        '-c',
+        'for n in $(seq 100); do echo $n; sleep 0.05; done; exit 3',
+      ])
+      const result = ended(child)
+      await printed(child, '5\n')
+      await end()
+      await until('the server is gone', () => !lives(pid))
+      pid = (await json('up', '-d', '--no-base', '--listen', new URL(url).host)).pid
+      const { status, stdout, stderr } = await result
+      assert.deepEqual([status, stderr], [3, ''], how)
+      assert.equal(stdout, Array.from({ length: 100 }, (_, n) => `${n + 1}\n`).join(''), how)
+    }
   })
 
   test('down pauses all and leaves nothing behind; the next up resumes', async () => {
@@ -623,7 +639,7 @@ stty -a`
     assert.equal(existsSync(join(data, 'server.json')), false)
     assert.doesNotMatch(execFileSync('ps', ['-eo', 'args'], { encoding: 'utf8' }), new RegExp(scratch))
     assert.equal((await failure(['ps'])).code, 'Unavailable')
-    pid = (await json('up', '-d', '--listen', '127.0.0.1:0')).pid
+    pid = (await json('up', '-d', '--no-base', '--listen', '127.0.0.1:0')).pid
     await runs('box')
     assert.ok((await count('box')) > at)
   })
@@ -631,18 +647,18 @@ stty -a`
   test('in the foreground, Ctrl-C pauses all and ends; what was kept is taken over', async () => {
     const at = await count('box')
     await json('down', '--keep')
-    const server = start(['up', '--listen', '127.0.0.1:0'])
+    const server = start(['up', '--no-base', '--listen', '127.0.0.1:0'])
     const over = ended(server)
     await printed(server, 'icebox is up')
     assert.ok((await count('box')) > at)
     server.kill('SIGINT')
     assert.equal((await over).status, 0)
-    pid = (await json('up', '-d', '--listen', '127.0.0.1:0')).pid
+    pid = (await json('up', '-d', '--no-base', '--listen', '127.0.0.1:0')).pid
     await runs('box')
     assert.ok((await count('box')) > at)
     const { status, stdout } = await icebox(['down', '--kill'])
     assert.deepEqual([status, stdout], [0, 'the server has ended\n'])
-    pid = (await json('up', '-d', '--listen', '127.0.0.1:0')).pid
+    pid = (await json('up', '-d', '--no-base', '--listen', '127.0.0.1:0')).pid
     assert.deepEqual(await json('sandbox', 'list'), [])
   })
 })

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { readdirSync, readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { before, test } from 'node:test'
+import { isError } from '@icebox/model'
 import { BASE_IMAGE, cacheDirectory, openImageStore, pullToExt4 } from '@icebox/node'
 import {
   filesBelow,
@@ -123,4 +124,36 @@ test('a bootstrapped Debian is whole, small and can install packages', async () 
     )
     assert.deepEqual(readdirSync(join(path, 'var/lib/apt/lists')).sort(), ['lock', 'partial'])
   })
+})
+
+test('a bootstrapped Debian with a user is the same one, with the user', async () => {
+  const store = openImageStore({ directory: join(directory, 'user-store'), cacheDirectory: places.cacheDirectory })
+  const plain = await store.pull(BASE_IMAGE, quiet, soon())
+  const image = await store.pull(`${BASE_IMAGE}@agent`, quiet, soon())
+  assert.notEqual(image.digest, plain.digest)
+  const { user, workingDir, env } = image.config
+  assert.deepEqual([user, workingDir, env.LANG], ['agent', '/home/agent', 'C.UTF-8'])
+  const linesOf = (digest: string) => mounted('erofs', store.path(digest, 'erofs'), (path) => listing(path))
+  const before = new Set(linesOf(plain.digest))
+  const added = linesOf(image.digest).filter((line) => !before.has(line))
+  // Of each file a line for what it is and one for its content.
+  const names = new Set(added.map((line) => line.replace(/^[0-9a-f]{64} {2}\.\//, '').split(' ')[0]))
+  const home = ['', '.bash_logout', '.bashrc', '.profile'].map((name) => `home/agent/${name}`)
+  const changed = ['etc/group', 'etc/gshadow', 'etc/passwd', 'etc/shadow']
+  assert.deepEqual([...names].sort(), [...changed, 'etc/sudoers.d/agent', ...home].sort())
+  mounted('erofs', store.path(image.digest, 'erofs'), (path) => {
+    assert.equal(sh('chroot', path, 'id', 'agent'), 'uid=1000(agent) gid=1000(agent) groups=1000(agent)\n')
+    assert.match(sh('chroot', path, 'pwck', '--read-only', '--quiet') ?? '', /^$/)
+    assert.equal(sh('chroot', path, 'visudo', '--check', '--quiet'), '')
+    assert.deepEqual(
+      [statSync(join(path, 'home/agent')).uid, statSync(join(path, 'etc/shadow')).mode & 0o777],
+      [1000, 0o640],
+    )
+  })
+  const again = openImageStore({ directory: join(directory, 'again'), cacheDirectory: places.cacheDirectory })
+  assert.equal((await again.pull(`${BASE_IMAGE}@agent`, quiet, soon())).digest, image.digest)
+  await assert.rejects(
+    store.pull(`${BASE_IMAGE}@daemon`, quiet, soon()),
+    (error) => isError(error, 'InvalidArgument') && error.message.includes('/etc/passwd has one of that name'),
+  )
 })

@@ -17,7 +17,7 @@ before(async () => {
   directory = await mkdtemp(join(tmpdir(), 'icebox-limits-'))
   const file = join(directory, 'limits.json')
   await writeFile(file, JSON.stringify(LIMITS))
-  server = await ServerProcess.start('limits', ['--limits', file])
+  server = await ServerProcess.start('limits', { flags: ['--no-base', '--limits', file] })
   const image = await server.icebox.images.pull(BASE_IMAGE)
   const size = { memoryMiB: 128 }
   await server.icebox.templates.build({ name: 'base', image: image.digest, size })

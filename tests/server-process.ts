@@ -1,6 +1,8 @@
 import { type ChildProcess, spawn } from 'node:child_process'
+import { randomInt } from 'node:crypto'
 import { once } from 'node:events'
 import { mkdtemp, readFile, rm } from 'node:fs/promises'
+import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -10,22 +12,31 @@ import { type Exec, Icebox } from '@icebox/sdk'
 const MAIN = join(import.meta.dirname, '../packages/cli/src/main.ts')
 const START_MS = 300_000
 const LOOK_MS = 20
+/** Below the ephemeral ports of Linux, from 32768 on. */
+const LASTING_PORTS = [20_000, 32_000] as const
 
 /** A real `icebox up` in a process of its own, on a data directory of its own, to be killed and started again. */
 export class ServerProcess implements AsyncDisposable {
   readonly dataDirectory: string
-  /** Further words for `icebox up`. */
-  readonly #words: readonly string[]
+  readonly #port: number
+  #flags: string[]
   #child: ChildProcess | undefined
   #icebox: Icebox | undefined
 
-  private constructor(dataDirectory: string, words: readonly string[]) {
+  private constructor(dataDirectory: string, port: number, flags: string[]) {
     this.dataDirectory = dataDirectory
-    this.#words = words
+    this.#port = port
+    this.#flags = flags
   }
 
-  static async start(name: string, words: readonly string[] = []): Promise<ServerProcess> {
-    const server = new ServerProcess(await mkdtemp(join(tmpdir(), `icebox-${name}-`)), words)
+  /**
+   * Without the template `base` unless other flags of `icebox up` are given. `keepAddress`: every start listens at the same
+   * address, else each at one that the system gives.
+   */
+  static async start(name: string, options: { flags?: string[]; keepAddress?: boolean } = {}): Promise<ServerProcess> {
+    const port = options.keepAddress === true ? await findLastingPort() : 0
+    const directory = await mkdtemp(join(tmpdir(), `icebox-${name}-`))
+    const server = new ServerProcess(directory, port, options.flags ?? ['--no-base'])
     await server.restart()
     return server
   }
@@ -42,11 +53,12 @@ export class ServerProcess implements AsyncDisposable {
     return pid
   }
 
-  /** Starts it again after it ended. Resolves when it answers. */
-  async restart(): Promise<void> {
+  /** Starts it again after it ended, with other flags if they are given. Resolves when it answers. */
+  async restart(flags = this.#flags): Promise<void> {
+    this.#flags = flags
     const child = spawn(
       process.execPath,
-      [MAIN, 'up', '--json', '--data', this.dataDirectory, '--listen', '127.0.0.1:0', ...this.#words],
+      [MAIN, 'up', '--json', '--data', this.dataDirectory, '--listen', `127.0.0.1:${this.#port}`, ...this.#flags],
       {
         stdio: ['ignore', 'ignore', 'pipe'],
       },
@@ -111,6 +123,25 @@ export class ServerProcess implements AsyncDisposable {
       await this.#end('SIGKILL')
       await rm(this.dataDirectory, { recursive: true, force: true })
     }
+  }
+}
+
+/**
+ * A free port that the system gives to nobody meanwhile: of those below what it hands out by itself, where a client that tries
+ * again and again to reach a server that is away could even be connected to itself.
+ */
+async function findLastingPort(): Promise<number> {
+  for (;;) {
+    const port = randomInt(...LASTING_PORTS)
+    const server = createServer()
+    const isFree = await new Promise<boolean>((resolve) => {
+      server.once('error', () => resolve(false))
+      server.listen(port, '127.0.0.1', () => resolve(true))
+    })
+    if (!isFree) continue
+    server.close()
+    await once(server, 'close')
+    return port
   }
 }
 

@@ -33,8 +33,8 @@ export const fork: Scenario = {
         signal,
       )
       const forks = effort.rounds.long + 1
-      const stopped = await stage.logged('sandbox.forked', forks)
-      const { p50, p95 } = figures(stopped.map(({ stoppedMs }) => Number(stoppedMs)))
+      const stopped = await stage.phases('fork', forks)
+      const { p50, p95 } = figures(stopped.map(({ stopped: ms }) => Number(ms)))
       return [
         result(`fork-${children}`, 'ms', { ours, floor }, atMost(1.2), [
           `0 of ${forks * children} children failed`,

@@ -1,4 +1,5 @@
 import type { Scenario } from '../scenario.ts'
+import { burst } from './burst.ts'
 import { cold } from './cold.ts'
 import { create } from './create.ts'
 import { density } from './density.ts'
@@ -9,4 +10,4 @@ import { pause } from './pause.ts'
 import { resume } from './resume.ts'
 
 /** In the order in which they are run. */
-export const SCENARIOS: readonly Scenario[] = [create, cold, exec, fork, pause, resume, density, image]
+export const SCENARIOS: readonly Scenario[] = [create, burst, cold, exec, fork, pause, resume, density, image]

@@ -77,7 +77,7 @@ test('a snapshot or a pause that does not fit is refused, and the sandbox runs o
       .then((accepted) => accepted.settled)
     await assert.rejects(snapshot, fullDisk)
     await run(name, 'sha256sum -c /dev/shm/sum')
-    await assert.rejects((await project.sandboxes.pause(name, signal())).settled, fullDisk)
+    await assert.rejects((await project.sandboxes.pause(name, {}, signal())).settled, fullDisk)
     assert.equal((await project.sandboxes.get(name, signal())).status.state, 'running')
     await run(name, 'sha256sum -c /dev/shm/sum')
     const forks = project.sandboxes.fork(name, { count: 2, env: {} }, signal())
@@ -87,7 +87,7 @@ test('a snapshot or a pause that does not fit is refused, and the sandbox runs o
     await empty()
   }
   // With room again the same pause succeeds.
-  await (await project.sandboxes.pause(name, signal())).settled
+  await (await project.sandboxes.pause(name, {}, signal())).settled
   await (await project.sandboxes.resume(name, signal())).settled
   await run(name, 'sha256sum -c /dev/shm/sum')
   await (await project.sandboxes.delete(name, signal())).settled
@@ -100,7 +100,7 @@ test('a disk that fills up while a pause is being written: the sandbox runs on a
   const { name } = metadata
   await run(name, 'head -c 201326592 /dev/urandom > /dev/shm/data; sha256sum /dev/shm/data > /dev/shm/sum')
   try {
-    const pause = await project.sandboxes.pause(name, signal())
+    const pause = await project.sandboxes.pause(name, {}, signal())
     // Between the check and the writing, somebody else takes the room.
     await fillTo(40)
     await assert.rejects(pause.settled, (error) => isError(error, 'NoSpace'))
@@ -118,7 +118,7 @@ test('a restore whose disk does not fit is refused before it starts, beside thos
     .settled
   const { name } = metadata
   await run(name, 'head -c 150000000 /dev/urandom > /root/data; sha256sum /root/data > /root/sum')
-  await (await project.sandboxes.pause(name, signal())).settled
+  await (await project.sandboxes.pause(name, {}, signal())).settled
   const refused = (error: unknown) => isError(error, 'NoSpace') && /restoring \w+ needs 14\d MiB/.test(error.message)
   const alone = async () => {
     while (parts.node.machines().length > 0) await sleep(5)

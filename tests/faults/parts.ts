@@ -78,6 +78,7 @@ export async function openParts(directory: string, crash?: CrashPoint): Promise<
     log: () => undefined,
     installationKey: KEY,
     tokenSecret: await data.readOrCreateTokenSecret(),
+    directory: data,
   })
   return {
     data,

@@ -24,7 +24,7 @@ export async function perform(project: Project, verb: Verb, sandbox: string, sig
       return
     }
     case 'pause':
-      await (await sandboxes.pause(sandbox, signal)).settled
+      await (await sandboxes.pause(sandbox, {}, signal)).settled
       return
     case 'resume':
       await (await sandboxes.resume(sandbox, signal)).settled

@@ -9,7 +9,7 @@ export const IMAGE = { name: 'image', summary: 'Id, unique prefix of it, digest 
 export const REFERENCE = {
   name: 'ref',
   summary:
-    'Of a registry (python:3.12), or oci:DIR:TAG, docker-archive:FILE, tar:FILE, dir:DIR, debian:SUITE[+PACKAGE,...].',
+    'Of a registry (python:3.12), or oci:DIR:TAG, docker-archive:FILE, tar:FILE, dir:DIR, debian:SUITE[+PACKAGE,...][@USER].',
 } as const
 
 /** Refuses a program without a name as a shell does: by the status of one that is not there. */

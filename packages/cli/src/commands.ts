@@ -18,6 +18,10 @@ export const COMMANDS: Readonly<Record<string, Entry>> = {
   shell: { summary: 'Open a shell in a sandbox.', load: () => import('./commands/shell.ts') },
   cp: { summary: 'Copy files into and out of sandboxes.', load: () => import('./commands/cp.ts') },
   logs: { summary: 'Print what a sandbox wrote.', load: () => import('./commands/logs.ts') },
+  events: {
+    summary: 'List what happened to sandboxes, snapshots and templates.',
+    load: () => import('./commands/events.ts'),
+  },
   stats: { summary: 'Show what sandboxes use.', load: () => import('./commands/stats.ts') },
   port: { summary: 'Forward a port of a sandbox.', load: () => import('./commands/port.ts') },
 
@@ -29,6 +33,10 @@ export const COMMANDS: Readonly<Record<string, Entry>> = {
   'sandbox create': { summary: 'Create a sandbox.', load: () => import('./commands/sandbox-create.ts') },
   'sandbox list': { summary: 'List sandboxes, failed ones too.', load: () => import('./commands/sandbox-list.ts') },
   'sandbox show': { summary: 'Show a sandbox.', load: () => import('./commands/sandbox-show.ts') },
+  'sandbox renew': {
+    summary: 'Set when the time of a sandbox is over.',
+    load: () => import('./commands/sandbox-renew.ts'),
+  },
   'sandbox delete': { summary: 'Delete a sandbox.', load: () => import('./commands/sandbox-delete.ts') },
 
   'template build': { summary: 'Build a template from an image.', load: () => import('./commands/template-build.ts') },

@@ -6,6 +6,7 @@ import { checkAddress, openServer } from '@icebox/server'
 import { openDataDirectory, openKeyring, openSnapshots } from '@icebox/snapshot'
 import { openSqliteStore } from '@icebox/store'
 import { openLog } from './log.ts'
+import { beginBaseTemplate } from './up/base-template.ts'
 import { VERSION } from './version.ts'
 
 /** Containers kept created ahead for each of the last used kinds of machine, unless the caller says otherwise. */
@@ -24,6 +25,8 @@ export interface Composition {
   slots?: number
   /** Default: those of `Limits`. */
   limits?: Limits
+  /** Whether to make the template `base` in the background, where there is none. */
+  base?: boolean
   /** A client asked for the end, in this way. */
   onShutdown: (mode: 'pause' | 'keep' | 'kill') => void
 }
@@ -87,8 +90,10 @@ export async function openIcebox(options: Composition, signal: AbortSignal): Pro
       installationKey: key,
       tokenSecret: await data.readOrCreateTokenSecret(),
       ...(options.limits === undefined ? {} : { limits: options.limits }),
+      directory: data,
     })
     undo.unshift(() => control.close('keep', AbortSignal.timeout(CLOSE_DEADLINE)))
+    if (options.base) await beginBaseTemplate(control, starting)
     const server = await openServer({
       control,
       listen: options.listen,

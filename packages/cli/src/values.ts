@@ -98,6 +98,12 @@ export const decimal = (flag: string, text: string, bounds: Bounds): number =>
     String,
   )
 
+export function oneOf<const T extends string>(flag: string, text: string, words: readonly T[]): T {
+  const found = words.find((word) => word === text)
+  if (found === undefined) throw new UsageError(`${flag} must be ${words.join(' or ')}, not ${JSON.stringify(text)}`)
+  return found
+}
+
 export function notEmpty(flag: string, text: string): string {
   if (text === '') throw new UsageError(`${flag} is empty`)
   return text

@@ -42,6 +42,12 @@ const pairs = (map: Record<string, string>): string =>
 const status = (of: { state: string; reason?: string | undefined; message?: string | undefined }): string =>
   [of.state, of.reason === undefined ? '' : `(${of.reason})`, of.message ?? ''].filter((part) => part !== '').join(' ')
 
+/** Nothing is said of a sandbox without an end that is like any other. */
+function atEnd({ timeout, expiresAt, onTimeout, pauseKind }: WireSandbox): string | undefined {
+  if (timeout === undefined && expiresAt === undefined && onTimeout === 'kill') return undefined
+  return onTimeout === 'pause' ? `pause (${pauseKind})` : 'delete'
+}
+
 export const SANDBOX_COLUMNS: Column<WireSandbox>[] = [
   column('ID', ({ id }) => id),
   column('NAME', ({ name }) => name),
@@ -62,6 +68,9 @@ export const sandboxFacts = (sandbox: WireSandbox): string =>
     ['metadata', pairs(sandbox.metadata)],
     ['created', `${sandbox.createdAt} (${ago(sandbox.createdAt)})`],
     ['expires', sandbox.expiresAt === undefined ? undefined : `${sandbox.expiresAt} (${until(sandbox.expiresAt)})`],
+    ['time', sandbox.timeout === undefined ? undefined : duration(sandbox.timeout)],
+    ['at its end', atEnd(sandbox)],
+    ['auto-resume', sandbox.autoResume ? 'yes' : undefined],
     ['last snapshot', sandbox.lastSnapshotId],
     ['restored in', milliseconds(sandbox.restoreMs)],
   ])

@@ -1,8 +1,11 @@
 import type { Node, SandboxId } from '@icebox/model'
 import type { Admission } from './admission.ts'
 import type { Exits } from './exits.ts'
+import type { Expiry } from './expiry.ts'
+import type { SandboxLogs } from './logs/logs.ts'
 import type { Operations } from './operations.ts'
 import type { Records } from './records.ts'
+import type { Telemetry } from './telemetry/telemetry.ts'
 
 /** One structured line per operation or transition. */
 export type Log = (level: 'info' | 'warn' | 'error', event: string, facts: Record<string, unknown>) => void
@@ -16,10 +19,14 @@ export interface Context {
   readonly node: Node
   readonly operations: Operations
   readonly exits: Exits
+  /** To be told when an end of a sandbox may have changed. */
+  readonly expiry: Pick<Expiry, 'changed'>
   readonly admission: Admission
   /** The id of the sandbox that a create of this project with this key makes. */
   readonly sandboxIdOf: (project: string, key: string) => SandboxId
   readonly log: Log
+  readonly telemetry: Telemetry
+  readonly logs: SandboxLogs
   /** Aborts when the control plane is asked to end: long work that the next start begins again is given up, its intent stays. */
   readonly stopping: AbortSignal
   /** Aborts when the control plane lets go: waiting ends, intents stay. */

@@ -1,6 +1,7 @@
 import type {
   ApiKey,
   BuildTemplate,
+  ConnectSandbox,
   CreateApiKey,
   CreateSandbox,
   CreateSnapshot,
@@ -11,6 +12,8 @@ import type {
   Guest,
   IceboxError,
   Image,
+  LogEntry,
+  PauseSandbox,
   Progress,
   RenewSandbox,
   Sandbox,
@@ -19,6 +22,7 @@ import type {
   Snapshot,
   SnapshotFault,
   Template,
+  WireEvent,
 } from '@icebox/model'
 
 /** An operation that was accepted: its intent is durable, and a crash from here on finishes or undoes it. */
@@ -27,6 +31,11 @@ export interface Accepted<R> {
   resource: R
   /** The resource once the operation has ended; rejects with an IceboxError when it failed. */
   settled: Promise<R>
+}
+
+export interface Connected {
+  sandbox: Sandbox
+  resumed: boolean
 }
 
 /** Which sandboxes are meant; all conditions together. */
@@ -59,23 +68,35 @@ export interface Sandboxes {
   get(ref: string, signal: AbortSignal): Promise<Sandbox>
   /** Newest first, without hidden ones. `slice` gives a part of it that is stable under changes. */
   list(filter: SandboxFilter, signal: AbortSignal): Promise<Sandbox[]>
-  pause(ref: string, signal: AbortSignal): Promise<Accepted<Sandbox>>
+  /** Joins an equal one under way; `Conflict` while another operation is. */
+  pause(ref: string, body: PauseSandbox, signal: AbortSignal): Promise<Accepted<Sandbox>>
+  /** Its time, when it was given one, begins anew. */
   resume(ref: string, signal: AbortSignal): Promise<Accepted<Sandbox>>
   rollback(ref: string, snapshot: string, signal: AbortSignal): Promise<Accepted<Sandbox>>
   /** `settled` gives the last state that was seen. */
   delete(ref: string, signal: AbortSignal): Promise<Accepted<Sandbox>>
+  /**
+   * Resolves once it runs: waits while it is on its way, and resumes it when it is paused, together with everybody else who
+   * wants that. Never brings its end nearer. `resumed`: it was paused. Errors: `Conflict` when it is being deleted,
+   * `InvalidState` when it has failed, and those of the resume.
+   */
+  connect(ref: string, body: ConnectSandbox, signal: AbortSignal): Promise<Connected>
+  /** Sets when its time is over. `Conflict` while it is being paused or deleted, `InvalidState` while it is paused. */
   renew(ref: string, body: RenewSandbox, signal: AbortSignal): Promise<Sandbox>
   /** null deletes a key. */
   patchMetadata(ref: string, patch: Record<string, string | null>, signal: AbortSignal): Promise<Sandbox>
   /** In order of creation; every child settled. Rejects when the snapshot failed: then there are no children. */
   fork(ref: string, body: ForkSandbox, signal: AbortSignal): Promise<({ sandbox: Sandbox } | { error: IceboxError })[]>
-  /** The agent of a running sandbox. `InvalidState` otherwise. */
+  /** The agent of a sandbox that runs, or is resumed for this because it asks for that. `InvalidState` otherwise. */
   guest(ref: string, signal: AbortSignal): Promise<Guest>
   /** With the defaults of the sandbox applied. */
   exec(ref: string, request: ExecInput, signal: AbortSignal): Promise<ExecSession>
   stats(ref: string, signal: AbortSignal): Promise<SandboxStats>
-  /** The entrypoint's (or start command's) output kept by the guest, with lifecycle lines; `follow` goes on until the signal aborts. */
-  logs(ref: string, options: { follow: boolean }, signal: AbortSignal): Promise<AsyncIterable<Uint8Array>>
+  /**
+   * What became of it and what its start command and entrypoint wrote, as far back as it is kept, whatever its state; `follow`
+   * goes on as long as these run.
+   */
+  logs(ref: string, options: { follow: boolean }, signal: AbortSignal): Promise<AsyncIterable<LogEntry>>
 }
 
 export interface Snapshots {
@@ -181,8 +202,26 @@ export interface SandboxTokens {
   traffic: string
 }
 
+/** The events of a project, or of all. */
+export interface EventFilter {
+  project?: string | undefined
+  /** Name of a resource. */
+  resource?: string | undefined
+  /** After the event with this id. */
+  after?: number | undefined
+}
+export interface EventService {
+  /** As far back as they are kept in memory (10 000 at least), oldest first. */
+  list(filter: EventFilter): WireEvent[]
+  /** The same, then each as it happens, until the signal aborts. */
+  follow(filter: EventFilter, signal: AbortSignal): AsyncIterable<WireEvent>
+}
+
 /** Everything the API calls. */
 export interface Control {
+  readonly events: EventService
+  /** What Prometheus reads, in its text format. */
+  metrics(): Promise<string>
   /** Of a project that need not have anything yet. */
   project(name: string): Project
   readonly keys: Keys

@@ -1,63 +1,89 @@
-import { IceboxError, type Sandbox } from '@icebox/model'
-import type { Context } from './context.ts'
+import { IceboxError, isError, type Sandbox } from '@icebox/model'
+import type { Log } from './context.ts'
+import type { Records } from './records.ts'
+import { isDue, isExpiring } from './sandboxes/time.ts'
 
 /** Longest delay that setTimeout takes. */
 const LONGEST_WAIT_MS = 2 ** 31 - 1
-const RETRY_MS = 5_000
+/** How long a sandbox is left alone whose end could not be carried out: each try of a pause holds it up. */
+const RETRY_MS = 10_000
 
 /**
- * Deletes sandboxes when their time has come. The time stands in the resource, so that it survives a restart and an
- * extension needs no second write; here is only one timer, for the nearest.
+ * Carries out what is to happen to sandboxes when their time is over. The time stands in the resource, so that it survives a
+ * restart and an extension needs no second write; here is only one timer, for the nearest.
  */
 export class Expiry {
-  readonly #context: Context
-  readonly #delete: (sandbox: Sandbox) => Promise<unknown>
+  readonly #records: Records
+  readonly #expire: (sandbox: Sandbox) => Promise<void>
+  readonly #log: Log
+  readonly #stopping: AbortSignal
   #timer: NodeJS.Timeout | undefined
   #checking: Promise<void> = Promise.resolve()
+  /** Whose end is being carried out, or is to be tried again later. */
+  readonly #ending = new Set<string>()
 
-  constructor(context: Context, remove: (sandbox: Sandbox) => Promise<unknown>) {
-    this.#context = context
-    this.#delete = remove
-    context.closing.addEventListener('abort', () => clearTimeout(this.#timer))
+  constructor(options: {
+    records: Records
+    /** Deletes or pauses one. */
+    expire: (sandbox: Sandbox) => Promise<void>
+    log: Log
+    stopping: AbortSignal
+  }) {
+    this.#records = options.records
+    this.#expire = options.expire
+    this.#log = options.log
+    this.#stopping = options.stopping
+    this.#stopping.addEventListener('abort', () => clearTimeout(this.#timer))
   }
 
-  /** Some expiry may have changed: looks again. */
+  /** Some end may have changed: looks again. */
   changed(): void {
     this.#checking = this.#checking
       .then(() => this.#check())
       .catch((error) => {
-        this.#context.log('error', 'expiry.failed', { error: IceboxError.from(error).message })
+        this.#log('error', 'expiry.failed', { error: IceboxError.from(error).message })
         this.#wake(RETRY_MS)
       })
   }
 
   async #check(): Promise<void> {
-    if (this.#context.closing.aborted) return
+    if (this.#stopping.aborted) return
     const now = Date.now()
     let nearest = Number.POSITIVE_INFINITY
-    for (const sandbox of await this.#context.records.listEverywhere('Sandbox')) {
-      const { metadata, spec, status } = sandbox
-      if (spec.expiresAt === undefined || status.state === 'deleting') continue
-      const left = Date.parse(spec.expiresAt) - now
-      if (left > 0) {
-        nearest = Math.min(nearest, left)
-        continue
-      }
-      this.#context.log('info', 'sandbox.expired', { sandbox: metadata.name, expiresAt: spec.expiresAt })
-      this.#delete(sandbox).catch((error) => {
-        this.#context.log('error', 'expiry.delete.failed', {
-          sandbox: metadata.name,
-          error: IceboxError.from(error).message,
-        })
-        this.#wake(RETRY_MS)
-      })
+    for (const sandbox of await this.#records.listEverywhere('Sandbox')) {
+      const { name } = sandbox.metadata
+      if (this.#ending.has(name)) continue
+      if (isDue(sandbox, now)) {
+        this.#ending.add(name)
+        void this.#end(sandbox)
+      } else if (isExpiring(sandbox)) nearest = Math.min(nearest, Date.parse(sandbox.spec.expiresAt ?? '') - now)
     }
     this.#wake(nearest)
   }
 
+  async #end(sandbox: Sandbox): Promise<void> {
+    const { metadata, spec } = sandbox
+    const { name, namespace: project } = metadata
+    const facts = { sandbox: name, project, expiresAt: spec.expiresAt, onTimeout: spec.onTimeout }
+    this.#log('info', 'sandbox.expired', facts)
+    const done = () => {
+      this.#ending.delete(name)
+      this.changed()
+    }
+    try {
+      await this.#expire(sandbox)
+      done()
+    } catch (error) {
+      // Somebody was faster, with an extension, a pause or a delete: there is nothing to try again.
+      if (isError(error, 'Conflict', 'NotFound')) return done()
+      this.#log('error', 'expiry.failed', { ...facts, error: IceboxError.from(error).message })
+      setTimeout(done, RETRY_MS).unref()
+    }
+  }
+
   #wake(milliseconds: number): void {
     clearTimeout(this.#timer)
-    if (this.#context.closing.aborted || milliseconds === Number.POSITIVE_INFINITY) return
+    if (this.#stopping.aborted || milliseconds === Number.POSITIVE_INFINITY) return
     this.#timer = setTimeout(() => this.changed(), Math.min(milliseconds, LONGEST_WAIT_MS))
     this.#timer.unref()
   }

@@ -2,7 +2,10 @@ export type { Log } from './context.ts'
 export type {
   Accepted,
   Collected,
+  Connected,
   Control,
+  EventFilter,
+  EventService,
   Images,
   Keys,
   Project,

@@ -10,13 +10,21 @@ import { Expiry } from './expiry.ts'
 import { imageService } from './images/service.ts'
 import { keyService } from './keys.ts'
 import { Limits } from './limits.ts'
+import { collectLogs } from './logs/collect.ts'
+import { SandboxLogs } from './logs/logs.ts'
+import { logTransition } from './logs/transition.ts'
 import { Operations } from './operations.ts'
-import { PAUSED_BY_SHUTDOWN } from './reconcile/plan.ts'
 import { Reconciler } from './reconcile/reconcile.ts'
-import { Records } from './records.ts'
+import { type OnTransition, Records } from './records.ts'
+import { expire } from './sandboxes/expire.ts'
 import { sandboxService } from './sandboxes/service.ts'
+import { PAUSED_BY_SHUTDOWN } from './sandboxes/time.ts'
 import { snapshotAlarm } from './snapshots/retention.ts'
 import { snapshotService } from './snapshots/service.ts'
+import { Events } from './telemetry/events.ts'
+import { Metrics } from './telemetry/metrics.ts'
+import { Telemetry } from './telemetry/telemetry.ts'
+import { tellMissed, tellTransitions } from './telemetry/transitions.ts'
 import { templateService } from './templates/service.ts'
 import { trafficService } from './traffic.ts'
 import { usageOf } from './usage.ts'
@@ -28,6 +36,7 @@ export async function openControl({
   log,
   installationKey,
   tokenSecret,
+  directory,
   limits = Limits.parse({}),
 }: {
   store: ResourceStore
@@ -37,16 +46,31 @@ export async function openControl({
   installationKey: string
   /** What the tokens of sandboxes are derived from: the same at every start. */
   tokenSecret: Buffer
+  /** Existing ones of the data directory: for the events of all, and for the logs of sandboxes. */
+  directory: { events: string; logs: string }
   limits?: Limits
 }): Promise<Control> {
   const stopping = new AbortController()
   const closing = new AbortController()
   const admission = new Admission(limits, stopping.signal)
-  const recordsOf = (project: string) =>
-    new Records(store, project, (resource, _from, to) => {
-      if (resource.kind === 'Sandbox') admission.note(resource, to === 'deleted')
-    })
+  const events = await Events.open(directory.events, log)
+  const logs = new SandboxLogs(directory.logs, log)
+  const tell = tellTransitions(events)
+  const onTransition: OnTransition = (resource, from, to) => {
+    tell(resource, from, to)
+    if (resource.kind !== 'Sandbox') return
+    admission.note(resource, to === 'deleted')
+    logTransition(contextOf(resource.metadata.namespace), resource, to)
+  }
+  const recordsOf = (project: string) => new Records(store, project, onTransition)
+  const expiry = new Expiry({
+    records: recordsOf(SYSTEM_NAMESPACE),
+    expire: (sandbox) => expire(contextOf(sandbox.metadata.namespace), sandbox),
+    log,
+    stopping: stopping.signal,
+  })
   const shared = {
+    expiry,
     exits: new Exits(recordsOf, log),
     node,
     operations: new Operations(),
@@ -58,6 +82,8 @@ export async function openControl({
           .digest('hex'),
       ),
     log,
+    logs,
+    telemetry: new Telemetry(new Metrics(recordsOf(SYSTEM_NAMESPACE)), log),
     stopping: stopping.signal,
     closing: closing.signal,
   }
@@ -67,14 +93,13 @@ export async function openControl({
   const reconciler = new Reconciler(context)
   const remove = async ({ metadata }: Sandbox) =>
     (await project(metadata.namespace).sandboxes.delete(metadata.name, context.closing)).settled
-  const expiry = new Expiry(context, remove)
   const snapshotExpiry = snapshotAlarm(context)
   const projects = new Map<string, Project>()
   const project = (name: string): Project => {
     const known = projects.get(name)
     if (known !== undefined) return known
     const own = contextOf(name)
-    const sandboxes = sandboxService(own, expiry)
+    const sandboxes = sandboxService(own)
     const opened: Project = {
       name,
       sandboxes,
@@ -97,12 +122,17 @@ export async function openControl({
   // What was found dead at the start is told with its reason before the reconciler looks for what is missing.
   await Promise.all(exits)
   starting = false
+  await tellMissed(events, context.records)
   await reconciler.start()
+  for (const sandbox of await context.records.listEverywhere('Sandbox'))
+    if (sandbox.status.state === 'running') void collectLogs(contextOf(sandbox.metadata.namespace), sandbox)
   expiry.changed()
   snapshotExpiry.changed()
 
   return {
     project,
+    events: { list: (filter) => events.list(filter), follow: (filter, signal) => events.follow(filter, signal) },
+    metrics: () => shared.telemetry.metrics.text(),
     keys: keyService(context.records, installationKey),
     traffic: trafficService(context, tokenSecret),
     collect: (options, signal) => collectAll(context, options, signal),
@@ -136,6 +166,8 @@ export async function openControl({
         }
       } finally {
         closing.abort()
+        await logs.close()
+        await events.close()
         await node.close()
         await store.close()
       }

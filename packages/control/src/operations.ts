@@ -28,12 +28,22 @@ export class Operations {
     this.#exclusive.get(id)?.stopping.abort(reason)
   }
 
-  /** Resolves when what is under way for this resource has ended, well or not. */
-  async ended(id: string): Promise<void> {
-    await this.#exclusive
+  /** Resolves when what is under way for this resource has ended, well or not. Rejects when the signal aborts before. */
+  async ended(id: string, signal?: AbortSignal): Promise<void> {
+    const ended = this.#exclusive
       .get(id)
       ?.accepted.then(({ settled }) => settled)
       .catch(() => undefined)
+    if (ended === undefined || signal === undefined) return void (await ended)
+    signal.throwIfAborted()
+    const { promise: aborted, reject } = Promise.withResolvers<never>()
+    const abort = () => reject(signal.reason)
+    signal.addEventListener('abort', abort, { once: true })
+    try {
+      await Promise.race([ended, aborted])
+    } finally {
+      signal.removeEventListener('abort', abort)
+    }
   }
 
   isBusy(id: string): boolean {

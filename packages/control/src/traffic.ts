@@ -30,9 +30,9 @@ export function trafficService(context: Context, secret: Buffer): Traffic {
 
   return {
     find,
-    async reach(id) {
+    async reach(id, signal) {
       const sandbox = await find(id)
-      return reach(context.project(sandbox.metadata.namespace), sandbox)
+      return reach(context.project(sandbox.metadata.namespace), sandbox, { wake: true }, signal)
     },
     tokens: (sandbox) => ({ access: token('access', sandbox), traffic: token('traffic', sandbox) }),
   }

@@ -18,6 +18,7 @@ import type {
   WireUsage,
 } from '@icebox/model'
 import type { SandboxUsage } from './control.ts'
+import { endOf } from './sandboxes/time.ts'
 
 /** The one place where resources become the objects of the API. */
 
@@ -58,7 +59,8 @@ const wireStatus = <S extends string, W>(table: Record<S, W>, status: Settled<S>
     lastTransitionAt: status.lastTransitionAt,
   })
 
-export function wireSandbox({ metadata, spec, status }: Sandbox): WireSandbox {
+export function wireSandbox(sandbox: Sandbox): WireSandbox {
+  const { metadata, spec, status } = sandbox
   const { source } = spec
   return present({
     id: metadata.name,
@@ -73,7 +75,14 @@ export function wireSandbox({ metadata, spec, status }: Sandbox): WireSandbox {
     entrypoint: spec.entrypoint,
     size: spec.size,
     createdAt: metadata.createdAt,
-    expiresAt: spec.expiresAt,
+    expiresAt: endOf(sandbox),
+    timeout: spec.timeoutSeconds,
+    onTimeout: spec.onTimeout,
+    pauseKind: spec.pauseKind,
+    autoResume: spec.autoResume,
+    secure: spec.secure,
+    publicTraffic: spec.publicTraffic,
+    network: spec.network,
     lastSnapshotId: status.lastSnapshot,
     pausedSnapshotId: status.pausedIn,
     restoreMs: status.restoreMs,

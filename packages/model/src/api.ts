@@ -1,5 +1,5 @@
 import { z } from 'zod'
-import { ImageConfig, ProjectName, Size, SNAPSHOT_KINDS } from './kinds.ts'
+import { ImageConfig, ProjectName, Size, SNAPSHOT_KINDS, TIMEOUT_ACTIONS } from './kinds.ts'
 import { DEFAULT_PROJECT } from './resource.ts'
 
 /**
@@ -41,7 +41,7 @@ export const EnvVars = z.record(
   z.string(),
 )
 export const MetadataMap = z.record(z.string().min(1).max(253), z.string().max(1024))
-/** Seconds from now until deletion; null or absent: never. */
+/** Seconds from now until its time is over. */
 export const TimeoutSeconds = z.int().min(1).max(2_592_000)
 
 export const WireSandbox = z.object({
@@ -58,7 +58,22 @@ export const WireSandbox = z.object({
   entrypoint: z.array(z.string()),
   size: Size,
   createdAt: z.iso.datetime(),
+  /** When its time is over. Absent: never, or not before it is resumed. */
   expiresAt: z.iso.datetime().optional(),
+  /** Seconds it was given first: what it gets again when it is resumed. */
+  timeout: z.int().optional(),
+  /** What happens when its time is over. */
+  onTimeout: z.enum(TIMEOUT_ACTIONS),
+  /** What the pause at the end of its time keeps. */
+  pauseKind: z.enum(SNAPSHOT_KINDS),
+  /** Whether execs, file calls and connections to its ports resume it when it is paused. */
+  autoResume: z.boolean(),
+  /** Whether the E2B and OpenSandbox services inside it ask for its access token. */
+  secure: z.boolean(),
+  /** Whether its ports answer without a token. */
+  publicTraffic: z.boolean(),
+  /** Network settings as they were asked for. */
+  network: z.record(z.string(), z.unknown()).optional(),
   /** The newest snapshot of its line: what it was made from, rolled back to, or what was last taken of it. */
   lastSnapshotId: z.string().optional(),
   /** The hidden snapshot of its last pause. */
@@ -150,7 +165,20 @@ export const CreateSandbox = z
     entrypoint: z.array(z.string()).min(1).optional(),
     env: EnvVars.default({}),
     metadata: MetadataMap.default({}),
+    /** null or absent: it has no end. */
     timeout: TimeoutSeconds.nullish(),
+    /** What happens when its time is over. Default: `kill`, which deletes it. */
+    onTimeout: z.enum(TIMEOUT_ACTIONS).optional(),
+    /** What the pause at the end of its time keeps. Default: `memory`. */
+    pauseKind: z.enum(SNAPSHOT_KINDS).optional(),
+    /** Execs, file calls and connections to its ports resume it when it is paused. Default: false. */
+    autoResume: z.boolean().optional(),
+    /** The E2B and OpenSandbox services inside it ask for its access token. Default: true. */
+    secure: z.boolean().optional(),
+    /** Its ports answer without a token. Default: false. */
+    publicTraffic: z.boolean().optional(),
+    /** Kept and shown, not acted upon. */
+    network: z.record(z.string(), z.unknown()).optional(),
     /** Kubernetes quantities `cpu` and `memory`, also `disk`; only with image: a snapshot's size is fixed. */
     resourceLimits: z.record(z.string(), z.string()).optional(),
   })
@@ -183,11 +211,19 @@ export const CreateSnapshot = z.object({
 })
 export type CreateSnapshot = z.infer<typeof CreateSnapshot>
 export const RollbackSandbox = z.object({ snapshotId: z.string().min(1) })
+/** What a pause keeps: `memory` (the default) also its processes, `filesystem` its files alone; it is then resumed by a boot. */
+export const PauseSandbox = z.object({ kind: z.enum(SNAPSHOT_KINDS).optional() })
+export type PauseSandbox = z.infer<typeof PauseSandbox>
+/** `onlyExtend`: an end that is later already stays. */
+const onlyExtend = z.boolean().optional()
 export const RenewSandbox = z.union([
-  z.object({ expiresAt: z.iso.datetime({ offset: true }) }),
-  z.object({ timeout: TimeoutSeconds.nullable() }),
+  z.object({ expiresAt: z.iso.datetime({ offset: true }), onlyExtend }),
+  z.object({ timeout: TimeoutSeconds.nullable(), onlyExtend }),
 ])
 export type RenewSandbox = z.infer<typeof RenewSandbox>
+/** `timeout`: seconds it is to live from now at least; null: for ever. Absent: what it was given first, if it has to be resumed. */
+export const ConnectSandbox = z.object({ timeout: TimeoutSeconds.nullish() })
+export type ConnectSandbox = z.infer<typeof ConnectSandbox>
 
 export const BuildTemplate = z.object({
   name: DisplayName,
@@ -266,6 +302,42 @@ export const ProgressLine = z.object({
   error: WireError.optional(),
 })
 export type ProgressLine = z.infer<typeof ProgressLine>
+
+/** One transition of a resource. */
+export const WireEvent = z.object({
+  /** Grows with each event of the installation. */
+  id: z.int().min(1),
+  at: z.iso.datetime(),
+  project: z.string(),
+  kind: z.enum(['Sandbox', 'Snapshot', 'Template']),
+  /** Its name: the id of a sandbox or snapshot. */
+  resource: z.string(),
+  /** Absent when it was made. */
+  from: z.string().optional(),
+  /** The state it is in since; `deleted` when it is gone. */
+  to: z.string(),
+  reason: z.string().optional(),
+  message: z.string().optional(),
+  /** The operation that is under way since. */
+  verb: z.string().optional(),
+  operation: z.string().optional(),
+})
+export type WireEvent = z.infer<typeof WireEvent>
+
+/** One thing that a sandbox, or Icebox about it, has said. */
+export const LogEntry = z.object({
+  at: z.iso.datetime(),
+  /** lifecycle: what became of the sandbox. Else what its start command or entrypoint wrote. */
+  source: z.enum(['lifecycle', 'stdout', 'stderr']),
+  text: z.string(),
+  /** The exec that wrote it. */
+  exec: z.string().optional(),
+  /** Its tag: `start` or `entrypoint`. */
+  of: z.string().optional(),
+  /** Bytes of the stream up to the end of this text. */
+  end: z.int().min(0).optional(),
+})
+export type LogEntry = z.infer<typeof LogEntry>
 
 export const SandboxStats = z.object({
   id: z.string(),

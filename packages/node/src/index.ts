@@ -7,10 +7,12 @@ export { type PulledExt4, pullToExt4 } from './images/pull-ext4.ts'
 export { defaultFileName } from './images/reference.ts'
 export { type ImageStore, openImageStore } from './images/store.ts'
 export { openLocalNode } from './local-node.ts'
-export { BASE_IMAGE, baseImageStep } from './setup/base-image.ts'
+export { BASE_IMAGE, BASE_TEMPLATE, baseImageStep } from './setup/base-image.ts'
 export { firstLine } from './setup/command.ts'
+export { type ForeignPackages, npmPackages, pythonPackages } from './setup/foreign.ts'
 export { GO_TOOLCHAIN, presentGo } from './setup/go.ts'
 export { ensureGuest, guestBuild } from './setup/guest.ts'
+export { withLock } from './setup/lock.ts'
 export {
   locate,
   packagesStep,

@@ -108,6 +108,18 @@ test('a stream that was cut is attached to again where it was', async (t) => {
   assert.deepEqual(asked.map(isAttach), [false, true])
 })
 
+test('a server that says that it goes down is waited for', async (t) => {
+  const error = { code: 'Unavailable', message: 'the server is shutting down', remedy: 'Start it again.' }
+  let refusals = 3
+  const { sandbox } = await peer(t, (one, response) => {
+    if (isStart(one)) begin(response).end(started + output('stdout', 0, 'abc') + line({ type: 'error', error }))
+    else if (refusals-- > 0) sendJson(response, 503, error)
+    else begin(response).end(started + output('stdout', 3, 'def') + exit(0))
+  })
+  const result = await sandbox.exec(['x'])
+  assert.deepEqual([result.stdout, result.exitCode], ['abcdef', 0])
+})
+
 test('a stream that is cut again and again ends in GuestFailed after three tries in vain', async (t) => {
   const { sandbox, asked } = await peer(t, (one, response) => {
     begin(response)

@@ -219,8 +219,10 @@ export class Exec implements PromiseLike<ExecResult>, AsyncIterable<ExecEvent> {
       if (typeof line.exit.exitCode === 'number') this.#exit.exitCode = line.exit.exitCode
       if (typeof line.exit.signal === 'string') this.#exit.signal = line.exit.signal
       this.#queue.push({ type: 'exit', exit: this.#exit }, 0)
-    } else if (line.type === 'error' && isWireError(line.error)) throw new IceboxError(undefined, line.error)
-    else throw notUnderstood(`the line ${JSON.stringify(line).slice(0, 80)} among the output of a process`)
+    } else if (line.type === 'error' && isWireError(line.error)) {
+      // A server that goes down says so; the process goes on, and the next server knows it.
+      if (line.error.code !== 'Unavailable' || this.#info === undefined) throw new IceboxError(undefined, line.error)
+    } else throw notUnderstood(`the line ${JSON.stringify(line).slice(0, 80)} among the output of a process`)
   }
 
   /** Bytes that were seen before, which a stream that was attached to again may repeat, are left out. */

@@ -2,6 +2,7 @@ import type { CollectResult, WireUsage } from '@icebox/model'
 import { isObject } from './answers.ts'
 import { Connection, route } from './connection.ts'
 import type { CallOptions } from './deadline.ts'
+import { Events } from './events.ts'
 import { Images } from './images.ts'
 import { Keys } from './keys.ts'
 import { Sandboxes } from './sandboxes.ts'
@@ -34,6 +35,7 @@ export class Icebox {
   readonly templates: Templates
   readonly images: Images
   readonly keys: Keys
+  readonly events: Events
   readonly #connection: Connection
 
   constructor(options: ConnectionOptions = {}) {
@@ -44,6 +46,7 @@ export class Icebox {
     this.templates = new Templates(this.#connection)
     this.images = new Images(this.#connection)
     this.keys = new Keys(this.#connection)
+    this.events = new Events(this.#connection)
   }
 
   /** Whether it answers; needs no key. */

@@ -13,7 +13,7 @@ export class Images {
     this.#connection = connection
   }
 
-  /** Makes it present, from a registry, `oci:DIR:TAG`, `docker-archive:FILE`, `tar:FILE`, `dir:DIR` or `debian:SUITE[+PACKAGE,…]`. */
+  /** Makes it present: `python:3.12`, `oci:DIR:TAG`, `docker-archive:FILE`, `tar:FILE`, `dir:DIR`, `debian:SUITE[+PACKAGE,…][@USER]`. */
   async pull(reference: string, options: ProgressOptions = {}): Promise<WireImage> {
     return follow(this.#connection, route('images'), { reference }, hasId<WireImage>, options)
   }

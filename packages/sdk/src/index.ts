@@ -6,11 +6,13 @@ export type {
   FileEvent,
   FileInfo,
   ForkResult,
+  LogEntry,
   NewApiKey,
   SandboxStats,
   SnapshotFault,
   WireApiKey,
   WireCollected,
+  WireEvent,
   WireImage,
   WireSandbox,
   WireSnapshot,
@@ -19,13 +21,22 @@ export type {
 } from '@icebox/model'
 export type { CallOptions } from './deadline.ts'
 export { IceboxError, isIceboxError } from './error.ts'
+export type { EventOptions, Events } from './events.ts'
 export type { Exec, ExecOptions, ExecResult } from './exec.ts'
 export type { FileContent, FileOptions, Files } from './files.ts'
 export { Icebox, type ServerInfo } from './icebox.ts'
 export type { Images } from './images.ts'
 export type { Keys } from './keys.ts'
 export type { ProgressOptions, Step } from './progress.ts'
-export { type CreateOptions, ForkError, type ForkOptions, Sandbox, type SnapshotOptions } from './sandbox.ts'
+export {
+  type ConnectOptions,
+  type CreateOptions,
+  ForkError,
+  type ForkOptions,
+  type PauseOptions,
+  Sandbox,
+  type SnapshotOptions,
+} from './sandbox.ts'
 export type { ListOptions, Sandboxes } from './sandboxes.ts'
 export { type ConnectionOptions, connectionSettings } from './settings.ts'
 export type { SnapshotListOptions, Snapshots } from './snapshots.ts'

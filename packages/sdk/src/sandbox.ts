@@ -6,19 +6,20 @@ import type {
   ExecInput,
   ForkResult,
   ForkSandbox,
+  LogEntry,
   RenewSandbox,
   SandboxStats,
   WireSandbox,
   WireSnapshot,
 } from '@icebox/model'
 import { hasId, isArrayOf, isObject, isWireError } from './answers.ts'
-import { Connection, route, UNTIL_SETTLED } from './connection.ts'
+import { Connection, NDJSON, route, UNTIL_SETTLED } from './connection.ts'
 import type { CallOptions } from './deadline.ts'
 import { deadlineExceeded, IceboxError, isIceboxError } from './error.ts'
 import { Exec, type ExecOptions } from './exec.ts'
 import { Files } from './files.ts'
 import { type ConnectionOptions, connectionSettings } from './settings.ts'
-import { bytes } from './streams.ts'
+import { bytes, objects } from './streams.ts'
 
 /** Some children of a fork failed; `errors` are their errors, `sandboxes` the children that run. */
 export class ForkError extends AggregateError {
@@ -41,8 +42,20 @@ export interface CreateOptions extends CallOptions {
   name?: string | undefined
   env?: Record<string, string> | undefined
   metadata?: Record<string, string> | undefined
-  /** Seconds until it is deleted; null or absent: never. */
+  /** Seconds until its time is over; null or absent: never. They begin anew when it is resumed. */
   timeout?: number | null | undefined
+  /** What happens then. Default: `kill`, which deletes it. */
+  onTimeout?: 'kill' | 'pause' | undefined
+  /** What the pause at the end of its time keeps. Default: `memory`. */
+  pauseKind?: 'memory' | 'filesystem' | undefined
+  /** Execs, file calls and connections to its ports resume it when it is paused. Default: false. */
+  autoResume?: boolean | undefined
+  /** The E2B and OpenSandbox services inside it ask for its access token. Default: true. */
+  secure?: boolean | undefined
+  /** Its ports answer without a token. Default: false. */
+  publicTraffic?: boolean | undefined
+  /** Kept and shown, not acted upon. */
+  network?: Record<string, unknown> | undefined
   /** Started once it runs; its end does not end the sandbox. */
   entrypoint?: string[] | undefined
   /**
@@ -55,6 +68,14 @@ export interface CreateOptions extends CallOptions {
 }
 
 export type ForkOptions = Omit<Partial<ForkSandbox>, 'count'> & CallOptions
+export interface PauseOptions extends CallOptions {
+  /** `memory` (the default): with its processes. `filesystem`: only its files; it is then resumed by a boot. */
+  kind?: 'memory' | 'filesystem' | undefined
+}
+export interface ConnectOptions extends CallOptions {
+  /** Seconds that it is to live from now at least, null: for ever. Default: what it was given first, if it has to be resumed. */
+  timeout?: number | null | undefined
+}
 export interface SnapshotOptions extends CallOptions {
   name?: string | undefined
   /** `memory` (the default): with its processes. `filesystem`: only its files; it restores by a boot. */
@@ -170,9 +191,23 @@ export class Sandbox implements AsyncDisposable {
     return this.#connection.json('POST', this.#route('fork'), isArrayOf(isForkResult), call)
   }
 
-  /** Resolves when its state is durable. The machine is free a moment later. */
-  pause(call: CallOptions = {}): Promise<WireSandbox> {
-    return this.#change('pause', undefined, 'Paused', call)
+  /** Resolves when its state is durable. The machine is free a moment later. While it is paused its time stands still. */
+  pause(options: PauseOptions = {}): Promise<WireSandbox> {
+    const { kind, ...call } = options
+    return this.#change('pause', { kind }, 'Paused', call)
+  }
+
+  /**
+   * Resolves when it runs: waits while it is on its way, also into a pause, and resumes it when it is paused. Never brings its end
+   * nearer. Gives whether it was paused.
+   */
+  async ensureRunning(options: ConnectOptions = {}): Promise<{ resumed: boolean }> {
+    const { timeout, ...call } = options
+    // Asked twice it does no more than once.
+    const request = { ...call, json: { timeout }, idempotent: true }
+    const { sandbox, resumed } = await this.#connection.json('POST', this.#route('connect'), isConnected, request)
+    this.#resource = sandbox
+    return { resumed }
   }
 
   /** Resolves when it runs again, under the same id. */
@@ -185,7 +220,7 @@ export class Sandbox implements AsyncDisposable {
     return this.#change('rollback', { snapshotId: snapshot }, 'Running', call)
   }
 
-  /** `timeout`: seconds from now until it is deleted, null: never. `expiresAt`: ISO 8601. */
+  /** `timeout`: seconds from now until its time is over, null: never. `expiresAt`: ISO 8601. `onlyExtend`: a later end stays. */
   async renew(until: RenewSandbox, call: CallOptions = {}): Promise<{ expiresAt?: string }> {
     const isExpiry = (answer: unknown): answer is { expiresAt?: string } => isObject(answer)
     return this.#connection.json('POST', this.#route('renew-expiration'), isExpiry, { ...call, json: until })
@@ -212,7 +247,21 @@ export class Sandbox implements AsyncDisposable {
     return this.#connection.json('GET', this.#route('stats'), hasId<SandboxStats>, call)
   }
 
-  /** What its entrypoint (or its template's start command) wrote; with `follow` on until the signal. */
+  /**
+   * What became of it and what its start command and entrypoint wrote, with times, whatever its state; with `follow` on as long
+   * as these run.
+   */
+  async *logEntries(options: CallOptions & { follow?: boolean } = {}): AsyncGenerator<LogEntry> {
+    const { follow, ...call } = options
+    const request = { ...call, query: { follow }, headers: { accept: NDJSON } }
+    const response = await this.#connection.stream('GET', this.#route('logs'), request)
+    for await (const entry of objects(this.#connection, response, call)) {
+      if (isWireError(entry.error)) throw new IceboxError(undefined, entry.error)
+      if (isLogEntry(entry)) yield entry
+    }
+  }
+
+  /** Only what its start command and entrypoint wrote, whatever its state; with `follow` on as long as these run. */
   async logs(options: CallOptions & { follow?: boolean } = {}): Promise<AsyncIterable<Uint8Array>> {
     const { follow, ...call } = options
     const response = await this.#connection.stream('GET', this.#route('logs'), { ...call, query: { follow } })
@@ -243,6 +292,9 @@ export class Sandbox implements AsyncDisposable {
   }
 }
 
+const isLogEntry = (entry: Record<string, unknown>): entry is Record<string, unknown> & LogEntry =>
+  typeof entry.at === 'string' && typeof entry.source === 'string' && typeof entry.text === 'string'
+
 export async function createSandbox(connection: Connection, options: CreateOptions): Promise<Sandbox> {
   const { signal, requestTimeoutMs, snapshot, image, idempotencyKey = randomUUID(), ...rest } = options
   const json: CreateSandboxInput = {
@@ -270,5 +322,7 @@ function unsettled(
   return deadlineExceeded(`${what} is still ${status.state}${why === undefined ? '' : ` (${why})`}`)
 }
 
+const isConnected = (answer: unknown): answer is { sandbox: WireSandbox; resumed: boolean } =>
+  isObject(answer) && hasId(answer.sandbox) && typeof answer.resumed === 'boolean'
 const isForkResult = (answer: unknown): answer is ForkResult =>
   isObject(answer) && (hasId(answer.sandbox) || isWireError(answer.error))

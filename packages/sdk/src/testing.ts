@@ -56,6 +56,11 @@ export const SANDBOX = {
   entrypoint: [],
   size: { cpu: 1, memoryMiB: 512, diskMiB: 2048 },
   createdAt: '2026-01-01T00:00:00.000Z',
+  onTimeout: 'kill' as const,
+  pauseKind: 'memory' as const,
+  autoResume: false,
+  secure: true,
+  publicTraffic: false,
 }
 
 export const sendJson = (response: http.ServerResponse, status: number, body: unknown): void => {

@@ -67,6 +67,8 @@ declare module 'fastify' {
   interface FastifyContextConfig {
     /** Needs no key. */
     public?: boolean
+    /** Only for the installation's own key. */
+    installation?: boolean
     /** Called so often that only failures are logged. */
     frequent?: boolean
   }

@@ -1,3 +1,5 @@
 export type { ServerInfo, ShutdownMode } from './context.ts'
+export type { EnvdSandbox } from './e2b/envd/call.ts'
+export { type EnvdFacade, type EnvdOptions, envdFacade } from './e2b/envd/facade.ts'
 export { type OpenApiDocument, openApiDocument } from './openapi.ts'
 export { checkAddress, openServer, type Server, type ServerOptions } from './server.ts'

@@ -8,7 +8,7 @@ const LINGER = 5_000
  * would make the client's system throw the answer away with it; not reading on would leave the client stuck. So the rest is
  * read and dropped for a while.
  */
-export function linger({ raw }: FastifyRequest): void {
+export function linger({ raw }: Pick<FastifyRequest, 'raw'>): void {
   if (raw.complete || raw.destroyed) return
   const timer = setTimeout(() => raw.destroy(), LINGER)
   raw.once('close', () => clearTimeout(timer))

@@ -4,6 +4,7 @@ import { jsonSchemaTransform, jsonSchemaTransformObject } from 'fastify-type-pro
 import { z } from 'zod'
 import { createApp } from './app.ts'
 import type { Context } from './context.ts'
+import { FAILURES } from './schemas.ts'
 import { routes } from './v1/routes.ts'
 
 interface Operation {
@@ -11,13 +12,14 @@ interface Operation {
   summary: string
   tags: string[]
   requestBody?: { required: boolean }
+  responses: Record<string, object>
 }
 
 /** An OpenAPI 3.1 document, as far as it is looked at here. */
 export interface OpenApiDocument {
   openapi: string
   paths: Record<string, Record<string, Operation>>
-  components: { schemas: Record<string, unknown> }
+  components: { schemas: Record<string, unknown>; responses?: Record<string, object> }
   [key: string]: unknown
 }
 
@@ -60,7 +62,19 @@ export async function openApiDocument(): Promise<OpenApiDocument> {
   const document = tidy(app.swagger())
   for (const operation of operationsOf(document))
     if (operation.requestBody !== undefined) operation.requestBody.required = !optionalBodies.has(operation.operationId)
+  nameFailures(document)
   return document
+}
+
+/** What every route may answer is said once. */
+function nameFailures(document: OpenApiDocument): void {
+  for (const { responses } of operationsOf(document))
+    for (const status of Object.keys(FAILURES).map((key) => key.toUpperCase())) {
+      const failure = responses[status]
+      if (failure === undefined) continue
+      document.components.responses = { Failure: failure }
+      responses[status] = { $ref: '#/components/responses/Failure' }
+    }
 }
 
 /** No handler runs to make the document. */

@@ -1,6 +1,7 @@
 import {
   BuildTemplate,
   CollectResult,
+  ConnectSandbox,
   CreateApiKey,
   CreateSandbox,
   CreateSnapshot,
@@ -10,8 +11,10 @@ import {
   FileInfo,
   ForkResult,
   ForkSandbox,
+  LogEntry,
   NewApiKey,
   Pagination,
+  PauseSandbox,
   ProgressLine,
   PullImage,
   RenewSandbox,
@@ -20,6 +23,7 @@ import {
   Size,
   WireApiKey,
   WireError,
+  WireEvent,
   WireImage,
   WireSandbox,
   WireSnapshot,
@@ -41,6 +45,8 @@ const NAMED = {
   ForkSandbox,
   ForkResult,
   CreateSnapshot,
+  PauseSandbox,
+  ConnectSandbox,
   RollbackSandbox,
   RenewSandbox,
   BuildTemplate,
@@ -52,6 +58,8 @@ const NAMED = {
   NewApiKey,
   Usage: WireUsage,
   CollectResult,
+  LogEntry,
+  Event: WireEvent,
   ExecRequest,
   ExecInfo,
   ExecExit,
@@ -70,8 +78,8 @@ const refused = {
 /** A body that may be left out. */
 export const optional = <T extends z.ZodType>(body: T) => z.preprocess((given) => given ?? {}, body)
 
-/** What every route may answer besides its own answers. */
-export const FAILURES = { '4xx': refused, '5xx': refused }
+/** What every route may answer besides its own answers. What Icebox itself does wrong (500) is nothing to count on. */
+export const FAILURES = { '4xx': refused, 502: refused, 503: refused, 504: refused, 507: refused }
 
 /** An answer of bytes or lines of JSON. */
 export const streamed = (contentType: string, schema: z.ZodType, description: string) => ({

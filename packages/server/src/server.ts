@@ -74,6 +74,10 @@ export async function openServer(options: ServerOptions): Promise<Server> {
     reply.raw.once('close', () => logRequest(request, reply, performance.now() - startedAt))
     access.checkOrigin(request.raw)
     if (request.routeOptions.config.public !== true) await authenticate(request, options.control)
+    if (request.routeOptions.config.installation === true && !request.installation)
+      throw new IceboxError('Forbidden', 'the key of a project does not open this', {
+        remedy: 'Use the key of the installation: the file `key` in its data directory.',
+      })
     if (closing.signal.aborted) {
       reply.header('connection', 'close')
       throw new IceboxError('Unavailable', 'the server is shutting down', { remedy: 'Start it again.' })

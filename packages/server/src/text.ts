@@ -8,8 +8,9 @@ export async function sendText(
   reply: FastifyReply,
   text: AsyncIterable<Uint8Array>,
   signal: AbortSignal,
+  contentType = 'text/plain; charset=utf-8',
 ): Promise<void> {
-  sendHead(reply, { 'content-type': 'text/plain; charset=utf-8' })
+  sendHead(reply, { 'content-type': contentType })
   // Who follows wants to know at once that there is something to follow.
   reply.raw.flushHeaders()
   try {

@@ -6,7 +6,7 @@ import { IceboxError } from '@icebox/model'
 import { isMissing, replaceSynced, sync } from './durable.ts'
 import { tryLock } from './linux/libc.ts'
 
-const DIRECTORIES = ['images', 'blobs', 'snapshots', 'bundles', 'tmp'] as const
+const DIRECTORIES = ['images', 'blobs', 'snapshots', 'bundles', 'events', 'logs', 'tmp'] as const
 const KEY = /^e2b_[0-9a-f]{40}$/
 
 /** An open data directory: all that is durable, locked for this process. Paths are absolute and without symlinks. */
@@ -18,6 +18,9 @@ export interface DataDirectory {
   readonly blobs: string
   readonly snapshots: string
   readonly bundles: string
+  readonly events: string
+  /** What sandboxes have said. */
+  readonly logs: string
   /** On the same file system as the others, so that what is made here can be renamed there. Empty when opened. */
   readonly tmp: string
   /** `/run/icebox/<hash>`: what dies with the machines. */
@@ -147,6 +150,8 @@ export async function openDataDirectory(path: string): Promise<DataDirectory> {
       blobs: join(real, 'blobs'),
       snapshots: join(real, 'snapshots'),
       bundles: join(real, 'bundles'),
+      events: join(real, 'events'),
+      logs: join(real, 'logs'),
       tmp,
       run,
       readOrCreateKey: () => readOrCreateKey(real),

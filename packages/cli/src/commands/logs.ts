@@ -1,17 +1,28 @@
 import { once } from 'node:events'
 import { SANDBOX } from '../arguments.ts'
 import { define, SERVER_FLAGS } from '../command.ts'
-import { printJson } from '../output.ts'
+import { print, printJson } from '../output.ts'
 import { serverOf } from '../server.ts'
 
 export const command = define({
   arguments: [SANDBOX],
   flags: {
+    entries: { summary: 'With times, and with what became of the sandbox.' },
     follow: { summary: 'Go on with what comes, until Ctrl-C.', short: 'f' },
     ...SERVER_FLAGS,
   },
   async run({ arguments: { sandbox: ref }, flags }) {
     const sandbox = await serverOf(flags).sandboxes.connect(ref)
+    if (flags.entries) {
+      const entries = []
+      for await (const entry of sandbox.logEntries({ follow: flags.follow })) {
+        if (!flags.json) print(`${entry.at}  ${entry.source.padEnd(9)}  ${entry.text.trimEnd()}`)
+        else if (flags.follow) print(JSON.stringify(entry))
+        else entries.push(entry)
+      }
+      if (flags.json && !flags.follow) printJson(entries)
+      return 0
+    }
     const decoder = new TextDecoder()
     let text = ''
     for await (const piece of await sandbox.logs({ follow: flags.follow })) {

@@ -3,6 +3,7 @@ import { COMMAND, checkProgram } from '../arguments.ts'
 import { define, SERVER_FLAGS } from '../command.ts'
 import { Refusal } from '../failure.ts'
 import { Interrupted } from '../interrupt.ts'
+import { LIFETIME_FLAGS, lifetime } from '../lifetime.ts'
 import { note } from '../output.ts'
 import { beforeOutputIsLost } from '../output-lost.ts'
 import { presentImage } from '../present-image.ts'
@@ -13,7 +14,13 @@ import { ICEBOX_FAILED, type Request, runForJson, runHere } from '../terminal.ts
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
 
 /** A template of that name, else an image. */
-async function create(server: Icebox, source: string, quiet: boolean, signal: AbortSignal): Promise<Sandbox> {
+async function create(
+  server: Icebox,
+  source: string,
+  life: Awaited<ReturnType<typeof lifetime>>,
+  quiet: boolean,
+  signal: AbortSignal,
+): Promise<Sandbox> {
   const isTemplate = await server.templates.get(source, { signal }).then(
     () => true,
     (thrown: unknown) => {
@@ -22,12 +29,12 @@ async function create(server: Icebox, source: string, quiet: boolean, signal: Ab
       throw thrown
     },
   )
-  if (isTemplate) return server.sandboxes.create({ template: source })
+  if (isTemplate) return server.sandboxes.create({ template: source, ...life })
   const image = await presentImage(server, source, quiet, signal).catch(async (thrown: unknown) => {
     throw isIceboxError(thrown) && couldBeTemplate(source) ? await neither(server, source, thrown) : thrown
   })
   signal.throwIfAborted()
-  return server.sandboxes.create({ image })
+  return server.sandboxes.create({ image, ...life })
 }
 
 const couldBeTemplate = (source: string): boolean => /^[a-z0-9-]+$/.test(source)
@@ -48,17 +55,19 @@ export const command = define({
   rest: COMMAND,
   flags: {
     keep: { summary: 'Do not delete the sandbox at the end.' },
+    ...LIFETIME_FLAGS,
     ...SERVER_FLAGS,
   },
   failureStatus: ICEBOX_FAILED,
   async run({ arguments: given, flags, rest: argv }) {
     checkProgram(argv)
+    const life = await lifetime(flags)
     const server = serverOf(flags)
     const stop = new AbortController()
     const onSignal = (name: NodeJS.Signals) => stop.abort(new Interrupted(name))
     for (const name of SIGNALS) process.on(name, onSignal)
     // A creation that is under way cannot be called back: its sandbox is awaited, and deleted like any other.
-    const creating = create(server, given['template|image'], flags.json, stop.signal)
+    const creating = create(server, given['template|image'], life, flags.json, stop.signal)
     let removed: Promise<void> | undefined
     const remove = async () => {
       if (flags.keep) return

@@ -1,9 +1,10 @@
 import { TEMPLATE } from '../arguments.ts'
 import { define, SERVER_FLAGS, UsageError } from '../command.ts'
+import { LIFETIME_FLAGS, lifetime } from '../lifetime.ts'
 import { print, printJson } from '../output.ts'
 import { presentImage } from '../present-image.ts'
 import { serverOf } from '../server.ts'
-import { keyValues, notEmpty, timeSeconds } from '../values.ts'
+import { keyValues, notEmpty } from '../values.ts'
 
 export const command = define({
   arguments: [{ ...TEMPLATE, optional: true, summary: 'What to make it from; instead: --snapshot or --image.' }],
@@ -11,7 +12,7 @@ export const command = define({
     name: { summary: 'Name to call it by.', value: 'NAME' },
     env: { summary: 'Environment variable of everything run in it; may be given often.', value: 'K=V', multiple: true },
     metadata: { summary: 'Label; may be given often.', value: 'K=V', multiple: true },
-    timeout: { summary: 'Delete it after this time, such as 30m. Default: never.', value: 'TIME' },
+    ...LIFETIME_FLAGS,
     snapshot: { summary: 'Make it from a snapshot: id, name or unique prefix.', value: 'ID' },
     image: { summary: 'Make it from an image.', value: 'REF' },
     ...SERVER_FLAGS,
@@ -19,7 +20,7 @@ export const command = define({
   async run({ arguments: { template }, flags }) {
     const sources = [template, flags.snapshot, flags.image].filter((source) => source !== undefined)
     if (sources.length !== 1) throw new UsageError('give exactly one of TEMPLATE, --snapshot and --image')
-    const { snapshot, name, timeout } = flags
+    const { snapshot, name } = flags
     if (snapshot !== undefined) notEmpty('--snapshot', snapshot)
     if (flags.image !== undefined) notEmpty('--image', flags.image)
     const options = {
@@ -27,10 +28,7 @@ export const command = define({
       env:
         flags.env.length === 0 ? {} : (await import('../limits.ts')).variables('--env', keyValues('--env', flags.env)),
       metadata: keyValues('--metadata', flags.metadata),
-      timeout:
-        timeout === undefined
-          ? undefined
-          : timeSeconds('--timeout', timeout, (await import('../limits.ts')).TIMEOUT_SECONDS),
+      ...(await lifetime(flags)),
     }
     const server = serverOf(flags)
     const image = flags.image === undefined ? undefined : await presentImage(server, flags.image, flags.json)

@@ -1,8 +1,9 @@
 import { SANDBOX } from '../arguments.ts'
-import { define, SERVER_FLAGS, UsageError } from '../command.ts'
+import { define, SERVER_FLAGS } from '../command.ts'
+import { PAUSE_KINDS } from '../lifetime.ts'
 import { print, printJson } from '../output.ts'
 import { serverOf } from '../server.ts'
-import { moment } from '../values.ts'
+import { moment, oneOf } from '../values.ts'
 
 export const command = define({
   arguments: [SANDBOX],
@@ -14,9 +15,8 @@ export const command = define({
     ...SERVER_FLAGS,
   },
   async run({ arguments: { sandbox: ref }, flags }) {
-    const { name, kind = 'memory', stop } = flags
-    if (kind !== 'memory' && kind !== 'filesystem')
-      throw new UsageError(`--kind must be memory or filesystem, not ${JSON.stringify(kind)}`)
+    const { name, stop } = flags
+    const kind = oneOf('--kind', flags.kind ?? 'memory', PAUSE_KINDS)
     if (name !== undefined) (await import('../limits.ts')).displayName('--name', name)
     const expiresAt = flags.expires === undefined ? undefined : moment('--expires', flags.expires, 1)
     const sandbox = await serverOf(flags).sandboxes.connect(ref)

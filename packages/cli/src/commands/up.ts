@@ -12,9 +12,10 @@ export const command = define({
       summary: 'File of JSON with limits other than the defaults; see docs/reference/limits.md.',
       value: 'FILE',
     },
+    'no-base': { summary: 'Do not make the template base when there is none of that name.' },
     ...JSON_FLAG,
   },
-  async run({ flags: { detach, data, listen = '127.0.0.1:7070', limits, json } }) {
+  async run({ flags: { detach, data, listen = '127.0.0.1:7070', limits, 'no-base': noBase, json } }) {
     const { defaultDataDirectory } = await import('@icebox/snapshot')
     const options = {
       dataDirectory: data === undefined ? defaultDataDirectory() : resolve(data),
@@ -27,6 +28,7 @@ export const command = define({
               values: await (await import('../up/limits.ts')).readLimits(resolve(limits)),
             },
           }),
+      base: !noBase,
       json,
     }
     if (detach) await (await import('../up/detached.ts')).startDetached(options)

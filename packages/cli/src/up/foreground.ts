@@ -10,6 +10,8 @@ import { logText, ServerLog } from '../server-log.ts'
 export interface UpOptions {
   dataDirectory: string
   listen: { host: string; port: number }
+  /** Whether the template `base` is made where there is none. */
+  base: boolean
   json: boolean
   /** Other than the defaults. */
   limits?: { file: string; values: Limits }
@@ -31,7 +33,7 @@ export function setUpReport(json: boolean): Report {
 }
 
 /** Serves until it is told to end. Ctrl-C and SIGTERM pause all sandboxes, as `icebox down` does. */
-export async function serve({ dataDirectory, listen, limits, json }: UpOptions): Promise<void> {
+export async function serve({ dataDirectory, listen, base, limits, json }: UpOptions): Promise<void> {
   const { promise: told, resolve: tell } = Promise.withResolvers<'pause' | 'keep' | 'kill'>()
   const stop = interruption()
   stop.addEventListener('abort', () => tell('pause'), { once: true })
@@ -40,6 +42,7 @@ export async function serve({ dataDirectory, listen, limits, json }: UpOptions):
     {
       dataDirectory,
       listen,
+      base,
       report: setUpReport(json),
       onShutdown: tell,
       ...(limits === undefined ? {} : { limits: limits.values }),

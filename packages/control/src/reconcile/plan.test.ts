@@ -2,7 +2,8 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { SANDBOX_STATES, type Sandbox, type SandboxStatus } from '@icebox/model'
 import fc from 'fast-check'
-import { claimedExecutions, type Observed, PAUSED_BY_SHUTDOWN, planSandbox, type SandboxAction } from './plan.ts'
+import { PAUSED_BY_SHUTDOWN } from '../sandboxes/time.ts'
+import { claimedExecutions, type Observed, planSandbox, type SandboxAction } from './plan.ts'
 
 const RUNS = ['run1', 'run2', 'run3'] as const
 const SNAPSHOTS = ['snap1', 'snap2'] as const
@@ -41,9 +42,10 @@ const observed: fc.Arbitrary<Observed> = fc
     machines: new Map(machines),
     snapshots: new Set(snapshots),
     hostRestarted,
+    now: Date.parse('2026-01-01T00:01:00.000Z'),
   }))
 
-const sandboxOf = (each: SandboxStatus): Sandbox => ({
+const sandboxOf = (each: SandboxStatus, time: Pick<Sandbox['spec'], 'expiresAt'> = {}): Sandbox => ({
   kind: 'Sandbox',
   metadata: {
     namespace: 'default',
@@ -68,6 +70,7 @@ const sandboxOf = (each: SandboxStatus): Sandbox => ({
     autoResume: false,
     secure: true,
     publicTraffic: false,
+    ...time,
   },
   status: each,
 })
@@ -100,6 +103,21 @@ test('a paused sandbox loses neither its snapshot nor keeps a run', () => {
       assert.ok(!planSandbox(sandboxOf(each), there, 'running').some(({ type }) => type === 'resume'))
     }),
   )
+})
+
+test('what the server paused at its end comes back exactly when its time is not over', () => {
+  const status = {
+    state: 'paused',
+    reason: PAUSED_BY_SHUTDOWN,
+    pausedIn: 'snap1',
+    usage: { runningSeconds: 0 },
+  } as const
+  const each = { ...status, lastTransitionAt: '2026-01-01T00:00:00.000Z' }
+  const now = Date.parse('2026-01-01T00:01:00.000Z')
+  const there = { machines: new Map(), snapshots: new Set(['snap1']), hostRestarted: false, now }
+  const plan = (expiresAt: string) => planSandbox(sandboxOf(each, { expiresAt }), there, 'start')
+  assert.deepEqual(plan('2026-01-01T00:01:00.001Z'), [{ type: 'resume' }])
+  assert.deepEqual(plan('2026-01-01T00:01:00.000Z'), [])
 })
 
 test('a pause is committed exactly when its snapshot is complete, and is never committed and undone', () => {

@@ -1,5 +1,6 @@
 import type { Sandbox } from '@icebox/model'
 import { revival } from '../sandboxes/revival.ts'
+import { isPastEnd, PAUSED_BY_SHUTDOWN } from '../sandboxes/time.ts'
 
 /** What is really there, as far as one sandbox is concerned. */
 export interface Observed {
@@ -9,6 +10,8 @@ export interface Observed {
   snapshots: ReadonlySet<string>
   /** The host was started anew: what is missing went with it. */
   hostRestarted: boolean
+  /** Milliseconds since the epoch. */
+  now: number
 }
 
 export type SandboxAction =
@@ -26,9 +29,6 @@ export type SandboxAction =
   /** The server paused it when it went down: bring it back. */
   | { type: 'resume' }
   | { type: 'fail'; reason: string; message: string }
-
-/** The reason in the status of a sandbox that was paused because the server went down. */
-export const PAUSED_BY_SHUTDOWN = 'Shutdown'
 
 /**
  * What to do about a sandbox for which no operation is under way in this process: pure, so that every combination can be
@@ -68,7 +68,10 @@ export function planSandbox(sandbox: Sandbox, observed: Observed, moment: 'start
     case 'paused':
       return [
         ...kill(status.execution),
-        ...(moment === 'start' && status.reason === PAUSED_BY_SHUTDOWN ? ([{ type: 'resume' }] as const) : []),
+        // One whose time was over meanwhile stays paused, or is deleted by the expiry.
+        ...(moment === 'start' && status.reason === PAUSED_BY_SHUTDOWN && !isPastEnd(sandbox, observed.now)
+          ? ([{ type: 'resume' }] as const)
+          : []),
       ]
     case 'resuming':
       return [

@@ -19,6 +19,7 @@ import { forkSettled, removeForkSnapshot } from '../sandboxes/fork.ts'
 import { beginPause, commitPause } from '../sandboxes/pause.ts'
 import { beginResume } from '../sandboxes/restore.ts'
 import { endRun } from '../sandboxes/run.ts'
+import type { PAUSED_BY_SHUTDOWN } from '../sandboxes/time.ts'
 import { finishSnapshotDelete } from '../snapshots/delete.ts'
 import { dropSnapshot } from '../snapshots/remove.ts'
 import { beginBuild } from '../templates/build.ts'
@@ -38,6 +39,7 @@ async function observe(context: Context): Promise<Observed> {
     machines,
     snapshots: new Set(complete.map(({ id }) => id as string)),
     hostRestarted: context.node.hostRestarted,
+    now: Date.now(),
   }
 }
 
@@ -275,7 +277,7 @@ export class Reconciler {
   }
 
   /** Pauses everything that runs, to be resumed at the next start. Failures leave it running. */
-  async pauseAll(reason: Parameters<typeof beginPause>[2]): Promise<{ name: string; error: IceboxError }[]> {
+  async pauseAll(reason: typeof PAUSED_BY_SHUTDOWN): Promise<{ name: string; error: IceboxError }[]> {
     const failures: { name: string; error: IceboxError }[] = []
     const all = await this.#context.records.listEverywhere('Sandbox')
     for (const { metadata } of all.filter(({ status }) => status.state === 'running')) {
@@ -283,7 +285,7 @@ export class Reconciler {
       try {
         await (
           await context.operations.exclusiveInTurn(metadata.name, 'pause', () =>
-            beginPause(context, metadata.name, reason),
+            beginPause(context, metadata.name, { kind: 'memory', reason }),
           )
         ).settled
       } catch (error) {

@@ -1,13 +1,35 @@
-import { asExecutionId, IceboxError, isError, type Sandbox, type Snapshot } from '@icebox/model'
+import {
+  asExecutionId,
+  type ExecutionId,
+  IceboxError,
+  type Image,
+  isError,
+  type Phases,
+  type Sandbox,
+  type Snapshot,
+} from '@icebox/model'
 import { type Context, DEADLINES, within } from '../context.ts'
 import { shareImage } from '../images/ensure.ts'
 import { settledStatus } from '../records.ts'
 import type { Turn } from '../starts.ts'
+import { type Noted, named } from '../telemetry/telemetry.ts'
 import { bareTemplate } from '../templates/bare.ts'
-import { endRun, restoreRun, startEntrypoint } from './run.ts'
+import { startAndWait } from '../templates/build.ts'
+import { endRun, helloOf, restoreRun, startEntrypoint } from './run.ts'
 
 /** Restores the snapshot named in the intent of a sandbox that is `creating`; `turn` is given up while it has to be made. */
 export async function finishCreate(context: Context, intent: Sandbox, turn?: Turn): Promise<Sandbox> {
+  return context.telemetry.operation('create', { ...named(intent), from: intent.spec.source.from }, (note) =>
+    create(context, intent, turn, note),
+  )
+}
+
+async function create(
+  context: Context,
+  intent: Sandbox,
+  turn: Turn | undefined,
+  note: (facts: Noted) => void,
+): Promise<Sandbox> {
   const { name } = intent.metadata
   try {
     const find = () => findSnapshot(context, intent)
@@ -19,26 +41,23 @@ export async function finishCreate(context: Context, intent: Sandbox, turn?: Tur
     }
     const execution = asExecutionId(operation.execution)
     const snapshot = await snapshotOf(context, sandbox, operation.snapshot)
-    const run = await restoreRun(context, sandbox, execution, snapshot)
+    note({ execution, snapshot: snapshot.metadata.name })
+    const run = await restoreRun(context, sandbox, execution, snapshot, bootInstead(context, sandbox, execution))
+    note({ phases: run.phases, ...(run.cold === undefined ? {} : { coldFallback: run.cold }) })
     try {
-      await startEntrypoint(context, sandbox, execution)
+      // In a fork it goes on as it does in its source.
+      if (sandbox.spec.source.from !== 'fork') await startEntrypoint(context, sandbox, execution)
       const forkedFrom = sandbox.spec.source.from === 'fork' ? snapshot.spec.parent : snapshot.metadata.name
       const settled = await context.records.setStatus('Sandbox', name, ({ status }) => ({
         ...settledStatus(status),
         state: 'running',
         execution,
         imageName: snapshot.spec.imageName,
-        ...(forkedFrom === undefined ? {} : { lastSnapshot: forkedFrom }),
+        // What was booted cold stands on no snapshot.
+        ...(forkedFrom === undefined || run.cold !== undefined ? {} : { lastSnapshot: forkedFrom }),
         restoreMs: run.milliseconds,
       }))
       await context.exits.check(settled)
-      context.log('info', 'sandbox.created', {
-        sandbox: name,
-        execution,
-        snapshot: snapshot.metadata.name,
-        ms: run.milliseconds,
-        phases: run.phases,
-      })
       return settled
     } catch (error) {
       await endRun(context, execution)
@@ -56,6 +75,35 @@ async function snapshotOf(context: Context, { spec: { source } }: Sandbox, id: s
   const snapshot = await owner.get('Snapshot', id)
   await shareImage(context, await owner.get('Image', snapshot.spec.imageName))
   return snapshot
+}
+
+/**
+ * How a sandbox of a template or an image comes to run when its snapshot cannot be restored: as the build of the template did
+ * it, only slower. What was made from a snapshot of a user has no such way.
+ */
+function bootInstead(
+  context: Context,
+  sandbox: Sandbox,
+  execution: ExecutionId,
+): ((image: Image) => Promise<Phases>) | undefined {
+  const { source, size } = sandbox.spec
+  if (source.from !== 'template' && source.from !== 'image') return undefined
+  return async (image) => {
+    const hello = helloOf(sandbox, image)
+    const machine = { imageDigest: image.spec.digest, size }
+    const phases = await context.node.boot(execution, machine, hello, within(context, DEADLINES.boot))
+    if (source.from === 'image') return phases
+    const { records } = context.project(source.project ?? sandbox.metadata.namespace)
+    const template = await records.get('Template', source.template)
+    const started = performance.now()
+    try {
+      await startAndWait(context, execution, template.spec, () => undefined, context.closing)
+    } catch (error) {
+      await endRun(context, execution)
+      throw error
+    }
+    return { ...phases, start: performance.now() - started }
+  }
 }
 
 /** Of a sandbox that is made from an image: finds or makes the image's own snapshot and adds it to the intent. */
@@ -90,6 +138,5 @@ async function fail(context: Context, name: string, reason: string, error: unkno
     .catch((cause) => {
       if (!isError(cause, 'NotFound', 'InvalidState')) throw cause
     })
-  context.log('error', 'sandbox.failed', { sandbox: name, reason, error: failure.message })
   return failure
 }

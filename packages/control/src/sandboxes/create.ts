@@ -16,6 +16,7 @@ import { readyTemplate } from '../templates/resolve.ts'
 import { finishCreate } from './birth.ts'
 import type { Request } from './request.ts'
 import { sizeFromLimits } from './size.ts'
+import { timeOf } from './time.ts'
 
 const now = () => new Date().toISOString()
 
@@ -30,7 +31,14 @@ export interface Birth {
   entrypoint: string[]
   metadata: Record<string, string>
   timeoutSeconds?: number | null | undefined
+  settings: Settings
 }
+
+/** What does not depend on what it is made of. */
+export type Settings = Pick<
+  SandboxSpec,
+  'onTimeout' | 'pauseKind' | 'autoResume' | 'secure' | 'publicTraffic' | 'network'
+>
 
 /** Writes the intent of a new sandbox and begins to restore it. */
 export async function admit(
@@ -48,12 +56,8 @@ export async function admit(
         env: birth.env,
         entrypoint: birth.entrypoint,
         metadata: birth.metadata,
-        ...expiry(birth.timeoutSeconds),
-        onTimeout: 'kill',
-        pauseKind: 'memory',
-        autoResume: false,
-        secure: true,
-        publicTraffic: false,
+        ...timeOf(birth.timeoutSeconds),
+        ...birth.settings,
         ...(request === undefined ? {} : { request }),
       },
       status: {
@@ -69,18 +73,31 @@ export async function admit(
         },
       },
     })
+    if (birth.timeoutSeconds !== undefined) context.expiry.changed()
     return { resource, settled: finishCreate(context, resource, turn) }
   })
 }
 
-export const expiry = (seconds: number | null | undefined): { expiresAt?: string } =>
-  seconds === undefined || seconds === null ? {} : { expiresAt: new Date(Date.now() + seconds * 1000).toISOString() }
+/** Throws `InvalidArgument` for what cannot be had together. */
+function settingsOf(body: CreateSandbox): Settings {
+  const { onTimeout = 'kill', pauseKind = 'memory', autoResume = false, secure = true, publicTraffic = false } = body
+  if (pauseKind === 'filesystem' && onTimeout !== 'pause')
+    throw new IceboxError('InvalidArgument', 'pauseKind: filesystem is for sandboxes with onTimeout: pause')
+  if (pauseKind === 'filesystem' && autoResume)
+    throw new IceboxError(
+      'InvalidArgument',
+      'autoResume: what is paused with pauseKind: filesystem has lost its processes and is not resumed by who needs them',
+    )
+  const { network } = body
+  return { onTimeout, pauseKind, autoResume, secure, publicTraffic, ...(network === undefined ? {} : { network }) }
+}
 
 /** Resolves what a create asks for: the snapshot to restore, and what the sandbox inherits from it. */
-export async function birthOf(context: Context, body: CreateSandbox): Promise<Birth> {
-  const own = { displayName: body.name, metadata: body.metadata, timeoutSeconds: body.timeout }
+export async function birthOf(context: Context, body: CreateSandbox, signal: AbortSignal): Promise<Birth> {
+  const { name: displayName, metadata, timeout: timeoutSeconds } = body
+  const own = { displayName, metadata, timeoutSeconds, settings: settingsOf(body) }
   if (body.template !== undefined) {
-    const template = await readyTemplate(context, body.template)
+    const template = await readyTemplate(context, body.template, signal)
     const { namespace } = template.metadata
     const snapshot = await context.project(namespace).records.get('Snapshot', template.status.snapshot ?? '')
     return {

@@ -3,24 +3,37 @@ import { type Context, DEADLINES } from '../context.ts'
 import type { Accepted } from '../control.ts'
 import { settledStatus } from '../records.ts'
 import { dropSnapshot } from '../snapshots/remove.ts'
+import { named } from '../telemetry/telemetry.ts'
 import { recordUsage } from '../usage.ts'
 
-/** Writes the intent of a delete; `settled` is its last state. */
-export async function beginDelete(context: Context, name: string): Promise<Accepted<Sandbox>> {
-  const resource = await context.records.setStatus('Sandbox', name, ({ status }) => ({
-    ...settledStatus(status),
-    state: 'deleting',
-    operation: {
-      ...status.operation,
-      id: newOperationId(),
-      verb: 'delete' as const,
-      startedAt: new Date().toISOString(),
-    },
-  }))
+/** Writes the intent of a delete, unless `check` throws; `settled` is its last state. */
+export async function beginDelete(
+  context: Context,
+  name: string,
+  check: (sandbox: Sandbox) => void = () => undefined,
+): Promise<Accepted<Sandbox>> {
+  const resource = await context.records.setStatus('Sandbox', name, (sandbox) => {
+    check(sandbox)
+    const { status } = sandbox
+    return {
+      ...settledStatus(status),
+      state: 'deleting',
+      operation: {
+        ...status.operation,
+        id: newOperationId(),
+        verb: 'delete' as const,
+        startedAt: new Date().toISOString(),
+      },
+    }
+  })
   return { resource, settled: finishDelete(context, resource) }
 }
 
-export async function finishDelete(context: Context, sandbox: Sandbox): Promise<Sandbox> {
+export function finishDelete(context: Context, sandbox: Sandbox): Promise<Sandbox> {
+  return context.telemetry.operation('delete', named(sandbox), () => remove(context, sandbox))
+}
+
+async function remove(context: Context, sandbox: Sandbox): Promise<Sandbox> {
   const { name } = sandbox.metadata
   const { execution, operation, pausedIn } = sandbox.status
   for (const run of new Set([execution, operation?.execution])) {
@@ -29,6 +42,5 @@ export async function finishDelete(context: Context, sandbox: Sandbox): Promise<
   if (pausedIn !== undefined) await dropSnapshot(context, pausedIn)
   await recordUsage(context, sandbox)
   await context.records.remove('Sandbox', name)
-  context.log('info', 'sandbox.deleted', { sandbox: name })
   return sandbox
 }

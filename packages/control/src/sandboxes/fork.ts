@@ -11,16 +11,28 @@ import {
 import type { Context } from '../context.ts'
 import { dropSnapshot } from '../snapshots/remove.ts'
 import { saveOf } from '../snapshots/save.ts'
-import { admit, type Birth } from './create.ts'
+import { type Noted, named } from '../telemetry/telemetry.ts'
+import { admit, type Birth, type Settings } from './create.ts'
 
 /**
  * One snapshot of the running sandbox and `count` restores of it under new ids. The source keeps running. The snapshot
  * goes once every child has settled; after a crash the reconciler finishes the children and removes it.
  */
-export async function forkSandbox(
+export function forkSandbox(
   context: Context,
   source: Sandbox,
   body: ForkSandbox,
+): Promise<({ sandbox: Sandbox } | { error: IceboxError })[]> {
+  return context.telemetry.operation('fork', { ...named(source), count: body.count }, (note) =>
+    fork(context, source, body, note),
+  )
+}
+
+async function fork(
+  context: Context,
+  source: Sandbox,
+  body: ForkSandbox,
+  note: (facts: Noted) => void,
 ): Promise<({ sandbox: Sandbox } | { error: IceboxError })[]> {
   const { name, namespace } = source.metadata
   const { forks } = context.admission.limits
@@ -36,17 +48,8 @@ export async function forkSandbox(
       if (!canSnapshot(present.status.state) || present.status.execution === undefined) {
         throw new IceboxError('InvalidState', `cannot fork ${name}: it is ${present.status.state}`)
       }
-      const saved = await saveOf(context, present, asExecutionId(present.status.execution), {
-        id: snapshot,
-        kind: 'memory',
-        purpose: 'fork',
-      })
-      context.log('info', 'sandbox.forked', {
-        sandbox: name,
-        count: body.count,
-        snapshot,
-        stoppedMs: saved.status.stoppedMs,
-      })
+      const wanted = { id: snapshot, kind: 'memory' as const, purpose: 'fork' as const }
+      await saveOf(context, present, asExecutionId(present.status.execution), wanted, note)
     })
   try {
     const birth: Birth = {
@@ -54,20 +57,28 @@ export async function forkSandbox(
       snapshot,
       size: source.spec.size,
       env: { ...source.spec.env, ...body.env },
-      entrypoint: [],
+      entrypoint: source.spec.entrypoint,
       metadata: body.metadata ?? source.spec.metadata,
       timeoutSeconds: body.timeout,
+      settings: settingsFrom(source),
     }
     const ids = Array.from({ length: body.count }, newSandboxId)
-    const children = await context.admission.startAfter(namespace, ids, save, (id, turn) =>
+    const settled = await context.admission.startAfter(namespace, ids, save, (id, turn) =>
       admit(context, birth, { id: asSandboxId(id), turn }),
     )
-    return children.map((child) =>
+    const children = settled.map((child) =>
       child.status === 'fulfilled' ? { sandbox: child.value } : { error: IceboxError.from(child.reason) },
     )
+    note({ failed: children.filter((child) => 'error' in child).length })
+    return children
   } finally {
     context.operations.afterwards(forkSettled(context, snapshot))
   }
+}
+
+function settingsFrom({ spec }: Sandbox): Settings {
+  const { onTimeout, pauseKind, autoResume, secure, publicTraffic, network } = spec
+  return { onTimeout, pauseKind, autoResume, secure, publicTraffic, ...(network === undefined ? {} : { network }) }
 }
 
 /** Removes a fork's snapshot unless a child is still to be restored from it. */

@@ -6,24 +6,42 @@ import {
   newOperationId,
   newSnapshotId,
   type Sandbox,
+  type SnapshotKind,
 } from '@icebox/model'
 import { type Context, DEADLINES, within } from '../context.ts'
 import type { Accepted } from '../control.ts'
-import type { PAUSED_BY_SHUTDOWN } from '../reconcile/plan.ts'
 import { settledStatus } from '../records.ts'
 import { dropSnapshot } from '../snapshots/remove.ts'
+import { type Noted, named } from '../telemetry/telemetry.ts'
 import { refuse } from './refuse.ts'
 import { endRun } from './run.ts'
+import type { PAUSED_BY_SHUTDOWN } from './time.ts'
 
 const now = () => new Date().toISOString()
 
-/** Writes the intent of a pause; `settled` is the sandbox paused, or the error with the sandbox running on. */
+export interface PauseRequest {
+  kind: SnapshotKind
+  /** To be given once it is paused. */
+  reason?: typeof PAUSED_BY_SHUTDOWN
+  /** Throws when there is to be no pause of the sandbox as it is now. */
+  check?: (sandbox: Sandbox) => void
+}
+
+/** Under which a pause is joined: what one keeps, the other must keep too. */
+export const pauseVerb = (kind: SnapshotKind): string => (kind === 'memory' ? 'pause' : `pause (${kind})`)
+
+/**
+ * Writes the intent of a pause; `settled` is the sandbox paused, or the error with the sandbox running on. A sandbox that is
+ * paused already stays as it is.
+ */
 export async function beginPause(
   context: Context,
   name: string,
-  reason?: typeof PAUSED_BY_SHUTDOWN,
+  { kind, reason, check }: PauseRequest,
 ): Promise<Accepted<Sandbox>> {
   const resource = await context.records.setStatus('Sandbox', name, (sandbox) => {
+    check?.(sandbox)
+    if (sandbox.status.state === 'paused') return undefined
     if (!canPause(sandbox.status.state)) refuse(sandbox, 'pause')
     return {
       ...settledStatus(sandbox.status),
@@ -33,14 +51,22 @@ export async function beginPause(
         verb: 'pause' as const,
         startedAt: now(),
         snapshot: newSnapshotId(),
+        kind,
         ...(reason === undefined ? {} : { reason }),
       },
     }
   })
-  return { resource, settled: finishPause(context, resource) }
+  return {
+    resource,
+    settled: resource.status.state === 'paused' ? Promise.resolve(resource) : finishPause(context, resource),
+  }
 }
 
-async function finishPause(context: Context, sandbox: Sandbox): Promise<Sandbox> {
+function finishPause(context: Context, sandbox: Sandbox): Promise<Sandbox> {
+  return context.telemetry.operation('pause', named(sandbox), (note) => pause(context, sandbox, note))
+}
+
+async function pause(context: Context, sandbox: Sandbox, note: (facts: Noted) => void): Promise<Sandbox> {
   const { name } = sandbox.metadata
   const { execution, operation } = sandbox.status
   if (execution === undefined || operation?.snapshot === undefined)
@@ -52,7 +78,7 @@ async function finishPause(context: Context, sandbox: Sandbox): Promise<Sandbox>
       run,
       asSnapshotId(operation.snapshot),
       {
-        kind: 'memory',
+        kind: operation.kind ?? 'memory',
         hold: true,
         env: sandbox.spec.env,
         ...(sandbox.status.lastSnapshot === undefined ? {} : { parent: asSnapshotId(sandbox.status.lastSnapshot) }),
@@ -60,12 +86,7 @@ async function finishPause(context: Context, sandbox: Sandbox): Promise<Sandbox>
       within(context, DEADLINES.save),
     )
     sizeBytes = saved.snapshot.sizeBytes
-    context.log('info', 'sandbox.saved', {
-      sandbox: name,
-      execution,
-      snapshot: operation.snapshot,
-      phases: saved.phases,
-    })
+    note({ execution, snapshot: operation.snapshot, sizeBytes, phases: saved.phases })
   } catch (error) {
     const failure = IceboxError.from(error)
     const alive = context.node.machines().some((machine) => machine.execution === run)
@@ -74,7 +95,7 @@ async function finishPause(context: Context, sandbox: Sandbox): Promise<Sandbox>
         ? { ...settledStatus(status), state: 'running' }
         : { ...settledStatus(status), state: 'failed', reason: 'PauseFailed', message: failure.message },
     )
-    context.log('error', 'sandbox.pause.failed', { sandbox: name, execution, alive, error: failure.message })
+    note({ alive })
     throw failure
   }
   try {
@@ -101,7 +122,6 @@ async function undoPause(context: Context, sandbox: Sandbox, snapshot: string, e
     found.status.state === 'pausing' ? { ...settledStatus(found.status), state: 'running' } : undefined,
   )
   const failure = IceboxError.from(error)
-  context.log('error', 'sandbox.pause.failed', { sandbox: name, alive: true, error: failure.message })
   throw failure
 }
 
@@ -148,7 +168,7 @@ async function ensureSnapshotRecord(
     throw new IceboxError('Internal', `sandbox ${sandbox.metadata.name} has no image`)
   await context.records.create('Snapshot', id, {
     spec: {
-      kind: 'memory',
+      kind: status.operation?.kind ?? 'memory',
       sandbox: sandbox.metadata.name,
       execution: status.execution,
       imageName: status.imageName,

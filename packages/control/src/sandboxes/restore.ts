@@ -2,6 +2,7 @@ import {
   asExecutionId,
   canResume,
   canRollback,
+  type ExecutionId,
   IceboxError,
   newExecutionId,
   newOperationId,
@@ -11,15 +12,26 @@ import {
 import type { Context } from '../context.ts'
 import type { Accepted } from '../control.ts'
 import { settledStatus } from '../records.ts'
+import { type Noted, named } from '../telemetry/telemetry.ts'
 import { refuse } from './refuse.ts'
-import { endRun, restoreRun } from './run.ts'
+import { endRun, restoreRun, startEntrypoint } from './run.ts'
+import { startTime } from './time.ts'
 
 const now = () => new Date().toISOString()
 
-/** Writes the intent of a resume; on failure the sandbox stays paused with its snapshot. */
-export async function beginResume(context: Context, name: string): Promise<Accepted<Sandbox>> {
+/**
+ * Writes the intent of a resume; on failure the sandbox stays paused with its snapshot. One that runs already stays as it is.
+ * `time`: it lives for these seconds from now, undefined: for those it was given first; without it its end stays.
+ */
+export async function beginResume(
+  context: Context,
+  name: string,
+  time?: { seconds: number | null | undefined },
+): Promise<Accepted<Sandbox>> {
+  if (time !== undefined) await startTime(context, name, time.seconds)
   const resource = await context.records.setStatus('Sandbox', name, (sandbox) => {
     const { status } = sandbox
+    if (status.state === 'running') return undefined
     if (!(canResume(status.state) || status.state === 'resuming') || status.pausedIn === undefined)
       refuse(sandbox, 'resume')
     return {
@@ -34,8 +46,22 @@ export async function beginResume(context: Context, name: string): Promise<Accep
       },
     }
   })
-  return { resource, settled: finishRestore(context, resource) }
+  context.expiry.changed()
+  return {
+    resource,
+    settled: resource.status.state === 'running' ? Promise.resolve(resource) : finishRestore(context, resource),
+  }
 }
+
+/** Begins a resume when its turn has come, or joins the one under way. */
+export const resumeInTurn = (
+  context: Context,
+  name: string,
+  time: { seconds: number | null | undefined },
+): Promise<Accepted<Sandbox>> =>
+  context.operations.exclusive(name, 'resume', () =>
+    context.admission.start(context.records.namespace, name, () => beginResume(context, name, time)),
+  )
 
 /** Whether the snapshot is one of the sandbox's own line: taken of it, or an ancestor of what it was made from. */
 async function isOfLine(context: Context, sandbox: Sandbox, snapshot: Snapshot): Promise<boolean> {
@@ -63,6 +89,8 @@ export async function beginRollback(context: Context, name: string, snapshotId: 
         'Roll back to a snapshot of this sandbox or of what it was made from (`icebox snapshot tree`), or create a new sandbox from it.',
     })
   }
+  // A sandbox that did not run begins to: so does its time.
+  await startTime(context, name)
   const resource = await context.records.setStatus('Sandbox', name, (present) => {
     if (!canRollback(present.status.state)) refuse(present, 'roll back')
     return {
@@ -78,10 +106,16 @@ export async function beginRollback(context: Context, name: string, snapshotId: 
       },
     }
   })
+  context.expiry.changed()
   return { resource, settled: finishRestore(context, resource) }
 }
 
 export async function finishRestore(context: Context, sandbox: Sandbox): Promise<Sandbox> {
+  const operation = sandbox.status.operation?.verb === 'rollback' ? 'rollback' : 'resume'
+  return context.telemetry.operation(operation, named(sandbox), (note) => restore(context, sandbox, note))
+}
+
+async function restore(context: Context, sandbox: Sandbox, note: (facts: Noted) => void): Promise<Sandbox> {
   const { name } = sandbox.metadata
   const { operation, execution: previous } = sandbox.status
   if (operation?.snapshot === undefined || operation.execution === undefined)
@@ -92,7 +126,10 @@ export async function finishRestore(context: Context, sandbox: Sandbox): Promise
     const snapshot = await context.records.get('Snapshot', snapshotId)
     // The pause was answered before its machine was gone, and there may not be memory for both.
     if (verb === 'resume' && previous !== undefined) await endRun(context, previous)
+    note({ execution, snapshot: snapshotId })
     const run = await restoreRun(context, sandbox, execution, snapshot)
+    note({ phases: run.phases })
+    if (snapshot.spec.kind === 'filesystem') await bootEntrypoint(context, sandbox, execution)
     const running = await context.records
       .setStatus('Sandbox', name, ({ status }) => ({
         ...settledStatus(status),
@@ -109,13 +146,6 @@ export async function finishRestore(context: Context, sandbox: Sandbox): Promise
       })
     await context.exits.check(running)
     if (verb === 'rollback' && previous !== undefined) await endRun(context, previous)
-    context.log('info', `sandbox.${verb === 'rollback' ? 'rolledBack' : 'resumed'}`, {
-      sandbox: name,
-      execution,
-      snapshot: snapshotId,
-      ms: run.milliseconds,
-      phases: run.phases,
-    })
     return running
   } catch (error) {
     const failure = IceboxError.from(error)
@@ -128,7 +158,16 @@ export async function finishRestore(context: Context, sandbox: Sandbox): Promise
       const reason = verb === 'resume' ? 'ResumeFailed' : 'RollbackFailed'
       return { ...settledStatus(status), state: paused ? 'paused' : 'failed', reason, message: failure.message }
     })
-    context.log('error', `sandbox.${verb}.failed`, { sandbox: name, execution, error: failure.message })
     throw failure
   }
+}
+
+/** What was booted begins like a computer that is switched on. A program that is gone by now does not keep it from coming back. */
+async function bootEntrypoint(context: Context, sandbox: Sandbox, execution: ExecutionId): Promise<void> {
+  await startEntrypoint(context, sandbox, execution).catch((error) =>
+    context.log('warn', 'sandbox.entrypoint.failed', {
+      sandbox: sandbox.metadata.name,
+      error: IceboxError.from(error).message,
+    }),
+  )
 }

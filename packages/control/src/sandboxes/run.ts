@@ -6,11 +6,15 @@ import {
   type Hello,
   IceboxError,
   type Image,
+  isError,
   type Phases,
   type Sandbox,
   type Snapshot,
 } from '@icebox/model'
 import { type Context, DEADLINES, within } from '../context.ts'
+
+/** Errors of a restore that no other attempt changes. */
+const BEYOND_RESTORE = ['SnapshotCorrupt', 'SnapshotIncompatible'] as const
 
 /** Tag of the exec that runs a sandbox's entrypoint. */
 export const ENTRYPOINT_TAG = 'entrypoint'
@@ -27,29 +31,66 @@ export function helloOf(sandbox: Sandbox, image: Image): Hello {
   }
 }
 
+/** What a restore became: `cold` says why it was a boot instead. */
+export interface Run {
+  phases: Phases
+  milliseconds: number
+  cold?: string
+}
+
 /**
  * Restores a snapshot as a run of the sandbox. Resolves when the guest has acknowledged who it is; on failure nothing of
- * the run is left.
+ * the run is left. A snapshot that cannot be restored here is no error where there is a way without it: `boot`.
  */
 export async function restoreRun(
   context: Context,
   sandbox: Sandbox,
   execution: ExecutionId,
   snapshot: Snapshot,
-): Promise<{ phases: Phases; milliseconds: number }> {
-  if (snapshot.status.state !== 'ready') {
-    throw new IceboxError('InvalidState', `snapshot ${snapshot.metadata.name} is ${snapshot.status.state}, not ready`)
-  }
+  boot?: (image: Image) => Promise<Phases>,
+): Promise<Run> {
+  const { metrics } = context.telemetry
   const image = await context.records.get('Image', snapshot.spec.imageName)
   const started = performance.now()
-  const phases = await context.node.restore(
+  metrics.restore('intent')
+  try {
+    const phases = await restore(context, sandbox, execution, snapshot, image)
+    metrics.restore('success')
+    return { phases, milliseconds: performance.now() - started }
+  } catch (error) {
+    if (boot === undefined || !isError(error, ...BEYOND_RESTORE)) {
+      metrics.restore('failure')
+      throw error
+    }
+    const facts = { sandbox: sandbox.metadata.name, snapshot: snapshot.metadata.name, why: error.message }
+    context.log('warn', 'restore.cold', facts)
+    const phases = await boot(image).catch((failure) => {
+      metrics.restore('failure')
+      throw failure
+    })
+    metrics.restore('cold_fallback')
+    return { phases, milliseconds: performance.now() - started, cold: error.message }
+  }
+}
+
+async function restore(
+  context: Context,
+  sandbox: Sandbox,
+  execution: ExecutionId,
+  { metadata, spec, status }: Snapshot,
+  image: Image,
+): Promise<Phases> {
+  if (status.state === 'failed')
+    throw new IceboxError('SnapshotCorrupt', `snapshot ${metadata.name} has failed: ${status.message}`)
+  if (status.state !== 'ready')
+    throw new IceboxError('InvalidState', `snapshot ${metadata.name} is ${status.state}, not ready`)
+  return context.node.restore(
     execution,
-    asSnapshotId(snapshot.metadata.name),
-    { imageDigest: image.spec.digest, size: snapshot.spec.size },
+    asSnapshotId(metadata.name),
+    { imageDigest: image.spec.digest, size: spec.size },
     helloOf(sandbox, image),
     within(context, DEADLINES.restore),
   )
-  return { phases, milliseconds: performance.now() - started }
 }
 
 /** Ends a run. Failing is logged and left to the reconciler, which finds the run again by its id. */

@@ -1,32 +1,36 @@
 import { IceboxError, isError, newSandboxId, type Sandbox, type SandboxId } from '@icebox/model'
 import { type Context, DEADLINES, within } from '../context.ts'
 import type { Accepted, Sandboxes } from '../control.ts'
-import type { Expiry } from '../expiry.ts'
+import { caughtUp } from '../logs/collect.ts'
 import { Names } from '../names.ts'
 import { newestFirst } from '../page.ts'
 import { resolveRef } from '../records.ts'
 import { resolveSnapshot } from '../snapshots/resolve.ts'
-import { admit, birthOf, expiry } from './create.ts'
+import { connect } from './connect.ts'
+import { admit, birthOf } from './create.ts'
 import { beginDelete } from './delete.ts'
 import { forkSandbox } from './fork.ts'
-import { sandboxLogs } from './logs.ts'
-import { beginPause } from './pause.ts'
+import { beginPause, pauseVerb } from './pause.ts'
 import { reach } from './reach.ts'
 import { type Request, Requests } from './request.ts'
-import { beginResume, beginRollback } from './restore.ts'
+import { beginRollback, resumeInTurn } from './restore.ts'
+import { renew } from './time.ts'
 
 /** By id, name or unique prefix. */
 export const resolveSandbox = (context: Context, ref: string): Promise<Sandbox> =>
   resolveRef(context.records, 'Sandbox', ref, (sandbox) => [sandbox.spec.displayName])
 
-export function sandboxService(context: Context, expiries: Expiry): Sandboxes {
+export function sandboxService(context: Context): Sandboxes {
   const { admission, records, operations, node } = context
   const requests = new Requests(context)
   const names = new Names('sandbox', async (name) =>
     (await records.list('Sandbox')).some(({ spec }) => spec.displayName === name),
   )
 
-  const running = async (ref: string) => reach(context, await resolveSandbox(context, ref))
+  const used = async (ref: string, signal: AbortSignal) =>
+    reach(context, await resolveSandbox(context, ref), { wake: true }, signal)
+  const lookedAt = async (ref: string, signal: AbortSignal) =>
+    reach(context, await resolveSandbox(context, ref), { wake: false }, signal)
 
   /** Resolves the reference, then begins or joins the operation. */
   const operate = async (ref: string, verb: string, begin: (name: string) => Promise<Accepted<Sandbox>>) => {
@@ -35,14 +39,15 @@ export function sandboxService(context: Context, expiries: Expiry): Sandboxes {
   }
 
   return {
-    async create({ key, ...body }) {
-      const begin = (id: SandboxId, request?: Request) =>
-        admission.start(records.namespace, id, (turn) =>
-          names.reserve(body.name, async () => admit(context, await birthOf(context, body), { id, request, turn })),
+    async create({ key, ...body }, signal) {
+      const begin = async (id: SandboxId, request?: Request) => {
+        // Before its turn: it may have to wait for the build of its template.
+        const birth = await birthOf(context, body, signal)
+        return admission.start(records.namespace, id, (turn) =>
+          names.reserve(body.name, () => admit(context, birth, { id, request, turn })),
         )
-      const accepted = await (key === undefined ? begin(newSandboxId()) : requests.once(key, body, begin))
-      if (accepted.resource.spec.expiresAt !== undefined) expiries.changed()
-      return accepted
+      }
+      return key === undefined ? begin(newSandboxId()) : requests.once(key, body, begin)
     },
     async discard({ metadata: { name, uid } }) {
       const begin = async () => {
@@ -71,21 +76,14 @@ export function sandboxService(context: Context, expiries: Expiry): Sandboxes {
         .filter(({ metadata: { createdAt } }) => Date.parse(createdAt) >= from)
         .sort(newestFirst)
     },
-    async pause(ref) {
-      const sandbox = await resolveSandbox(context, ref)
-      const { name } = sandbox.metadata
-      if (sandbox.status.state === 'paused' && !operations.isBusy(name))
-        return { resource: sandbox, settled: Promise.resolve(sandbox) }
-      return operations.exclusive(name, 'pause', () => beginPause(context, name))
-    },
+    pause: (ref, { kind = 'memory' }) => operate(ref, pauseVerb(kind), (name) => beginPause(context, name, { kind })),
     async resume(ref) {
-      const sandbox = await resolveSandbox(context, ref)
-      const { name } = sandbox.metadata
-      if (sandbox.status.state === 'running' && !operations.isBusy(name))
-        return { resource: sandbox, settled: Promise.resolve(sandbox) }
-      return operations.exclusive(name, 'resume', () =>
-        admission.start(records.namespace, name, () => beginResume(context, name)),
-      )
+      const { name } = (await resolveSandbox(context, ref)).metadata
+      return resumeInTurn(context, name, { seconds: undefined })
+    },
+    async connect(ref, { timeout }, signal) {
+      const { name } = (await resolveSandbox(context, ref)).metadata
+      return connect(context, name, timeout, signal)
     },
     async rollback(ref, snapshotRef) {
       const snapshot = await resolveSnapshot(context, snapshotRef)
@@ -99,16 +97,7 @@ export function sandboxService(context: Context, expiries: Expiry): Sandboxes {
     },
     async renew(ref, body) {
       const { name } = (await resolveSandbox(context, ref)).metadata
-      if ('expiresAt' in body && Date.parse(body.expiresAt) <= Date.now()) {
-        throw new IceboxError('InvalidArgument', `expiresAt: ${body.expiresAt} is not in the future`)
-      }
-      const next = 'expiresAt' in body ? { expiresAt: new Date(body.expiresAt).toISOString() } : expiry(body.timeout)
-      const renewed = await records.setSpec('Sandbox', name, ({ spec: { expiresAt: _present, ...spec } }) => ({
-        ...spec,
-        ...next,
-      }))
-      expiries.changed()
-      return renewed
+      return renew(context, name, body)
     },
     async patchMetadata(ref, patch) {
       const { name } = (await resolveSandbox(context, ref)).metadata
@@ -120,20 +109,20 @@ export function sandboxService(context: Context, expiries: Expiry): Sandboxes {
       })
     },
     async fork(ref, body) {
-      const children = await forkSandbox(context, await resolveSandbox(context, ref), body)
-      expiries.changed()
-      return children
+      return forkSandbox(context, await resolveSandbox(context, ref), body)
     },
-    guest: async (ref) => (await running(ref)).guest,
-    exec: async (ref, request, signal) => (await running(ref)).guest.exec(request, signal),
+    guest: async (ref, signal) => (await used(ref, signal)).guest,
+    exec: async (ref, request, signal) => (await used(ref, signal)).guest.exec(request, signal),
     async stats(ref, signal) {
-      const { sandbox, execution, guest } = await running(ref)
+      const { sandbox, execution, guest } = await lookedAt(ref, signal)
       const deadline = AbortSignal.any([signal, within(context, DEADLINES.call)])
       const [usage, inside] = await Promise.all([node.usage(execution, deadline), guest.metrics(deadline)])
       return { id: sandbox.metadata.name, ...usage, processes: inside.processes }
     },
     async logs(ref, { follow }, signal) {
-      return sandboxLogs((await running(ref)).guest, follow, signal)
+      const sandbox = await resolveSandbox(context, ref)
+      if (sandbox.status.state === 'running') await caughtUp(context, sandbox, signal)
+      return context.logs.read(sandbox.metadata.name, { follow }, signal)
     },
   }
 }

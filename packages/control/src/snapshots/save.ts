@@ -8,6 +8,7 @@ import {
   type SnapshotSpec,
 } from '@icebox/model'
 import { type Context, DEADLINES, within } from '../context.ts'
+import type { Noted } from '../telemetry/telemetry.ts'
 
 const now = () => new Date().toISOString()
 
@@ -44,9 +45,10 @@ export async function saveOf(
   sandbox: Sandbox,
   execution: ExecutionId,
   wanted: { id: SnapshotId; kind: SnapshotKind; purpose: SnapshotSpec['purpose'] },
+  note: (facts: Noted) => void,
 ): Promise<Snapshot> {
   const spec = specOf(sandbox, execution, wanted)
-  const saved = await saveBytes(context, execution, wanted.id, spec)
+  const saved = await saveBytes(context, execution, wanted.id, spec, note)
   return context.records.create('Snapshot', wanted.id, {
     spec,
     status: { state: 'ready', lastTransitionAt: now(), ...saved },
@@ -59,6 +61,7 @@ export async function saveBytes(
   execution: ExecutionId,
   id: SnapshotId,
   spec: SnapshotSpec,
+  note: (facts: Noted) => void,
 ): Promise<{ sizeBytes: number; stoppedMs: number }> {
   const { snapshot, phases } = await context.node.save(
     execution,
@@ -71,12 +74,6 @@ export async function saveBytes(
     },
     within(context, DEADLINES.save),
   )
-  context.log('info', 'snapshot.saved', {
-    snapshot: id,
-    sandbox: spec.sandbox,
-    execution,
-    sizeBytes: snapshot.sizeBytes,
-    phases,
-  })
+  note({ execution, snapshot: id, sizeBytes: snapshot.sizeBytes, phases })
   return { sizeBytes: snapshot.sizeBytes, stoppedMs: phases.stopped ?? 0 }
 }

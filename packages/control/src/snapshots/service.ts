@@ -14,6 +14,7 @@ import { recordImage } from '../images/ensure.ts'
 import { Names } from '../names.ts'
 import { newestFirst } from '../page.ts'
 import { resolveSandbox } from '../sandboxes/service.ts'
+import { named } from '../telemetry/telemetry.ts'
 import { beginDelete } from './delete.ts'
 import { requireSnapshotBytes } from './quota.ts'
 import { resolveSnapshot } from './resolve.ts'
@@ -149,10 +150,12 @@ async function take(
   })
   intended(await records.create('Snapshot', id, { spec, status: { state: 'creating', lastTransitionAt: now() } }))
   try {
-    const saved = await saveBytes(context, asExecutionId(execution), id, spec)
-    const ready = await records.setStatus('Snapshot', id, () => ({ state: 'ready', ...saved }))
-    await records.setStatus('Sandbox', name, ({ status }) => ({ ...status, lastSnapshot: id }))
-    return ready
+    return await context.telemetry.operation('snapshot', named(sandbox), async (note) => {
+      const saved = await saveBytes(context, asExecutionId(execution), id, spec, note)
+      const ready = await records.setStatus('Snapshot', id, () => ({ state: 'ready', ...saved }))
+      await records.setStatus('Sandbox', name, ({ status }) => ({ ...status, lastSnapshot: id }))
+      return ready
+    })
   } catch (error) {
     const failure = IceboxError.from(error)
     await records.setStatus('Snapshot', id, () => ({

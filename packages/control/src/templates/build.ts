@@ -17,6 +17,7 @@ import type { Accepted } from '../control.ts'
 import { ensureImage } from '../images/ensure.ts'
 import { endRun } from '../sandboxes/run.ts'
 import { saveBytes } from '../snapshots/save.ts'
+import type { Noted } from '../telemetry/telemetry.ts'
 
 /** Tag of the exec that runs a template's start command; it goes on in every sandbox made from it. */
 export const START_TAG = 'start'
@@ -51,12 +52,26 @@ export async function beginBuild(
   return { resource, settled: finishBuild(context, resource, buildExecution, progress, stopping) }
 }
 
-async function finishBuild(
+function finishBuild(
   context: Context,
   template: Template,
   execution: ExecutionId,
   progress: Progress,
   stopping: AbortSignal,
+): Promise<Template> {
+  const of = { project: template.metadata.namespace, template: template.metadata.name }
+  return context.telemetry.operation('build', of, (note) =>
+    build(context, template, execution, progress, stopping, note),
+  )
+}
+
+async function build(
+  context: Context,
+  template: Template,
+  execution: ExecutionId,
+  progress: Progress,
+  stopping: AbortSignal,
+  note: (facts: Noted) => void,
 ): Promise<Template> {
   const { name } = template.metadata
   const given = AbortSignal.any([stopping, context.stopping])
@@ -80,18 +95,17 @@ async function finishBuild(
       until(DEADLINES.boot),
     )
     try {
-      await startCommand(context, execution, template.spec, progress, until(DEADLINES.call))
-      await untilReady(context, execution, template.spec, progress, given)
+      await startAndWait(context, execution, template.spec, progress, given)
       const bootMs = performance.now() - started
       progress({ phase: 'snapshot' })
-      const snapshot = await saveTemplate(context, template, execution, image, env)
+      const snapshot = await saveTemplate(context, template, execution, image, env, note)
       const ready = await context.records.setStatus('Template', name, () => ({
         state: 'ready',
         imageName: image.metadata.name,
         snapshot,
         bootMs,
       }))
-      context.log('info', 'template.built', { template: name, snapshot, bootMs })
+      note({ bootMs })
       return ready
     } finally {
       await endRun(context, execution)
@@ -104,7 +118,6 @@ async function finishBuild(
         reason: 'BuildFailed',
         message: failure.message,
       }))
-      context.log('error', 'template.build.failed', { template: name, error: failure.message })
     }
     throw failure
   }
@@ -116,6 +129,7 @@ async function saveTemplate(
   execution: ExecutionId,
   image: Image,
   env: Record<string, string>,
+  note: (facts: Noted) => void,
 ): Promise<string> {
   const id = newSnapshotId()
   const spec = {
@@ -128,9 +142,21 @@ async function saveTemplate(
     env,
     purpose: 'template' as const,
   }
-  const saved = await saveBytes(context, execution, id, spec)
+  const saved = await saveBytes(context, execution, id, spec, note)
   await context.records.create('Snapshot', id, { spec, status: { state: 'ready', lastTransitionAt: now(), ...saved } })
   return id
+}
+
+/** Runs the start command and waits until the ready command says that it is ready. */
+export async function startAndWait(
+  context: Context,
+  execution: ExecutionId,
+  spec: TemplateSpec,
+  progress: Progress,
+  given: AbortSignal,
+): Promise<void> {
+  await startCommand(context, execution, spec, progress, AbortSignal.any([given, within(context, DEADLINES.call)]))
+  await untilReady(context, execution, spec, progress, given)
 }
 
 async function startCommand(

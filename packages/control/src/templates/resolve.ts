@@ -22,13 +22,18 @@ async function usableTemplate(context: Context, name: string): Promise<Template>
   return shared ?? visibleTemplate(context, name)
 }
 
-/** One that sandboxes can be made from. */
-export async function readyTemplate(context: Context, name: string): Promise<Template> {
-  const template = await usableTemplate(context, name)
+/** One that sandboxes can be made from, after a build that is under way: who asks for it now means what is being made. */
+export async function readyTemplate(context: Context, name: string, signal: AbortSignal): Promise<Template> {
+  let template = await usableTemplate(context, name)
+  const key = operationKey(context.project(template.metadata.namespace), name)
+  if (template.status.state === 'creating' && context.operations.isBusy(key)) {
+    await context.operations.ended(key, signal)
+    template = await usableTemplate(context, name)
+  }
   if (template.status.state !== 'ready') {
     const why = template.status.message === undefined ? '' : ` (${template.status.message})`
     throw new IceboxError('InvalidState', `template ${name} is ${template.status.state}${why}`, {
-      remedy: 'Wait for its build to end, or delete it and build it again.',
+      remedy: 'Build it again, or delete it.',
     })
   }
   return template

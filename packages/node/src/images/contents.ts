@@ -1,4 +1,4 @@
-import { writeSync } from 'node:fs'
+import { readSync, writeSync } from 'node:fs'
 import type { SpaceBudget } from './space-budget.ts'
 
 export const BLOCK_BYTES = 4096
@@ -38,7 +38,7 @@ export class ContentFile implements ContentStore {
   #next: number
   #freed: Run[] = []
 
-  /** `fd`: a new, empty file. */
+  /** `fd`: a new, empty file, open for reading too. */
   constructor(fd: number, reserved: number, budget: SpaceBudget) {
     this.#fd = fd
     this.reserved = reserved
@@ -86,6 +86,18 @@ export class ContentFile implements ContentStore {
   end(): void {
     const partial = (this.#offset + this.#filled) % BLOCK_BYTES
     if (partial > 0) this.write(ZEROS.subarray(partial))
+  }
+
+  /** What was written at the start of a run. */
+  read(run: Run, bytes: number): Buffer {
+    this.flush()
+    const content = Buffer.alloc(bytes)
+    for (let at = 0; at < bytes; ) {
+      const count = readSync(this.#fd, content, at, bytes - at, run.start * BLOCK_BYTES + at)
+      if (count === 0) throw new Error('the file ends before a content that was written to it')
+      at += count
+    }
+    return content
   }
 
   /** Writes into blocks that were allocated. A last block that is not full is filled with zeros. */

@@ -7,6 +7,7 @@ import { PLAIN_CONFIG } from './manifest.ts'
 import type { Reference } from './reference.ts'
 import { openRegistry } from './registry/registry.ts'
 import { type ImageSource, localPart } from './source.ts'
+import { homeOf } from './user.ts'
 
 /** Finds what the reference names and reads all but the layers. `directory` takes what has to be on disk before. */
 export async function openSource(
@@ -31,9 +32,15 @@ export async function openSource(
       return { config: PLAIN_CONFIG, parts: [localPart(0, { do: 'directory', path: reference.path })] }
     }
     case 'debian': {
-      const { suite, packages } = reference
-      const tar = await bootstrapTar(suite, packages, places.cacheDirectory, progress, signal)
-      return { ...(await openTar(tar)), config: { ...PLAIN_CONFIG, cmd: ['/bin/bash'] } }
+      const { suite, packages, user } = reference
+      const tar = await openTar(await bootstrapTar(suite, packages, places.cacheDirectory, progress, signal))
+      const config = { ...PLAIN_CONFIG, cmd: ['/bin/bash'] }
+      if (user === undefined) return { ...tar, config }
+      return {
+        origin: `${tar.origin} @${user}`,
+        config: { ...config, user, workingDir: homeOf(user), env: { ...config.env, LANG: 'C.UTF-8' } },
+        parts: [...tar.parts, localPart(0, { do: 'user', name: user })],
+      }
     }
   }
 }

@@ -57,6 +57,15 @@ test('only a suite of Debian is a bootstrap', () => {
     packages: [],
   })
   assert.equal(parseReference('debian:sid+git,g++,curl,git').canonical, 'debian:sid+curl,g++,git')
+  assert.equal(parseReference('debian:sid+git,curl@user').canonical, 'debian:sid+curl,git@user')
+  assert.deepEqual(parseReference('debian:bookworm@agent-1'), {
+    kind: 'debian',
+    canonical: 'debian:bookworm@agent-1',
+    suite: 'bookworm',
+    packages: [],
+    user: 'agent-1',
+  })
+  assert.equal(parseReference(`debian:bookworm@${DIGEST}`).canonical, `docker.io/library/debian@${DIGEST}`)
 })
 
 test('what is no reference is refused with the reason', () => {
@@ -77,6 +86,10 @@ test('what is no reference is refused with the reason', () => {
     'debian:bookworm+',
     'debian:bookworm+git;reboot',
     'debian:bookworm+--hook',
+    'debian:bookworm@',
+    'debian:bookworm@Root',
+    'debian:bookworm@a:b/c',
+    `debian:bookworm+git@${DIGEST}`,
     'https://example.com/app',
   ]
   for (const text of wrong)
@@ -94,4 +107,5 @@ test('a file made of an image is called after it', () => {
   assert.equal(defaultFileName('docker-archive:/x/app.tar.gz'), 'app.ext4')
   assert.equal(defaultFileName('dir:/'), 'root.ext4')
   assert.equal(defaultFileName('debian:bookworm+git'), 'debian-bookworm-git.ext4')
+  assert.equal(defaultFileName('debian:bookworm+git@user'), 'debian-bookworm-git-user.ext4')
 })

@@ -9,13 +9,14 @@ export type Reference = { canonical: string } & (
   | { kind: 'docker-archive'; file: string; name?: string }
   | { kind: 'directory'; path: string }
   | { kind: 'tar'; file: string }
-  | { kind: 'debian'; suite: string; packages: string[] }
+  | { kind: 'debian'; suite: string; packages: string[]; user?: string }
 )
 
 /** `debian:` with one of these is a bootstrap; with anything else it is Docker Hub's repository of that name. */
 const DEBIAN_SUITES = ['bullseye', 'bookworm', 'trixie', 'forky', 'sid', 'oldstable', 'stable', 'testing', 'unstable']
 
 const PACKAGE = /^[a-z0-9][a-z0-9+.-]+$/
+const USER = /^[a-z_][a-z0-9_-]{0,31}$/
 const REPOSITORY = /^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(\/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*$/
 const TAG = /^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$/
 const REGISTRY = /^([A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*|\[[0-9a-fA-F:]+\])(:[0-9]{1,5})?$/
@@ -23,7 +24,7 @@ const DOCKER_HUB = 'docker.io'
 
 /**
  * Reads `python:3.12`, `localhost:5000/a/b@sha256:…`, `oci:DIR[:TAG]`, `docker-archive:FILE[:NAME]`, `dir:PATH`, `tar:FILE`
- * and `debian:SUITE[+PACKAGE,PACKAGE]`. Relative paths are those of this process. Throws `InvalidArgument`.
+ * and `debian:SUITE[+PACKAGE,PACKAGE][@USER]`. Relative paths are those of this process. Throws `InvalidArgument`.
  */
 export function parseReference(text: string): Reference {
   const colon = text.indexOf(':')
@@ -65,17 +66,21 @@ export function parseReference(text: string): Reference {
 }
 
 function parseDebian(rest: string, text: string): Reference | undefined {
-  const plus = rest.indexOf('+')
-  const suite = plus < 0 ? rest : rest.slice(0, plus)
-  if (!DEBIAN_SUITES.includes(suite)) {
-    if (plus < 0) return undefined
+  const at = rest.indexOf('@')
+  const user = at < 0 ? undefined : rest.slice(at + 1)
+  const bootstrap = at < 0 ? rest : rest.slice(0, at)
+  const plus = bootstrap.indexOf('+')
+  const suite = plus < 0 ? bootstrap : bootstrap.slice(0, plus)
+  // No user has a colon in the name: `debian:bookworm@sha256:…` is an image of the registry.
+  if (plus < 0 && (!DEBIAN_SUITES.includes(suite) || user?.includes(':'))) return undefined
+  if (!DEBIAN_SUITES.includes(suite))
     throw invalid(text, `${JSON.stringify(suite)} is none of the Debian suites ${DEBIAN_SUITES.join(', ')}`)
-  }
-  const packages = plus < 0 ? [] : [...new Set(rest.slice(plus + 1).split(','))].sort()
+  const packages = plus < 0 ? [] : [...new Set(bootstrap.slice(plus + 1).split(','))].sort()
   for (const name of packages)
     if (!PACKAGE.test(name)) throw invalid(text, `${JSON.stringify(name)} is not the name of a Debian package`)
-  const canonical = `debian:${suite}${packages.length > 0 ? `+${packages.join(',')}` : ''}`
-  return { kind: 'debian', canonical, suite, packages }
+  if (user !== undefined && !USER.test(user)) throw invalid(text, `${JSON.stringify(user)} is not the name of a user`)
+  const canonical = `debian:${suite}${packages.length > 0 ? `+${packages.join(',')}` : ''}${at < 0 ? '' : `@${user}`}`
+  return { kind: 'debian', canonical, suite, packages, ...(user === undefined ? {} : { user }) }
 }
 
 /** The name without a registry is one of Docker Hub, and there without an owner one of `library`, as docker has it. */
@@ -115,7 +120,7 @@ function absolute(path: string, text: string): string {
 const invalid = (text: string, why: string): IceboxError =>
   new IceboxError('InvalidArgument', `${JSON.stringify(text)} is not an image reference: ${why}`, {
     remedy:
-      'Use NAME[:TAG|@DIGEST], oci:DIR:TAG, docker-archive:FILE[:NAME], dir:PATH, tar:FILE or debian:SUITE[+PACKAGE,PACKAGE].',
+      'Use NAME[:TAG|@DIGEST], oci:DIR:TAG, docker-archive:FILE[:NAME], dir:PATH, tar:FILE or debian:SUITE[+PACKAGE,PACKAGE][@USER].',
     details: { reference: text },
   })
 
@@ -141,6 +146,11 @@ function baseName(reference: Reference): string {
     case 'directory':
       return basename(reference.path) || 'root'
     case 'debian':
-      return ['debian', reference.suite, ...reference.packages].join('-')
+      return [
+        'debian',
+        reference.suite,
+        ...reference.packages,
+        ...(reference.user === undefined ? [] : [reference.user]),
+      ].join('-')
   }
 }

@@ -24,7 +24,7 @@ const options = workerData as UnpackerOptions
 const { product, output } = options
 const say = (answer: WorkerAnswer) => port.postMessage(answer)
 
-const fd = openSync(output, 'wx', 0o644)
+const fd = openSync(output, 'wx+', 0o644)
 const reserved = product.format === 'ext4' ? ext4ReservedBlocks(product.sizeBytes) : EROFS_RESERVED_BLOCKS
 const contents = new ContentFile(fd, reserved, new SpaceBudget(dirname(output)))
 const tree = new Tree(contents, options.digest)
@@ -50,6 +50,9 @@ async function perform(request: WorkerRequest): Promise<Unpacked | undefined> {
   } else if (request.do === 'erofs') {
     const { readErofs } = await import('./erofs/read.ts')
     readErofs(request.file, tree)
+  } else if (request.do === 'user') {
+    const { addUser } = await import('./user.ts')
+    addUser(tree, contents, request.name)
   } else await unpack(request, request.do === 'archive')
   return undefined
 }

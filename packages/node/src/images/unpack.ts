@@ -18,6 +18,7 @@ export type UnpackJob =
   | ({ do: 'archive' } & ArchiveFile)
   | { do: 'directory'; path: string }
   | { do: 'erofs'; file: string }
+  | { do: 'user'; name: string }
 
 /** What is to be made: `sizeBytes` of ext4, absent for one that leaves some room. */
 export type Product = { format: 'erofs' } | { format: 'ext4'; sizeBytes?: number | undefined }

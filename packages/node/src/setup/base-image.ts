@@ -7,6 +7,12 @@ import type { Step } from './step.ts'
 
 /** The image that the quickstart, the tests and the benchmarks use: a Debian that an agent can work in. */
 export const BASE_IMAGE = 'debian:bookworm+ca-certificates,curl,git,procps,python3,sudo'
+/** The template that every server has from its first start: the same Debian, whose commands are run by `user` in /home/user. */
+export const BASE_TEMPLATE = {
+  name: 'base',
+  image: `${BASE_IMAGE}@user`,
+  size: { cpu: 2, memoryMiB: 512, diskMiB: 2048 },
+} as const
 
 function parts(): { suite: string; packages: string[]; file: string } {
   const reference = parseReference(BASE_IMAGE)

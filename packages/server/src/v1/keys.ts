@@ -2,7 +2,6 @@ import { wireApiKey } from '@icebox/control'
 import { CreateApiKey, NewApiKey, page, WireApiKey } from '@icebox/model'
 import { z } from 'zod'
 import type { App, Context } from '../context.ts'
-import { requireInstallation } from '../installation.ts'
 import { PageQuery, paginate } from '../page.ts'
 import { FAILURES, Nothing, optional, Ref } from '../schemas.ts'
 
@@ -13,7 +12,7 @@ export async function keyRoutes(app: App, context: Context): Promise<void> {
   app.post(
     '/v1/keys',
     {
-      onRequest: requireInstallation,
+      config: { installation: true },
       schema: {
         operationId: 'createKey',
         summary: 'Make an API key of a project; the answer alone has it. Needs the key of the installation',
@@ -36,7 +35,7 @@ export async function keyRoutes(app: App, context: Context): Promise<void> {
   app.get(
     '/v1/keys',
     {
-      onRequest: requireInstallation,
+      config: { installation: true },
       schema: {
         operationId: 'listKeys',
         summary: 'List the API keys of all projects, newest first. Needs the key of the installation',
@@ -51,7 +50,7 @@ export async function keyRoutes(app: App, context: Context): Promise<void> {
   app.delete(
     '/v1/keys/:id',
     {
-      onRequest: requireInstallation,
+      config: { installation: true },
       schema: {
         operationId: 'revokeKey',
         summary: 'Take an API key back: it opens nothing any more. Needs the key of the installation',

@@ -1,4 +1,5 @@
 import type { App, Context } from '../context.ts'
+import { eventRoutes } from './events.ts'
 import { execRoutes } from './execs.ts'
 import { fileRoutes } from './files.ts'
 import { imageRoutes } from './images.ts'
@@ -23,6 +24,7 @@ export async function routes(app: App, context: Context): Promise<void> {
     imageRoutes,
     usageRoutes,
     keyRoutes,
+    eventRoutes,
   ])
     await app.register((scope: App) => group(scope, context))
 }

@@ -1,9 +1,12 @@
 import { type Accepted, WIRE_STATE_OF_SANDBOX, wireError, wireSandbox } from '@icebox/control'
 import {
+  ConnectSandbox,
   CreateSandbox,
   ForkResult,
   ForkSandbox,
+  LogEntry,
   MetadataMap,
+  PauseSandbox,
   page,
   RenewSandbox,
   RollbackSandbox,
@@ -17,12 +20,22 @@ import type { FastifyReply } from 'fastify'
 import { z } from 'zod'
 import type { App, Context } from '../context.ts'
 import { DEADLINE, within } from '../deadline.ts'
+import { line, NDJSON, sendLines } from '../lines.ts'
 import { PageQuery, paginate } from '../page.ts'
 import { flag, repeated } from '../parameters.ts'
 import { PreferHeader, settle } from '../prefer.ts'
-import { Bytes, FAILURES, Nothing, optional, Ref, streamed } from '../schemas.ts'
+import { Bytes, FAILURES, Nothing, optional, Ref } from '../schemas.ts'
 import { sendText } from '../text.ts'
 import { refuseUnsupported } from './unsupported.ts'
+
+async function* entryLines(entries: AsyncIterable<LogEntry>): AsyncGenerator<string> {
+  for await (const entry of entries) yield line(entry)
+}
+
+async function* outputOf(entries: AsyncIterable<LogEntry>): AsyncGenerator<Uint8Array> {
+  const encoder = new TextEncoder()
+  for await (const { source, text } of entries) if (source !== 'lifecycle') yield encoder.encode(text)
+}
 
 const IdempotencyKey = z
   .string()
@@ -169,11 +182,35 @@ export async function sandboxRoutes(app: App, context: Context): Promise<void> {
         tags,
         params: Ref,
         headers: PreferHeader,
+        body: optional(PauseSandbox),
         response: { 202: WireSandbox, ...FAILURES },
       },
     },
-    async ({ params, project }, reply) =>
-      reply.code(202).send(await lifecycle(reply, (signal) => project.sandboxes.pause(params.id, signal))),
+    async ({ params, body, project }, reply) =>
+      reply.code(202).send(await lifecycle(reply, (signal) => project.sandboxes.pause(params.id, body, signal))),
+  )
+
+  app.post(
+    '/v1/sandboxes/:id/connect',
+    {
+      schema: {
+        operationId: 'connectSandbox',
+        summary: 'Wait until a sandbox runs, resuming it when it is paused, and keep it for a time',
+        description: 'The end of its time is never brought nearer. `resumed` says whether it was paused.',
+        tags,
+        params: Ref,
+        body: optional(ConnectSandbox),
+        response: { 200: z.object({ sandbox: WireSandbox, resumed: z.boolean() }), ...FAILURES },
+      },
+    },
+    async ({ params, body, project }, reply) => {
+      const connected = await within(
+        DEADLINE.accept,
+        (signal) => project.sandboxes.connect(params.id, body, signal),
+        reply,
+      )
+      return { sandbox: wireSandbox(connected.sandbox), resumed: connected.resumed }
+    },
   )
 
   app.post(
@@ -216,7 +253,7 @@ export async function sandboxRoutes(app: App, context: Context): Promise<void> {
     {
       schema: {
         operationId: 'renewSandboxExpiration',
-        summary: 'Set when a sandbox is deleted by itself',
+        summary: 'Set when the time of a sandbox is over',
         tags,
         params: Ref,
         body: RenewSandbox,
@@ -277,14 +314,24 @@ export async function sandboxRoutes(app: App, context: Context): Promise<void> {
         tags,
         params: Ref,
         querystring: z.object({ follow: flag.default(false).describe('Go on with what comes.') }),
-        response: { 200: streamed('text/plain', Bytes, 'Text as the process wrote it'), ...FAILURES },
+        description:
+          'What the start command and the entrypoint wrote, as text; with `Accept: application/x-ndjson` entries that have times and what became of the sandbox, too. Both are kept outside the sandbox, whatever its state.',
+        response: {
+          200: {
+            description: 'Text as the process wrote it, or one entry a line',
+            content: { 'text/plain': { schema: Bytes }, [NDJSON]: { schema: LogEntry } },
+          },
+          ...FAILURES,
+        },
       },
     },
     async ({ params, query, project }, reply) => {
       const { started: logs, signal } = await context.streams.open(reply, DEADLINE.read, (opened) =>
         project.sandboxes.logs(params.id, query, opened),
       )
-      await sendText(reply, logs, signal)
+      if (reply.request.headers.accept?.includes(NDJSON) === true)
+        await sendLines(reply, entryLines(logs), signal, (error) => ({ error }))
+      else await sendText(reply, outputOf(logs), signal)
     },
   )
 }

@@ -1,7 +1,6 @@
 import { z } from 'zod'
 import { onceOver } from '../client.ts'
 import { type App, type Context, ServerInfo, SHUTDOWN_MODES } from '../context.ts'
-import { requireInstallation } from '../installation.ts'
 import { FAILURES, optional } from '../schemas.ts'
 
 /** The server itself. */
@@ -60,7 +59,7 @@ export async function serverRoutes(app: App, context: Context): Promise<void> {
   app.post(
     '/v1/shutdown',
     {
-      onRequest: requireInstallation,
+      config: { installation: true },
       schema: {
         operationId: 'shutdown',
         summary: 'Pauses (or keeps, or kills) all sandboxes and ends the server. Needs the key of the installation',

@@ -1,0 +1,36 @@
+import type { WireEvent } from '@icebox/sdk'
+import { define, SERVER_FLAGS } from '../command.ts'
+import { type Column, print, printJson, table } from '../output.ts'
+import { serverOf } from '../server.ts'
+
+const COLUMNS: Column<WireEvent>[] = [
+  { title: 'AT', cell: ({ at }) => at },
+  { title: 'KIND', cell: ({ kind }) => kind },
+  { title: 'NAME', cell: ({ resource }) => resource },
+  { title: 'FROM', cell: ({ from }) => from ?? '-' },
+  { title: 'TO', cell: ({ to }) => to },
+  { title: 'WHY', cell: ({ reason, message, verb }) => [reason, message].filter(Boolean).join(': ') || (verb ?? '-') },
+]
+
+export const command = define({
+  arguments: [
+    { name: 'resource', summary: 'Id of a sandbox or snapshot, or name of a template. Default: all.', optional: true },
+  ],
+  flags: {
+    follow: { summary: 'Go on with what comes, until Ctrl-C.', short: 'f' },
+    ...SERVER_FLAGS,
+  },
+  async run({ arguments: { resource }, flags }) {
+    const { events } = serverOf(flags)
+    if (flags.follow) {
+      // One line each, as they come: widths of what is to come are not known.
+      for await (const event of events.follow({ resource }))
+        print(flags.json ? JSON.stringify(event) : COLUMNS.map(({ cell }) => cell(event)).join('  '))
+      return 0
+    }
+    const past = await events.list({ resource })
+    if (flags.json) printJson(past)
+    else print(table(past, COLUMNS))
+    return 0
+  },
+})

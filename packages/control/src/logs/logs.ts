@@ -1,0 +1,229 @@
+import { appendFile, open, readFile, rename, rm, stat } from 'node:fs/promises'
+import { join } from 'node:path'
+import { IceboxError, LogEntry } from '@icebox/model'
+import type { Log } from '../context.ts'
+
+/** Bytes of a sandbox's file before a new one is begun. One older file is kept. */
+const FILE_BYTES = 2 ** 20
+/** Milliseconds that entries wait for company on their way to the disk. */
+const DELAY_MS = 50
+
+const START: End = { stdout: 0, stderr: 0 }
+
+export type NewEntry = Omit<LogEntry, 'at'>
+
+/** What is known of one sandbox's file. */
+interface Book {
+  /** Bytes of the present file; -1 until it was looked at. */
+  bytes: number
+  /** How often a new file was begun. */
+  generation: number
+  waiting: string[]
+  timer?: NodeJS.Timeout | undefined
+  writing: Promise<void>
+  /** Processes whose output is being written. */
+  active: number
+  wake: Set<() => void>
+  /** Where what was appended ends, by exec. */
+  ends: Map<string, End>
+}
+interface End {
+  stdout: number
+  stderr: number
+}
+
+/**
+ * What sandboxes have to say, outside them, so that it is there when they are paused, failed or run no more: lines of JSON
+ * in two files each, the older of which is dropped. Entries reach the disk soon after they come; a crash loses the last of
+ * the lifecycle, while output is read again from where the file ends.
+ */
+export class SandboxLogs {
+  readonly #directory: string
+  readonly #log: Log
+  readonly #books = new Map<string, Book>()
+
+  /** In an existing directory of the data directory. */
+  constructor(directory: string, log: Log) {
+    this.#directory = directory
+    this.#log = log
+  }
+
+  append(sandbox: string, entry: NewEntry): void {
+    const book = this.#book(sandbox)
+    if (entry.exec !== undefined && entry.end !== undefined && entry.source !== 'lifecycle')
+      book.ends.set(entry.exec, { ...(book.ends.get(entry.exec) ?? START), [entry.source]: entry.end })
+    book.waiting.push(`${JSON.stringify({ at: new Date().toISOString(), ...entry })}\n`)
+    book.timer ??= setTimeout(() => this.#flush(sandbox, book), DELAY_MS)
+  }
+
+  /** Appends what the process writes as long as `work` goes on: who follows waits for it. */
+  async during(sandbox: string, work: () => Promise<void>): Promise<void> {
+    const book = this.#book(sandbox)
+    book.active += 1
+    try {
+      await work()
+    } finally {
+      book.active -= 1
+      await this.#flush(sandbox, book)
+      for (const wake of book.wake) wake()
+    }
+  }
+
+  /** Where the output that is here ends, by exec and stream: bytes since the start of the process. */
+  async ends(sandbox: string): Promise<Map<string, End>> {
+    const ends = new Map<string, End>()
+    for await (const { exec, source, end } of this.read(sandbox, { follow: false }, new AbortController().signal)) {
+      if (exec === undefined || end === undefined || source === 'lifecycle') continue
+      ends.set(exec, { ...(ends.get(exec) ?? START), [source]: end })
+    }
+    return ends
+  }
+
+  /** Resolves once the output of the exec is here up to the end given, or the signal aborts. */
+  async until(sandbox: string, exec: string, end: End, signal: AbortSignal): Promise<void> {
+    const book = this.#book(sandbox)
+    const isHere = () => {
+      const here = book.ends.get(exec) ?? START
+      return here.stdout >= end.stdout && here.stderr >= end.stderr
+    }
+    while (!isHere() && !signal.aborted) await woken(book, signal)
+  }
+
+  /** All entries that are kept, oldest first; with `follow` also what comes, until no process is there to write or the signal aborts. */
+  async *read(sandbox: string, { follow }: { follow: boolean }, signal: AbortSignal): AsyncGenerator<LogEntry> {
+    const book = this.#books.get(sandbox)
+    if (book !== undefined) await this.#flush(sandbox, book)
+    yield* entriesOf(await readFile(this.#file(sandbox, 1), 'utf8').catch(() => ''))
+    let offset = 0
+    let generation = book?.generation
+    for (;;) {
+      signal.throwIfAborted()
+      if (book !== undefined && generation !== book.generation) {
+        // A new file was begun: what is left of the one that was being read is in the older one now.
+        const older = await readFile(this.#file(sandbox, 1)).catch(() => Buffer.alloc(0))
+        if (generation === book.generation - 1) yield* entriesOf(older.subarray(offset).toString())
+        generation = book.generation
+        offset = 0
+      }
+      const wasActive = (book?.active ?? 0) > 0
+      const awaited = book === undefined ? undefined : woken(book, signal)
+      const text = await readFrom(this.#file(sandbox, 0), offset)
+      const whole = text.slice(0, text.lastIndexOf('\n') + 1)
+      offset += Buffer.byteLength(whole)
+      yield* entriesOf(whole)
+      if (!follow || !wasActive || awaited === undefined) return
+      await awaited
+    }
+  }
+
+  /** Drops what the sandbox has said. */
+  async remove(sandbox: string): Promise<void> {
+    const book = this.#books.get(sandbox)
+    clearTimeout(book?.timer)
+    this.#books.delete(sandbox)
+    await book?.writing
+    for (const age of [0, 1]) await rm(this.#file(sandbox, age), { force: true })
+  }
+
+  async close(): Promise<void> {
+    for (const [sandbox, book] of this.#books) await this.#flush(sandbox, book)
+  }
+
+  #file(sandbox: string, age: number): string {
+    return join(this.#directory, age === 0 ? `${sandbox}.jsonl` : `${sandbox}.${age}.jsonl`)
+  }
+
+  #book(sandbox: string): Book {
+    const known = this.#books.get(sandbox)
+    if (known !== undefined) return known
+    const book: Book = {
+      bytes: -1,
+      generation: 0,
+      waiting: [],
+      writing: Promise.resolve(),
+      active: 0,
+      wake: new Set(),
+      ends: new Map(),
+    }
+    this.#books.set(sandbox, book)
+    return book
+  }
+
+  #flush(sandbox: string, book: Book): Promise<void> {
+    clearTimeout(book.timer)
+    book.timer = undefined
+    const lines = book.waiting
+    book.waiting = []
+    if (lines.length > 0)
+      book.writing = book.writing
+        .then(() => this.#write(sandbox, book, Buffer.from(lines.join(''))))
+        .catch((thrown) =>
+          this.#log('warn', 'logs.write.failed', {
+            sandbox,
+            lost: lines.length,
+            error: IceboxError.from(thrown).message,
+          }),
+        )
+    return book.writing
+  }
+
+  async #write(sandbox: string, book: Book, lines: Buffer): Promise<void> {
+    const file = this.#file(sandbox, 0)
+    if (book.bytes < 0) book.bytes = await mendedSize(file)
+    if (book.bytes > 0 && book.bytes + lines.length > FILE_BYTES) {
+      await rename(file, this.#file(sandbox, 1))
+      book.generation += 1
+      book.bytes = 0
+    }
+    await appendFile(file, lines, { mode: 0o600 })
+    book.bytes += lines.length
+    for (const wake of book.wake) wake()
+  }
+}
+
+/** Resolves at the next entry, or when the signal aborts. */
+function woken(book: Book, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    const done = () => {
+      book.wake.delete(done)
+      signal.removeEventListener('abort', done)
+      resolve()
+    }
+    book.wake.add(done)
+    signal.addEventListener('abort', done)
+  })
+}
+
+/** The size of the file, whose last line a crash may have cut: then it is ended, and reads as nothing. */
+async function mendedSize(file: string): Promise<number> {
+  const size = (await stat(file).catch(() => undefined))?.size ?? 0
+  if (size === 0) return 0
+  const handle = await open(file, 'r')
+  try {
+    const { buffer } = await handle.read(Buffer.alloc(1), 0, 1, size - 1)
+    if (buffer[0] === 0x0a) return size
+  } finally {
+    await handle.close()
+  }
+  await appendFile(file, '\n')
+  return size + 1
+}
+
+async function readFrom(file: string, offset: number): Promise<string> {
+  const bytes = await readFile(file).catch(() => Buffer.alloc(0))
+  return bytes.subarray(offset).toString()
+}
+
+function* entriesOf(text: string): Generator<LogEntry> {
+  for (const line of text.split('\n')) {
+    if (line === '') continue
+    let content: unknown
+    try {
+      content = JSON.parse(line)
+    } catch {
+      continue
+    }
+    const entry = LogEntry.safeParse(content)
+    if (entry.success) yield entry.data
+  }
+}

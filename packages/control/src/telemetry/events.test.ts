@@ -1,0 +1,135 @@
+import assert from 'node:assert/strict'
+import { appendFile, mkdtemp, readFile, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { type TestContext, test } from 'node:test'
+import { newSandboxId, type Sandbox } from '@icebox/model'
+import { openSqliteStore } from '@icebox/store'
+import { Records } from '../records.ts'
+import { Events } from './events.ts'
+import { tellMissed, tellTransitions } from './transitions.ts'
+
+const SPEC: Sandbox['spec'] = {
+  source: { from: 'template', template: 'base' },
+  size: { cpu: 1, memoryMiB: 128, diskMiB: 1024 },
+  env: {},
+  entrypoint: [],
+  metadata: {},
+  onTimeout: 'kill',
+  pauseKind: 'memory',
+  autoResume: false,
+  secure: true,
+  publicTraffic: false,
+}
+const creating = (): Sandbox['status'] => ({
+  state: 'creating',
+  lastTransitionAt: new Date().toISOString(),
+  usage: { runningSeconds: 0 },
+})
+
+async function place(t: TestContext) {
+  const directory = await mkdtemp(join(tmpdir(), 'icebox-events-'))
+  const store = await openSqliteStore(join(directory, 'icebox.db'))
+  t.after(async () => {
+    await store.close()
+    await rm(directory, { recursive: true, force: true })
+  })
+  const log: unknown[] = []
+  const open = () => Events.open(directory, (...line) => log.push(line))
+  return { directory, store, open, log }
+}
+
+const moves = (events: { from?: string | undefined; to: string }[]) => events.map(({ from, to }) => `${from}→${to}`)
+
+test('each transition is one event, and what leaves the state as it was is none', async (t) => {
+  const { store, open } = await place(t)
+  const events = await open()
+  const records = new Records(store, 'mine', tellTransitions(events))
+  const name = newSandboxId()
+  await records.create('Sandbox', name, { spec: SPEC, status: creating() })
+  await records.setStatus('Sandbox', name, ({ status }) => ({ ...status, state: 'running', restoreMs: 1 }))
+  await records.setStatus('Sandbox', name, ({ status }) => ({ ...status, restoreMs: 2 }))
+  await records.setSpec('Sandbox', name, ({ spec }) => ({ ...spec, metadata: { a: 'b' } }))
+  await records.setStatus('Sandbox', name, ({ status }) => ({ ...status, state: 'failed', reason: 'Why' }))
+  await records.remove('Sandbox', name)
+  const told = events.list({})
+  assert.deepEqual(moves(told), ['undefined→creating', 'creating→running', 'running→failed', 'failed→deleted'])
+  assert.equal(told[2]?.reason, 'Why')
+  assert.deepEqual(
+    told.map(({ id }) => id),
+    [1, 2, 3, 4],
+  )
+  assert.ok(told.every(({ project, resource }) => project === 'mine' && resource === name))
+  assert.deepEqual(events.list({ project: 'other' }), [])
+  assert.deepEqual(events.list({ after: 3 }).length, 1)
+  await events.close()
+})
+
+test('events outlive the server, numbers go on, and a line cut by a crash is dropped', async (t) => {
+  const { directory, store, open } = await place(t)
+  const first = await open()
+  const records = new Records(store, 'mine', tellTransitions(first))
+  await records.create('Sandbox', newSandboxId(), { spec: SPEC, status: creating() })
+  await first.close()
+  await appendFile(join(directory, 'events.jsonl'), '{"id":2,"at":"20')
+  const second = await open()
+  assert.deepEqual(second.list({}), first.list({}))
+  await new Records(store, 'mine', tellTransitions(second)).create('Sandbox', newSandboxId(), {
+    spec: SPEC,
+    status: creating(),
+  })
+  assert.equal(second.list({}).at(-1)?.id, 2)
+  await second.close()
+  const lines = (await readFile(join(directory, 'events.jsonl'), 'utf8')).trim().split('\n')
+  assert.deepEqual(
+    lines.map((line) => JSON.parse(line).id),
+    [1, 2],
+  )
+})
+
+test('what a crash kept from being told is told at the next start, once', async (t) => {
+  const { store, open } = await place(t)
+  const events = await open()
+  const told = new Records(store, 'mine', tellTransitions(events))
+  const untold = new Records(store, 'mine', () => undefined)
+  const [moved, gone, known, unknown] = [newSandboxId(), newSandboxId(), newSandboxId(), newSandboxId()]
+  for (const name of [moved, gone, known]) await told.create('Sandbox', name, { spec: SPEC, status: creating() })
+  await untold.setStatus('Sandbox', moved, ({ status }) => ({ ...status, state: 'running' }))
+  await untold.remove('Sandbox', gone)
+  await untold.create('Sandbox', unknown, { spec: SPEC, status: creating() })
+  await tellMissed(events, told)
+  const missed = events.list({ after: 3 })
+  assert.deepEqual(
+    missed.map(({ resource, from, to }) => [resource, from, to]).sort(),
+    [
+      [moved, 'creating', 'running'],
+      [gone, 'creating', 'deleted'],
+      [unknown, undefined, 'creating'],
+    ].sort(),
+  )
+  await tellMissed(events, told)
+  assert.equal(events.list({}).length, 6)
+  await events.close()
+})
+
+test('who follows gets what was and what comes, in order, until it leaves', async (t) => {
+  const { store, open } = await place(t)
+  const events = await open()
+  const records = new Records(store, 'mine', tellTransitions(events))
+  const name = newSandboxId()
+  await records.create('Sandbox', name, { spec: SPEC, status: creating() })
+  const leaving = new AbortController()
+  const seen: string[] = []
+  const following = (async () => {
+    for await (const { to } of events.follow({ resource: name }, leaving.signal)) {
+      seen.push(to)
+      if (to === 'deleted') leaving.abort()
+    }
+  })()
+  await records.create('Sandbox', newSandboxId(), { spec: SPEC, status: creating() })
+  await records.setStatus('Sandbox', name, ({ status }) => ({ ...status, state: 'running' }))
+  await records.remove('Sandbox', name)
+  await following
+  assert.deepEqual(seen, ['creating', 'running', 'deleted'])
+  await events.close()
+})

@@ -1,0 +1,68 @@
+import type { IceboxError, Phases } from '@icebox/model'
+import { Counter, Gauge, Histogram, Registry } from 'prom-client'
+import type { Records } from '../records.ts'
+
+/** The operations that are measured. */
+export const MEASURED = ['create', 'pause', 'resume', 'rollback', 'fork', 'snapshot', 'delete', 'build'] as const
+export type Measured = (typeof MEASURED)[number]
+
+/** Upper bounds in seconds: restores take tenths, builds minutes. */
+const BUCKETS = [0.01, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 30, 60, 300]
+
+/** What Prometheus reads. Counts begin anew with each start of the server. */
+export class Metrics {
+  readonly #registry = new Registry()
+  readonly #operations = new Histogram({
+    name: 'icebox_operation_duration_seconds',
+    help: 'Time from the intent of an operation until it had ended.',
+    labelNames: ['operation', 'outcome', 'code'],
+    buckets: BUCKETS,
+    registers: [this.#registry],
+  })
+  readonly #phases = new Histogram({
+    name: 'icebox_operation_phase_duration_seconds',
+    help: 'Time of the parts of an operation, as the node reports them.',
+    labelNames: ['operation', 'phase'],
+    buckets: BUCKETS,
+    registers: [this.#registry],
+  })
+  readonly #restores = new Counter({
+    name: 'icebox_restores_total',
+    help: 'Restores by what became of them: each has an intent and then one of success, cold_fallback and failure.',
+    labelNames: ['result'],
+    registers: [this.#registry],
+  })
+
+  constructor(records: Records) {
+    for (const result of ['intent', 'success', 'cold_fallback', 'failure']) this.#restores.inc({ result }, 0)
+    new Gauge({
+      name: 'icebox_sandboxes',
+      help: 'Sandboxes by project and state.',
+      labelNames: ['project', 'state'],
+      registers: [this.#registry],
+      async collect() {
+        this.reset()
+        for (const { metadata, status } of await records.listEverywhere('Sandbox'))
+          this.inc({ project: metadata.namespace, state: status.state })
+      },
+    })
+  }
+
+  operation(operation: Measured, milliseconds: number, phases: Phases, failure: IceboxError | undefined): void {
+    const outcome = failure === undefined ? 'success' : 'failure'
+    this.#operations.observe({ operation, outcome, code: failure?.code ?? '' }, milliseconds / 1000)
+    for (const [phase, duration] of Object.entries(phases)) this.#phases.observe({ operation, phase }, duration / 1000)
+  }
+
+  restore(result: 'intent' | 'success' | 'cold_fallback' | 'failure'): void {
+    this.#restores.inc({ result })
+  }
+
+  /** In Prometheus' text format. */
+  text(): Promise<string> {
+    return this.#registry.metrics()
+  }
+}
+
+/** The media type of `text`. */
+export const METRICS_TYPE = Registry.PROMETHEUS_CONTENT_TYPE

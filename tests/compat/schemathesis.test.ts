@@ -1,0 +1,156 @@
+import assert from 'node:assert/strict'
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { after, before, suite, test } from 'node:test'
+import { z } from 'zod'
+import { schemathesis } from '../../setup/clients.ts'
+import type { ServerProcess } from '../server-process.ts'
+import { keyOf, run, startServer } from './compat.ts'
+
+const DOCUMENTS = join(import.meta.dirname, '../../docs/reference')
+const SEED = 20_260
+const REQUEST_SECONDS = 20
+const DEADLINE_MS = 420_000
+
+/** Fewer cases for each operation would say little. */
+const CASES_EACH = 10
+const HOOKS = join(import.meta.dirname, 'python')
+
+const Report = z.looseObject({
+  operations: z.object({ selected: z.int(), tested: z.int() }),
+  test_cases: z.object({ generated: z.int() }),
+})
+
+/**
+ * schemathesis makes requests of an OpenAPI document, good ones and bad ones, and compares the answers with it. Half of the ids that
+ * it sends are of sandboxes, snapshots and execs that are there.
+ */
+suite('the API answers as its OpenAPI document says', { timeout: DEADLINE_MS + 120_000 }, () => {
+  let server: ServerProcess
+  let directory: string
+  const there: Record<string, string[]> = {}
+
+  before(async () => {
+    server = await startServer('schemathesis')
+    directory = await mkdtemp(join(tmpdir(), 'icebox-schemathesis-'))
+    const { sandboxes } = server.icebox
+    const [running, other, paused] = await Promise.all(
+      ['running', 'other', 'paused'].map((name) => sandboxes.create({ template: 'base', name })),
+    )
+    assert.ok(running && other && paused)
+    const snapshot = await running.snapshot({ name: 'kept' })
+    const ended = running.exec(['echo', 'said'])
+    assert.equal((await ended).exitCode, 0)
+    const exec = await running.exec(['sleep', '600'], { tag: 'long' }).started
+    await paused.pause()
+    Object.assign(there, {
+      sandboxes: [running.id, other.id, paused.id, 'running'],
+      snapshots: [snapshot.id, 'kept'],
+      execs: [exec.id, 'long'],
+      ended: [(await ended.started).id],
+      templates: ['base'],
+      images: (await server.icebox.images.list()).map(({ id }) => id),
+      paths: ['/etc/passwd', '/tmp', 'new', '.profile', '/dev/null'],
+      ports: ['1', '22', '8080'],
+    })
+  })
+  after(async () => {
+    await server?.[Symbol.asyncDispose]()
+    if (directory !== undefined) await rm(directory, { recursive: true, force: true })
+  })
+
+  /** Runs it over the operations that these flags leave for so many seconds. Answers nothing that was wrong. */
+  const check = async (document: string, seconds: number, flags: string[]) => {
+    const program = join(await schemathesis.path(AbortSignal.timeout(60_000)), 'bin/python')
+    await writeFile(join(directory, 'schemathesis.toml'), configuration(there))
+    const words = [
+      ...[program, '-m', 'schemathesis.cli', '--config-file', 'schemathesis.toml', 'run'],
+      ...[join(DOCUMENTS, document), '--url', server.icebox.url, '--header', `X-API-Key: ${await keyOf(server)}`],
+      ...['--seed', `${SEED}`, '--max-time', `${seconds}`, '--request-timeout', `${REQUEST_SECONDS}`],
+      ...[
+        '--phases',
+        'examples,coverage,fuzzing',
+        '--workers',
+        '2',
+        '--continue-on-failure',
+        '--no-shrink',
+        '--no-color',
+      ],
+      ...[
+        '--generation-database',
+        'none',
+        '--warnings',
+        'off',
+        '--report',
+        'json',
+        '--report-json-path',
+        'report.json',
+      ],
+      ...flags,
+    ]
+    const variables = { SCHEMATHESIS_HOOKS: 'schemathesis_hooks', PYTHONPATH: HOOKS, PYTHONDONTWRITEBYTECODE: '1' }
+    const { status, stdout, stderr } = await run(words, variables, { cwd: directory, deadlineMs: DEADLINE_MS })
+    assert.equal(status, 0, `${stdout}\n${stderr}`)
+    const report = Report.parse(JSON.parse(await readFile(join(directory, 'report.json'), 'utf8')))
+    assert.equal(report.operations.tested, report.operations.selected)
+    assert.ok(
+      report.test_cases.generated > report.operations.tested * CASES_EACH,
+      `${report.test_cases.generated} cases`,
+    )
+    assert.equal((await server.icebox.health()).status, 'ok')
+  }
+  const each = (flag: string, operations: readonly string[]) => operations.flatMap((operation) => [flag, operation])
+
+  test('the native API, with sandboxes that stay', { timeout: DEADLINE_MS }, () =>
+    check('openapi.json', 50, each('--exclude-operation-id', [...Object.keys(NOT_TRIED), ...LIFECYCLE])),
+  )
+
+  test('the native API, where sandboxes come and go', { timeout: DEADLINE_MS }, () =>
+    check('openapi.json', 30, each('--include-operation-id', LIFECYCLE)),
+  )
+})
+
+/** What is left out of the run, and why. */
+const NOT_TRIED: Readonly<Record<string, string>> = {
+  shutdown: 'it ends the server',
+  openPort: 'its good answer is another protocol on the same connection (101)',
+  watchFiles: 'it answers until the client goes away',
+}
+
+/** What takes away from the other operations what they need. */
+const LIFECYCLE = [
+  ...['createSandbox', 'deleteSandbox', 'pauseSandbox', 'resumeSandbox', 'rollbackSandbox', 'forkSandbox'],
+  ...['renewSandboxExpiration', 'createSnapshot', 'deleteSnapshot', 'buildTemplate', 'deleteTemplate'],
+  ...['pullImage', 'deleteImage', 'getSandbox', 'listSandboxes'],
+]
+
+/** Which of the ids a parameter may be, by the path of its operation. */
+const PARAMETERS = [
+  // The output of an exec that goes on would go on.
+  { path: '/output$', parameters: { 'path.id': 'sandboxes', 'path.exec': 'ended' } },
+  {
+    path: '^/v1/sandboxes/\\{id\\}(?!.*/output$)',
+    parameters: { 'path.id': 'sandboxes', 'path.exec': 'execs', 'query.path': 'paths', 'path.port': 'ports' },
+  },
+  { path: '^/v1/snapshots/\\{id\\}', parameters: { 'path.id': 'snapshots' } },
+  { path: '^/v1/templates/\\{name\\}', parameters: { 'path.name': 'templates' } },
+  { path: '^/v1/images/\\{ref\\}', parameters: { 'path.ref': 'images' } },
+]
+
+function configuration(there: Record<string, string[]>): string {
+  const quoted = (text: string) => JSON.stringify(text)
+  const lines = ['[checks]', 'enabled = false']
+  for (const check of ['status_code_conformance', 'content_type_conformance', 'response_headers_conformance'])
+    lines.push(`${check}.enabled = true`)
+  lines.push('response_schema_conformance.enabled = true', 'not_a_server_error.enabled = true')
+  lines.push('not_a_server_error.expected-statuses = ["2xx", "3xx", "4xx", 502, 503, 507]')
+  for (const [name, values] of Object.entries(there))
+    lines.push(`[dictionaries.${name}]`, `values = [${values.map(quoted).join(', ')}]`)
+  for (const { path, parameters } of PARAMETERS) {
+    lines.push('[[operations]]', `include-path-regex = ${quoted(path)}`, '[operations.parameters]')
+    for (const [name, dictionary] of Object.entries(parameters))
+      lines.push(`${quoted(name)} = { dictionary = ${quoted(dictionary)}, probability = 0.7 }`)
+  }
+  return `${lines.join('\n')}\n`
+}

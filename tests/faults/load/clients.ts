@@ -1,0 +1,84 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import { FILES, type Fleet } from './fleet.ts'
+import type { Random } from './random.ts'
+
+const AWAY_MS = 50
+const SNAPSHOTS = 5
+
+/** How often what is done. Making and deleting follow from how many sandboxes there are. */
+const WEIGHTS = {
+  write: 14,
+  upload: 8,
+  read: 20,
+  count: 8,
+  pause: 10,
+  resume: 12,
+  fork: 4,
+  snapshot: 4,
+  replace: 5,
+  renew: 5,
+  list: 6,
+}
+
+/** One client: does one thing after the other until the signal, and waits while there is no server. */
+export async function runClient(
+  fleet: Fleet,
+  client: number,
+  random: Random,
+  target: number,
+  signal: AbortSignal,
+): Promise<void> {
+  while (!signal.aborted) {
+    await doOne(fleet, client, random, target)
+    while (!(await isThere(fleet)) && !signal.aborted) await sleep(AWAY_MS)
+  }
+}
+
+const isThere = (fleet: Fleet): Promise<boolean> =>
+  fleet.icebox.health({ requestTimeoutMs: 1000 }).then(
+    () => true,
+    () => false,
+  )
+
+async function doOne(fleet: Fleet, client: number, random: Random, target: number): Promise<void> {
+  const running = random.choose(fleet.sandboxes('Running'))
+  const paused = random.choose(fleet.sandboxes('Paused'))
+  const any = random.choose([...fleet.believed.keys()])
+  const file = random.choose(FILES) ?? FILES[0]
+  const snapshot = random.choose([...fleet.snapshots])
+  const room = target - fleet.believed.size
+  if (room > 0 && random.fraction() < 0.3) return fleet.create(client, random.fraction() < 0.4 ? snapshot : undefined)
+  // More came about than were acknowledged.
+  if (room < 0 && any !== undefined && random.fraction() < 0.3) return fleet.delete(client, any)
+  const what = random.weighted(WEIGHTS)
+  if (what === 'list' || any === undefined) return fleet.list(client)
+  if (what === 'renew') return fleet.renew(client, any, random.between(3600, 7200))
+  if (what === 'replace') {
+    await fleet.delete(client, any)
+    return fleet.create(client, random.fraction() < 0.4 ? snapshot : undefined)
+  }
+  if (what === 'resume') return paused === undefined ? undefined : fleet.resume(client, paused)
+  if (running === undefined) return fleet.list(client)
+  switch (what) {
+    case 'write':
+      return fleet.write(client, running, file)
+    case 'upload':
+      return fleet.upload(client, running, file)
+    case 'read':
+      return fleet.read(client, running, file)
+    case 'count':
+      await fleet.count(client, running)
+      return
+    case 'pause':
+      return fleet.pause(client, running)
+    case 'fork':
+      if (room < 1) await fleet.delete(client, any)
+      return fleet.fork(client, running, random.between(1, 2))
+    case 'snapshot':
+      await fleet.snapshot(client, running)
+      if (fleet.snapshots.size > SNAPSHOTS && snapshot !== undefined) await fleet.drop(client, snapshot)
+      return
+    default:
+      what satisfies never
+  }
+}
