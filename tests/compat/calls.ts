@@ -9,6 +9,12 @@ export interface CallList {
   called: string[]
 }
 
+/** What several programs called of one client. */
+export function together(lists: readonly CallList[]): CallList {
+  const merged = (name: keyof CallList) => [...new Set(lists.flatMap((list) => list[name]))].sort()
+  return { all: merged('all'), called: merged('called') }
+}
+
 /** Any function, called with whatever a client takes. */
 type Callable = ((this: unknown, ...args: unknown[]) => unknown) & { prototype?: unknown }
 type Class = Callable & { prototype: object; name: string }

@@ -99,7 +99,7 @@ export async function npmCommand(
  */
 export async function pythonProgram(
   modules: readonly string[],
-  program: string,
+  [program = '', ...args]: readonly string[],
   variables: Record<string, string>,
 ): Promise<CallList> {
   const python = join(await pythonClients.path(soon()), 'bin', 'python')
@@ -107,7 +107,7 @@ export async function pythonProgram(
   const programs = join(import.meta.dirname, 'python')
   try {
     const result = join(directory, 'calls.json')
-    const words = [python, join(programs, 'calls.py'), modules.join(','), join(programs, program), result]
+    const words = [python, join(programs, 'calls.py'), modules.join(','), join(programs, program), result, ...args]
     const { status, stdout, stderr } = await run(
       words,
       { PYTHONDONTWRITEBYTECODE: '1', ...variables },

@@ -225,6 +225,9 @@ extern "C" {
     pub fn _exit(status: c_int) -> !;
     pub fn chdir(path: *const c_char) -> c_int;
     pub fn chown(path: *const c_char, uid: u32, gid: u32) -> c_int;
+    pub fn getxattr(path: *const c_char, name: *const c_char, value: *mut c_void, size: size_t) -> ssize_t;
+    pub fn lchown(path: *const c_char, uid: u32, gid: u32) -> c_int;
+    pub fn listxattr(path: *const c_char, names: *mut c_char, size: size_t) -> ssize_t;
     pub fn lsetxattr(
         path: *const c_char,
         name: *const c_char,

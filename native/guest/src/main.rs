@@ -25,6 +25,7 @@ mod tree;
 mod users;
 mod watch;
 mod worker;
+mod xattr;
 
 fn main() {
     unsafe {

@@ -55,6 +55,7 @@ fn read() -> Outcome<Vec<u8>> {
     let mut w = Writer::new();
     w.u32(cpus as u32).u64(cpu).u64(total).u64(total.saturating_sub(available));
     w.u64(blocks(disk.f_blocks)).u64(blocks(disk.f_blocks - disk.f_bfree)).u32(processes);
+    w.u64(meminfo(&memory, "Cached"));
     Ok(w.done())
 }
 

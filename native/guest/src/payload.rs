@@ -60,6 +60,9 @@ impl<'a> Reader<'a> {
             _ => Err(Malformed),
         }
     }
+    pub fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
     pub fn rest(self) -> &'a [u8] {
         self.rest
     }

@@ -1,7 +1,7 @@
 //! Watching directories by inotify. What happens in a directory between its making and the watch on it is not seen.
 
 use crate::failure::{Failure, Outcome};
-use crate::files::{act_as, locate};
+use crate::files::{self, asked_for, locate, Extras};
 use crate::frame::kind;
 use crate::libc;
 use crate::payload::{Reader, Writer};
@@ -32,16 +32,19 @@ struct Watch {
     fd: OwnedFd,
     recursive: bool,
     directories: HashMap<i32, PathBuf>,
+    /// The last file that was written beside its place and then moved there: the move's number and the last letter of its name.
+    written: Option<(u32, u8)>,
 }
 
 pub fn watch(pipe: &Pipe, body: &[u8]) -> Outcome<()> {
     let mut r = Reader::new(body);
-    let user = act_as(&mut r)?;
+    let user = asked_for(&mut r)?;
     let path = locate(&r.text()?, &user)?;
     let recursive = r.u8()? != 0;
+    Extras::read(&mut r)?.act(&user)?;
     let fd = check(unsafe { libc::inotify_init1(libc::IN_CLOEXEC | libc::IN_NONBLOCK) });
     let fd = unsafe { OwnedFd::from_raw_fd(fd.map_err(|e| Failure::io("inotify", &e))?) };
-    let mut watch = Watch { fd, recursive, directories: HashMap::new() };
+    let mut watch = Watch { fd, recursive, directories: HashMap::new(), written: None };
     watch.add(&path)?;
     if recursive {
         watch.descend(&path);
@@ -92,10 +95,10 @@ impl Watch {
                 let mut rest = &buffer[..n];
                 while rest.len() >= 16 {
                     let word = |at: usize| u32::from_ne_bytes([rest[at], rest[at + 1], rest[at + 2], rest[at + 3]]);
-                    let (id, mask, length) = (word(0) as i32, word(4), word(12) as usize);
+                    let (id, mask, cookie, length) = (word(0) as i32, word(4), word(8), word(12) as usize);
                     let name = &rest[16..(16 + length).min(rest.len())];
                     let name = &name[..name.iter().position(|b| *b == 0).unwrap_or(name.len())];
-                    let told = self.tell(pipe, id, mask, name);
+                    let told = self.tell(pipe, id, mask, cookie, name);
                     lost |= !told;
                     rest = &rest[(16 + length).min(rest.len())..];
                 }
@@ -107,7 +110,7 @@ impl Watch {
     }
 
     /// False when there was no room to tell.
-    fn tell(&mut self, pipe: &Pipe, id: i32, mask: u32, name: &[u8]) -> bool {
+    fn tell(&mut self, pipe: &Pipe, id: i32, mask: u32, cookie: u32, name: &[u8]) -> bool {
         if mask & libc::IN_Q_OVERFLOW != 0 {
             return false;
         }
@@ -119,10 +122,28 @@ impl Watch {
             Some(directory) => directory.clone(),
             None => return true,
         };
+        // A write of ours is to be seen as one, and not as what it is made of.
+        if name.starts_with(files::TEMPORARY.as_bytes()) {
+            if mask & libc::IN_MOVED_FROM != 0 {
+                self.written = name.last().map(|letter| (cookie, *letter));
+            }
+            return true;
+        }
         let path = if name.is_empty() { directory } else { directory.join(OsStr::from_bytes(name)) };
         let is_new_directory = mask & libc::IN_ISDIR != 0 && mask & (libc::IN_CREATE | libc::IN_MOVED_TO) != 0;
         if self.recursive && is_new_directory && self.add(&path).is_ok() {
             self.descend(&path);
+        }
+        let written = self.written.filter(|(moved, _)| mask & libc::IN_MOVED_TO != 0 && *moved == cookie);
+        let say = |change: u8| {
+            let mut w = Writer::new();
+            w.u8(change).bytes(path.as_os_str().as_bytes());
+            pipe.event(w.done())
+        };
+        match written.map(|(_, letter)| char::from(letter)) {
+            Some(files::REPLACING) => return say(change::WRITE),
+            Some(files::NEW) => return say(change::CREATE) && say(change::WRITE),
+            _ => {}
         }
         let change = match mask {
             m if m & (libc::IN_CREATE | libc::IN_MOVED_TO) != 0 => change::CREATE,
@@ -132,8 +153,6 @@ impl Watch {
             m if m & libc::IN_ATTRIB != 0 => change::CHMOD,
             _ => return true,
         };
-        let mut w = Writer::new();
-        w.u8(change).bytes(path.as_os_str().as_bytes());
-        pipe.event(w.done())
+        say(change)
     }
 }

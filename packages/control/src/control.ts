@@ -110,7 +110,7 @@ export interface Snapshots {
   get(ref: string, signal: AbortSignal): Promise<Snapshot>
   /** Newest first. Without those that belong to a template, a fork or a paused sandbox unless `hidden`. */
   list(
-    filter: { sandbox?: string; states?: Snapshot['status']['state'][]; hidden?: boolean },
+    filter: { sandbox?: string; name?: string; states?: Snapshot['status']['state'][]; hidden?: boolean },
     signal: AbortSignal,
   ): Promise<Snapshot[]>
   delete(ref: string, signal: AbortSignal): Promise<Accepted<Snapshot>>

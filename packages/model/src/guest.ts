@@ -19,8 +19,11 @@ export const ExecRequest = z.object({
   timeoutMs: z.int().min(1).optional(),
   /** Bytes of output kept per stream for re-attaching. */
   keepBytes: z.int().min(4096).max(67_108_864).default(1_048_576),
-  /** When more than keepBytes is unread: drop the oldest and report the gap, or block the process. */
-  overflow: z.enum(['drop', 'block']).default('drop'),
+  /**
+   * When more than keepBytes is unread: drop the oldest and report the gap, or block the process, whether or not anybody is
+   * attached, or follow the readers: block it as long as somebody is attached. Guests of older snapshots take `follow` as `drop`.
+   */
+  overflow: z.enum(['drop', 'block', 'follow']).default('drop'),
   /** Free text to find it again by. */
   tag: z.string().max(256).optional(),
 })
@@ -43,6 +46,8 @@ export const ExecInfo = z.object({
   id: z.string(),
   pid: z.int(),
   argv: z.array(z.string()),
+  /** What was added to its environment, up to 4 KiB. Told in listings, while it runs; not by guests of older snapshots. */
+  env: z.record(z.string(), z.string()).optional(),
   cwd: z.string(),
   user: z.string(),
   tag: z.string().optional(),
@@ -107,8 +112,25 @@ export const FileInfo = z.object({
   modifiedAt: z.iso.datetime(),
   /** Of a symlink: where it points, as stored. */
   target: z.string().optional(),
+  /** Of a symlink, when it was asked for: what it leads to in the end; absent when that is nothing. */
+  leadsTo: z.object({ path: z.string(), type: z.enum(FILE_TYPES), mode: z.int() }).optional(),
+  /** Extended attributes by their whole names, those that were asked for. */
+  xattrs: z.record(z.string(), z.string()).optional(),
 })
 export type FileInfo = z.infer<typeof FileInfo>
+
+/** Whose request it is. */
+export interface FileAccess {
+  user?: string
+  /** With root's rights all the same; what is made, and what is written over, then belongs to `user`. */
+  privileged?: boolean | undefined
+}
+
+/** What a FileInfo tells besides. Guests of older snapshots tell nothing more. */
+export interface FileMore {
+  /** Extended attributes whose names begin so, through symlinks, and where symlinks lead. */
+  xattrs?: string | undefined
+}
 
 export type FileEvent =
   | { type: 'create' | 'write' | 'remove' | 'rename' | 'chmod'; path: string }
@@ -123,6 +145,8 @@ export const GuestMetrics = z.object({
   diskTotalBytes: z.int(),
   diskUsedBytes: z.int(),
   processes: z.int(),
+  /** Of the memory that is used or free, what holds files. Not told by guests of older snapshots. */
+  memoryCacheBytes: z.int().optional(),
 })
 export type GuestMetrics = z.infer<typeof GuestMetrics>
 
@@ -164,26 +188,26 @@ export interface Guest {
 
   readFile(
     path: string,
-    options: { user?: string; offset?: number; length?: number },
+    options: FileAccess & { offset?: number; length?: number },
     signal: AbortSignal,
   ): Promise<{ info: FileInfo; data: AsyncIterable<Uint8Array> }>
   /** Creates missing directories; replaces by rename, so that a reader sees the old or the new content. Returns the new file. */
   writeFile(
     path: string,
     data: AsyncIterable<Uint8Array>,
-    options: { user?: string; mode?: number },
+    options: FileAccess & { mode?: number; xattrs?: Record<string, string> },
     signal: AbortSignal,
   ): Promise<FileInfo>
-  stat(path: string, options: { user?: string }, signal: AbortSignal): Promise<FileInfo>
+  stat(path: string, options: FileAccess & FileMore, signal: AbortSignal): Promise<FileInfo>
   /** depth 1: the directory's own entries. Sorted by path. */
-  list(path: string, options: { user?: string; depth?: number }, signal: AbortSignal): Promise<FileInfo[]>
+  list(path: string, options: FileAccess & FileMore & { depth?: number }, signal: AbortSignal): Promise<FileInfo[]>
   /** Creates parents too. Returns false when the directory was there already. */
-  makeDirectory(path: string, options: { user?: string; mode?: number }, signal: AbortSignal): Promise<boolean>
-  move(from: string, to: string, options: { user?: string }, signal: AbortSignal): Promise<FileInfo>
+  makeDirectory(path: string, options: FileAccess & { mode?: number }, signal: AbortSignal): Promise<boolean>
+  move(from: string, to: string, options: FileAccess & FileMore, signal: AbortSignal): Promise<FileInfo>
   /** Makes a symlink at `path` that points to `target`, as given. `AlreadyExists` when something is there. */
   symlink(target: string, path: string, options: { user?: string }, signal: AbortSignal): Promise<FileInfo>
   /** Directories with all they hold. Symlinks are not followed. */
-  remove(path: string, options: { user?: string }, signal: AbortSignal): Promise<void>
+  remove(path: string, options: FileAccess, signal: AbortSignal): Promise<void>
   setAttributes(
     path: string,
     change: { mode?: number; owner?: string },
@@ -193,7 +217,7 @@ export interface Guest {
   /** Resolves once watching; events end when the signal aborts. */
   watch(
     path: string,
-    options: { user?: string; recursive?: boolean },
+    options: FileAccess & { recursive?: boolean },
     signal: AbortSignal,
   ): Promise<AsyncIterable<FileEvent>>
 

@@ -32,12 +32,12 @@ export type ShutdownMode = (typeof SHUTDOWN_MODES)[number]
 export interface Context {
   readonly control: Control
   readonly info: ServerInfo
-  /** Names `<port>-<id>` under it are ports of sandboxes, as clients are told. */
-  readonly domain: string | undefined
   /** Where uploads and exports are put while they are under way. */
   readonly temporaryDirectory: string
   /** Throws `NoSpace` unless so many bytes fit there. */
   readonly requireSpace: (bytes: number, what: string) => Promise<void>
+  /** Domains whose names `<port>-<id>.<domain>` are ports of sandboxes. */
+  readonly domains: readonly string[]
   readonly streams: Streams
   readonly execs: AttachedExecs
   /** Fires when the server begins to close. */

@@ -17,7 +17,7 @@ use crate::spawn::{Program, Spawner};
 use crate::sys;
 use crate::users;
 use process::{describe, Exec, Stdin, Stream};
-use request::{absolute, c_strings, environment, recorded, Request};
+use request::{absolute, c_strings, environment, recorded, recorded_env, Overflow, Request};
 use std::collections::{BTreeMap, VecDeque};
 use std::os::unix::io::{AsRawFd, OwnedFd};
 use std::time::Instant;
@@ -105,13 +105,14 @@ impl Execs {
             id: self.next_id,
             pid: 0,
             argv: recorded(&request.argv),
+            env: recorded_env(&request.env),
             cwd: String::new(),
             user: user.name.clone(),
             tag: request.tag.clone(),
             terminal: request.size.is_some(),
             started: sys::realtime(),
             keep: request.keep,
-            block: request.block,
+            overflow: request.overflow,
             streams: [Stream::new(None, request.keep), Stream::new(None, request.keep)],
             stdin: Stdin { fd: None, buffer: VecDeque::new(), taken: 0, last: 0, ending: false, closed: false },
             deadline: request.timeout.map(|t| Instant::now() + t),
@@ -167,7 +168,7 @@ impl Execs {
         self.by_pid.insert(pid, id);
         self.active.insert(id, exec);
         // One that may not lose output has somebody who reads it; who writes stdin or sees a terminal begins with the answer.
-        let is_awaited = request.block && !request.stdin && !terminal;
+        let is_awaited = request.overflow != Overflow::Drop && !request.stdin && !terminal;
         Ok((self.open_session(id, [None, None], channel, window)?, is_awaited))
     }
 
@@ -210,6 +211,13 @@ impl Execs {
         w.u32((self.active.len() + self.retired.len()) as u32);
         for exec in self.retired.values().chain(self.active.values()) {
             describe(&mut w, exec);
+        }
+        // Behind the records, which cannot grow: for each what it was given.
+        for exec in self.retired.values().chain(self.active.values()) {
+            w.u32(exec.env.len() as u32);
+            for (name, value) in &exec.env {
+                w.text(name).text(value);
+            }
         }
         w.done()
     }

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::os::unix::io::{AsRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
+use super::request::Overflow;
 use super::session::Lag;
 
 pub(super) struct Stream {
@@ -43,13 +44,15 @@ pub(super) struct Exec {
     pub(super) id: u64,
     pub(super) pid: libc::pid_t,
     pub(super) argv: Vec<String>,
+    /// What was added to the environment.
+    pub(super) env: Vec<(String, String)>,
     pub(super) cwd: String,
     pub(super) user: String,
     pub(super) tag: Option<String>,
     pub(super) terminal: bool,
     pub(super) started: u64,
     pub(super) keep: usize,
-    pub(super) block: bool,
+    pub(super) overflow: Overflow,
     pub(super) streams: [Stream; 2],
     pub(super) stdin: Stdin,
     pub(super) deadline: Option<Instant>,
@@ -101,7 +104,7 @@ impl Exec {
         let end = stream.ring.end();
         if self.drained {
             u64::MAX
-        } else if self.block {
+        } else if self.overflow == Overflow::Block {
             keep.saturating_sub(end - lag.acked.unwrap_or(stream.acked).max(stream.ring.base()))
         } else {
             lag.next.map_or(u64::MAX, |next| keep.saturating_sub(end - next.max(stream.ring.base())))
@@ -140,13 +143,14 @@ mod tests {
             id: 1_790_000_000_123,
             pid: 42,
             argv: ["sh", "-c", "echo"].map(str::to_string).to_vec(),
+            env: Vec::new(),
             cwd: "/w".to_string(),
             user: "u".to_string(),
             tag: Some("t".to_string()),
             terminal: false,
             started: 1_790_000_000_123_000_000,
             keep: 4096,
-            block: false,
+            overflow: Overflow::Drop,
             streams,
             stdin: Stdin { fd: None, buffer: VecDeque::new(), taken: 3, last: 0, ending: false, closed: true },
             deadline: None,

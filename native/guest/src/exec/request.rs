@@ -7,8 +7,8 @@ use std::ffi::CString;
 use std::time::Duration;
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// Arguments in a record are cut off beyond this.
-const MAX_RECORDED_ARGV: usize = 4096;
+/// Arguments in a record are cut off beyond this, and so is what was added to the environment.
+const MAX_RECORDED: usize = 4096;
 
 /// What HELLO gave for all execs.
 #[derive(Default)]
@@ -28,7 +28,18 @@ pub(super) struct Request {
     pub(super) stdin: bool,
     pub(super) timeout: Option<Duration>,
     pub(super) keep: usize,
-    pub(super) block: bool,
+    pub(super) overflow: Overflow,
+}
+
+/// What happens when more than what is kept has not been read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Overflow {
+    /// The oldest goes. Sessions are waited for a while.
+    Drop,
+    /// The process waits, whether or not anybody is attached.
+    Block,
+    /// The process waits as long as somebody is attached.
+    Follow,
 }
 
 impl Request {
@@ -43,7 +54,11 @@ impl Request {
             stdin: r.u8()? != 0,
             timeout: r.option(|r| r.u64())?.map(Duration::from_millis),
             keep: (r.u32()? as usize).clamp(4096, 64 << 20),
-            block: r.u8()? != 0,
+            overflow: match r.u8()? {
+                0 => Overflow::Drop,
+                2 => Overflow::Follow,
+                _ => Overflow::Block,
+            },
         })
     }
 }
@@ -75,7 +90,7 @@ pub(super) fn environment(request: &Request, defaults: &Defaults, user: &User) -
 
 /// Arguments as they are remembered: no more than a record should hold.
 pub(super) fn recorded(argv: &[String]) -> Vec<String> {
-    let mut left = MAX_RECORDED_ARGV;
+    let mut left = MAX_RECORDED;
     let mut kept = Vec::new();
     for argument in argv {
         let cut = (0..=argument.len().min(left)).rev().find(|n| argument.is_char_boundary(*n)).unwrap_or(0);
@@ -86,6 +101,19 @@ pub(super) fn recorded(argv: &[String]) -> Vec<String> {
         }
     }
     kept
+}
+
+/// The same of the environment, in whole variables.
+pub(super) fn recorded_env(env: &[(String, String)]) -> Vec<(String, String)> {
+    let mut left = MAX_RECORDED;
+    let fits = |(name, value): &&(String, String)| match left.checked_sub(name.len() + value.len() + 2) {
+        Some(rest) => {
+            left = rest;
+            true
+        }
+        None => false,
+    };
+    env.iter().filter(fits).cloned().collect()
 }
 
 pub(super) fn absolute(path: &str, home: &str) -> String {
@@ -127,12 +155,12 @@ mod tests {
             (vec!["true".to_string()], 0, "", "")
         );
         assert_eq!((plain.tag, plain.size, plain.stdin, plain.timeout), (None, None, false, None));
-        assert_eq!((plain.keep, plain.block), (1 << 20, false));
+        assert_eq!((plain.keep, plain.overflow), (1 << 20, Overflow::Drop));
         let full = request("exec-full");
         assert_eq!((full.argv.len(), full.env), (3, vec![("K".to_string(), "V".to_string())]));
         assert_eq!((full.cwd.as_str(), full.user.as_str(), full.tag.as_deref()), ("/w", "u:g", Some("t")));
         assert_eq!((full.size, full.stdin, full.timeout), (Some((80, 24)), true, Some(Duration::from_millis(1500))));
-        assert_eq!((full.keep, full.block), (8192, true));
+        assert_eq!((full.keep, full.overflow), (8192, Overflow::Block));
     }
 
     #[test]

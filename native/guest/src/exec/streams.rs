@@ -1,6 +1,7 @@
 //! Moving bytes between processes, rings and sessions.
 
 use super::process::Exec;
+use super::request::Overflow;
 use super::session::Lag;
 use super::Execs;
 use crate::libc;
@@ -50,7 +51,7 @@ impl Execs {
                     if room > 0 {
                         stream.patience = None;
                         want(fd.as_raw_fd(), libc::POLLIN, exec.id, Side::Output(i));
-                    } else if !exec.block && stream.patience.is_none() {
+                    } else if exec.overflow == Overflow::Drop && stream.patience.is_none() {
                         stream.patience = Some(now + PATIENCE);
                     }
                 }
@@ -170,7 +171,8 @@ impl Execs {
             }
         }
         for id in &over {
-            if let Some(exec) = self.active.remove(id) {
+            if let Some(mut exec) = self.active.remove(id) {
+                exec.env = Vec::new();
                 self.retired.insert(*id, exec);
             }
         }

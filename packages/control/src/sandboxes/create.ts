@@ -20,6 +20,9 @@ import { timeOf } from './time.ts'
 
 const now = () => new Date().toISOString()
 
+/** Entrypoint of what has no processes of its own: a snapshot of files alone. */
+const IDLE = ['tail', '-f', '/dev/null']
+
 /** What a new sandbox is made of, with everything resolved. */
 export interface Birth {
   displayName?: string | undefined
@@ -83,7 +86,8 @@ export async function admit(
 
 /** Throws `InvalidArgument` for what cannot be had together. */
 function settingsOf(body: CreateSandbox): Settings {
-  const { onTimeout = 'kill', pauseKind = 'memory', autoResume = false, secure = true, publicTraffic = false } = body
+  const { onTimeout = 'kill', pauseKind = 'memory', autoResume = false, secureAccess = true } = body
+  const { secure = secureAccess, publicTraffic = !secureAccess } = body
   if (pauseKind === 'filesystem' && onTimeout !== 'pause')
     throw new IceboxError('InvalidArgument', 'pauseKind: filesystem is for sandboxes with onTimeout: pause')
   if (pauseKind === 'filesystem' && autoResume)
@@ -129,7 +133,7 @@ export async function birthOf(context: Context, body: CreateSandbox, signal: Abo
       snapshot: snapshot.metadata.name,
       size: snapshot.spec.size,
       env: { ...snapshot.spec.env, ...body.env },
-      entrypoint: body.entrypoint ?? [],
+      entrypoint: body.entrypoint ?? (snapshot.spec.kind === 'memory' ? [] : IDLE),
     }
   }
   if (body.image !== undefined) {

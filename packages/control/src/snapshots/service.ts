@@ -57,7 +57,7 @@ export function snapshotService(context: Context, sandboxes: Sandboxes): Snapsho
       }
     },
     get: (ref) => resolveSnapshot(context, ref),
-    async list({ sandbox, states, hidden }) {
+    async list({ sandbox, name, states, hidden }) {
       const of =
         sandbox === undefined
           ? undefined
@@ -68,6 +68,7 @@ export function snapshotService(context: Context, sandboxes: Sandboxes): Snapsho
       return (await records.list('Snapshot'))
         .filter(({ spec }) => hidden === true || spec.purpose === 'user')
         .filter(({ spec }) => of === undefined || spec.sandbox === of)
+        .filter(({ spec }) => name === undefined || spec.displayName === name)
         .filter(({ status }) => states === undefined || states.length === 0 || states.includes(status.state))
         .sort(newestFirst)
     },
@@ -157,7 +158,7 @@ async function take(
     const failure = IceboxError.from(error)
     await records.setStatus('Snapshot', id, () => ({
       state: 'failed',
-      reason: 'SaveFailed',
+      reason: 'snapshot_capture_failed',
       message: failure.message,
     }))
     throw failure

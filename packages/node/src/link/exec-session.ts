@@ -6,6 +6,7 @@ import { Request, WINDOW } from './request.ts'
 import { EXEC_EVENT, OP, readExecInfo, readExit, signalNumber } from './wire.ts'
 
 const STREAMS = ['stdout', 'stderr'] as const
+const OVERFLOWS = ['drop', 'block', 'follow'] as const
 const GRANT = WINDOW / 4
 /** Events that wait for a consumer. What follows on its predecessor is joined with it, so an honest guest stays far below. */
 const MAX_EVENTS = 65_536
@@ -23,7 +24,7 @@ export const execBody = (request: ExecRequest): Buffer =>
     .u8(request.stdin ? 1 : 0)
     .option(request.timeoutMs, (w, timeout) => w.u64(timeout))
     .u32(request.keepBytes)
-    .u8(request.overflow === 'block' ? 1 : 0)
+    .u8(OVERFLOWS.indexOf(request.overflow))
     .done()
 
 export const attachBody = (id: string, from: { stdout?: number; stderr?: number }): Buffer => {

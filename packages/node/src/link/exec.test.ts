@@ -341,6 +341,37 @@ describe('exec in a guest', { timeout: 120_000 }, () => {
     assert.equal(text, Array.from({ length: 5000 }, (_, index) => `${index + 1}\n`).join(''))
   })
 
+  test('overflow follow: the process waits for its readers, however long, and for nobody when there are none', async () => {
+    const session = await link.exec(
+      { argv: ['sh', '-c', 'seq 1 200000; touch /tmp/followed'], keepBytes: 4096, overflow: 'follow' },
+      signal,
+    )
+    session.holdUntilAcknowledged()
+    const events = session.events[Symbol.asyncIterator]()
+    await events.next()
+    // Longer than a process with `drop` waits.
+    await ran(link, 'sleep 3', signal)
+    assert.equal((await ran(link, 'test -e /tmp/followed', signal)).exit?.exitCode, 1)
+    session.detach()
+    await ran(link, 'until [ -e /tmp/followed ]; do sleep 0.01; done', signal)
+
+    const slow = await link.exec({ argv: ['seq', '1', '200000'], keepBytes: 4096, overflow: 'follow' }, signal)
+    const first = await slow.events[Symbol.asyncIterator]().next()
+    assert.ok(!first.done && first.value.type === 'output')
+    await ran(link, 'sleep 3', signal)
+    const rest = await collect(slow.events)
+    assert.deepEqual([rest.gaps, first.value.data.length + rest.stdout.length], [[], 1_288_895])
+  })
+
+  test('a listing tells what was added to the environment of what runs', async () => {
+    const session = await link.exec({ argv: ['sleep', '1000'], env: { A: '1', LONG: 'x'.repeat(5000), B: '' } }, signal)
+    const listed = async () => (await link.listExecs(signal)).find(({ id }) => id === session.info.id)
+    assert.deepEqual((await listed())?.env, { A: '1', B: '' })
+    await session.kill('SIGKILL', signal)
+    await collect(session.events)
+    assert.equal((await listed())?.env, undefined)
+  })
+
   test('overflow block: the process waits for its reader and nothing is dropped', async () => {
     const session = await link.exec(
       { argv: ['sh', '-c', 'seq 1 100000; echo end >&2'], keepBytes: 4096, overflow: 'block' },

@@ -309,4 +309,75 @@ describe('files of a guest', { timeout: 120_000 }, () => {
     }
     await assert.rejects(link.watch('/nowhere', {}, signal), { code: 'NotFound' })
   })
+
+  test('a write is told of as one, whatever it is made of', async () => {
+    await link.makeDirectory('/tmp/written', {}, signal)
+    const stop = new AbortController()
+    const events = await link.watch('/tmp/written', {}, stop.signal)
+    await link.writeFile('/tmp/written/file', bytesOf('one'), {}, signal)
+    await link.writeFile('/tmp/written/file', bytesOf('two'), {}, signal)
+    await shell('touch /tmp/written/end')
+    const seen: string[] = []
+    for await (const event of events) {
+      const path = 'path' in event ? event.path : ''
+      if (path === '/tmp/written/end') break
+      seen.push(`${event.type} ${path}`)
+    }
+    stop.abort()
+    assert.deepEqual(seen, ['create /tmp/written/file', 'write /tmp/written/file', 'write /tmp/written/file'])
+  })
+
+  test('extended attributes and where symlinks lead are told when asked for', async () => {
+    const more = { xattrs: 'user.t.' }
+    const xattrs = { 'user.t.a': '1', 'user.t.b': 'two words', 'user.other': 'x' }
+    const written = await link.writeFile('/tmp/x/file', bytesOf('x'), { mode: 0o640, xattrs }, signal)
+    assert.equal(written.xattrs, undefined)
+    await shell('cd /tmp/x; ln -s file soft; ln -s /tmp/x up; ln -s nowhere dangling; mkdir plain')
+    const told = { 'user.t.a': '1', 'user.t.b': 'two words' }
+    assert.deepEqual((await link.stat('/tmp/x/file', more, signal)).xattrs, told)
+    assert.equal((await link.stat('/tmp/x/file', {}, signal)).xattrs, undefined)
+    const soft = await link.stat('/tmp/x/up/soft', more, signal)
+    assert.deepEqual(soft.leadsTo, { path: '/tmp/x/file', type: 'file', mode: 0o640 })
+    assert.deepEqual([soft.type, soft.target, soft.xattrs], ['symlink', 'file', told])
+    const listed = await link.list('/tmp/x', { ...more, depth: 2 }, signal)
+    assert.deepEqual(
+      listed.map(({ name, leadsTo, xattrs }) => [name, leadsTo?.path, Object.keys(xattrs ?? {}).length]),
+      [
+        ['dangling', undefined, 0],
+        ['file', undefined, 2],
+        ['plain', undefined, 0],
+        ['soft', '/tmp/x/file', 2],
+        ['up', '/tmp/x', 0],
+      ],
+    )
+    assert.deepEqual((await link.move('/tmp/x/file', '/tmp/x/moved', more, signal)).xattrs, told)
+    await link.writeFile('/tmp/x/moved', bytesOf('y'), { xattrs: { 'user.t.c': '3' } }, signal)
+    assert.deepEqual((await link.stat('/tmp/x/moved', more, signal)).xattrs, { 'user.t.c': '3' })
+    await link.writeFile('/tmp/x/moved', bytesOf('y'), {}, signal)
+    assert.deepEqual((await link.stat('/tmp/x/moved', more, signal)).xattrs, {})
+  })
+
+  test('a privileged request has root’s rights, and what it makes belongs to the user', async () => {
+    const mine = { user: 'tester', privileged: true }
+    await shell('mkdir -m 700 -p /root/closed; echo secret > /root/closed/file; chmod 600 /root/closed/file')
+    assert.equal((await read('/root/closed/file', mine)).toString(), 'secret\n')
+    await assert.rejects(link.stat('/root/closed/file', { user: 'tester' }, signal), { code: 'InvalidArgument' })
+    assert.equal((await link.stat('/root/closed/file', mine, signal)).owner, 'root')
+    assert.equal((await link.list('/root/closed', mine, signal)).length, 1)
+    const made = await link.writeFile('/root/closed/new/dir/file', bytesOf('x'), mine, signal)
+    assert.deepEqual([made.owner, made.group, made.mode], ['tester', 'testers', 0o644])
+    assert.equal((await link.writeFile('/root/closed/file', bytesOf('x'), mine, signal)).owner, 'tester')
+    assert.equal(await link.makeDirectory('/root/closed/a/b', mine, signal), true)
+    assert.equal((await link.move('/root/closed/file', '/root/closed/c/file', mine, signal)).owner, 'tester')
+    assert.equal(
+      await shell('cd /root/closed; stat -c "%n %U" new new/dir a a/b c'),
+      'new tester\nnew/dir tester\na tester\na/b tester\nc tester\n',
+    )
+    // Relative paths start at the user's home all the same.
+    assert.equal((await link.writeFile('in-home', bytesOf(''), mine, signal)).path, '/home/tester/in-home')
+    const stop = new AbortController()
+    await link.watch('/root/closed', mine, stop.signal)
+    stop.abort()
+    await link.remove('/root/closed', mine, signal)
+  })
 })

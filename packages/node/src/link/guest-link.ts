@@ -4,8 +4,10 @@ import {
   type ExecInput,
   ExecRequest,
   type ExecSession,
+  type FileAccess,
   type FileEvent,
   type FileInfo,
+  type FileMore,
   type GuestConnection,
   type GuestMetrics,
   type Hello,
@@ -24,10 +26,6 @@ const MAX_LISTING = 64 * 1024 * 1024
 /** File events that wait for a consumer; beyond, it learns that some are missing. */
 const MAX_FILE_EVENTS = 4096
 const FILE_CHANGES = ['overflow', 'create', 'write', 'remove', 'rename', 'chmod'] as const
-
-interface AsUser {
-  user?: string
-}
 
 /** The guest's operations over an attached mux. */
 export class MuxedGuestLink implements GuestLink {
@@ -64,7 +62,13 @@ export class MuxedGuestLink implements GuestLink {
   }
 
   async listExecs(signal: AbortSignal): Promise<ExecInfo[]> {
-    return (await this.#ask(OP.execs, new Uint8Array(), signal)).list(readExecInfo)
+    const reply = await this.#ask(OP.execs, new Uint8Array(), signal)
+    const execs = reply.list(readExecInfo)
+    if (reply.isEmpty) return execs
+    return execs.map((exec) => {
+      const env = Object.fromEntries(reply.list((r) => [r.text(), r.text()] as const))
+      return exec.exit ? exec : { ...exec, env }
+    })
   }
 
   async attach(
@@ -78,27 +82,29 @@ export class MuxedGuestLink implements GuestLink {
 
   async readFile(
     path: string,
-    options: AsUser & { offset?: number; length?: number },
+    options: FileAccess & { offset?: number; length?: number },
     signal: AbortSignal,
   ): Promise<{ info: FileInfo; data: AsyncIterable<Uint8Array> }> {
     const body = onPath(options, path)
       .u64(options.offset ?? 0)
       .option(options.length, (w, length) => w.u64(length))
-      .done()
-    const request = new Request(this.#mux, OP.read, body, signal)
+    const request = new Request(this.#mux, OP.read, withExtras(body, options).done(), signal)
     return { info: readFileInfo(await request.reply), data: request.data() }
   }
 
   async writeFile(
     path: string,
     data: AsyncIterable<Uint8Array>,
-    options: AsUser & { mode?: number },
+    options: FileAccess & { mode?: number; xattrs?: Record<string, string> },
     signal: AbortSignal,
   ): Promise<FileInfo> {
-    const body = onPath(options, path)
-      .option(options.mode, (w, mode) => w.u32(mode))
-      .done()
-    const request = new Request(this.#mux, OP.write, body, signal)
+    const body = onPath(options, path).option(options.mode, (w, mode) => w.u32(mode))
+    if (options.privileged === true || options.xattrs)
+      withExtras(body, { ...options, xattrs: undefined }, true).list(
+        Object.entries(options.xattrs ?? {}),
+        (w, [name, value]) => w.text(name).text(value),
+      )
+    const request = new Request(this.#mux, OP.write, body.done(), signal)
     try {
       for await (const bytes of data) await request.write(bytes)
       request.end()
@@ -108,16 +114,20 @@ export class MuxedGuestLink implements GuestLink {
     }
   }
 
-  async stat(path: string, options: AsUser, signal: AbortSignal): Promise<FileInfo> {
-    return readFileInfo(await this.#ask(OP.stat, onPath(options, path).done(), signal))
+  async stat(path: string, options: FileAccess & FileMore, signal: AbortSignal): Promise<FileInfo> {
+    return readFileInfo(await this.#ask(OP.stat, withExtras(onPath(options, path), options).done(), signal))
   }
 
-  async list(path: string, options: AsUser & { depth?: number }, signal: AbortSignal): Promise<FileInfo[]> {
-    const body = onPath(options, path)
-      .u32(options.depth ?? 1)
-      .done()
-    const request = new Request(this.#mux, OP.list, body, signal)
-    await request.reply
+  async list(
+    path: string,
+    options: FileAccess & FileMore & { depth?: number },
+    signal: AbortSignal,
+  ): Promise<FileInfo[]> {
+    const body = onPath(options, path).u32(options.depth ?? 1)
+    const request = new Request(this.#mux, OP.list, withExtras(body, options).done(), signal)
+    const reply = await request.reply
+    // An agent that does not know of them says nothing.
+    const hasExtras = !reply.isEmpty && reply.u8() === 1
     const parts: Buffer[] = []
     let size = 0
     for await (const part of request.data()) {
@@ -127,22 +137,21 @@ export class MuxedGuestLink implements GuestLink {
     }
     const records = new PayloadReader(Buffer.concat(parts))
     const entries: FileInfo[] = []
-    while (!records.isEmpty) entries.push(readFileInfo(records))
+    while (!records.isEmpty) entries.push(readFileInfo(records, hasExtras))
     return entries.sort((a, b) => (a.path < b.path ? -1 : a.path > b.path ? 1 : 0))
   }
 
-  async makeDirectory(path: string, options: AsUser & { mode?: number }, signal: AbortSignal): Promise<boolean> {
-    const body = onPath(options, path)
-      .option(options.mode, (w, mode) => w.u32(mode))
-      .done()
-    return (await this.#ask(OP.makeDirectory, body, signal)).u8() === 1
+  async makeDirectory(path: string, options: FileAccess & { mode?: number }, signal: AbortSignal): Promise<boolean> {
+    const body = onPath(options, path).option(options.mode, (w, mode) => w.u32(mode))
+    return (await this.#ask(OP.makeDirectory, withExtras(body, options).done(), signal)).u8() === 1
   }
 
-  async move(from: string, to: string, options: AsUser, signal: AbortSignal): Promise<FileInfo> {
-    return readFileInfo(await this.#ask(OP.move, onPath(options, from).text(to).done(), signal))
+  async move(from: string, to: string, options: FileAccess & FileMore, signal: AbortSignal): Promise<FileInfo> {
+    const body = withExtras(onPath(options, from).text(to), options)
+    return readFileInfo(await this.#ask(OP.move, body.done(), signal))
   }
 
-  async symlink(target: string, path: string, options: AsUser, signal: AbortSignal): Promise<FileInfo> {
+  async symlink(target: string, path: string, options: FileAccess, signal: AbortSignal): Promise<FileInfo> {
     return readFileInfo(await this.#ask(OP.symlink, onPath(options, path).text(target).done(), signal))
   }
 
@@ -151,14 +160,14 @@ export class MuxedGuestLink implements GuestLink {
     await this.#ask(OP.setXattr, body.done(), signal)
   }
 
-  async remove(path: string, options: AsUser, signal: AbortSignal): Promise<void> {
-    await this.#ask(OP.remove, onPath(options, path).done(), signal)
+  async remove(path: string, options: FileAccess, signal: AbortSignal): Promise<void> {
+    await this.#ask(OP.remove, withExtras(onPath(options, path), options).done(), signal)
   }
 
   async setAttributes(
     path: string,
     change: { mode?: number; owner?: string },
-    options: AsUser,
+    options: FileAccess,
     signal: AbortSignal,
   ): Promise<FileInfo> {
     const body = onPath(options, path)
@@ -170,14 +179,12 @@ export class MuxedGuestLink implements GuestLink {
 
   async watch(
     path: string,
-    options: AsUser & { recursive?: boolean },
+    options: FileAccess & { recursive?: boolean },
     signal: AbortSignal,
   ): Promise<AsyncIterable<FileEvent>> {
     const queue: FileEvent[] = []
-    const body = onPath(options, path)
-      .u8(options.recursive ? 1 : 0)
-      .done()
-    const request = new Request(this.#mux, OP.watch, body, signal, (payload) => {
+    const body = onPath(options, path).u8(options.recursive ? 1 : 0)
+    const request = new Request(this.#mux, OP.watch, withExtras(body, options).done(), signal, (payload) => {
       const type = FILE_CHANGES[payload.u8()]
       const full = queue.length >= MAX_FILE_EVENTS
       if (type === 'overflow' || (type && full)) {
@@ -233,4 +240,11 @@ export const helloBody = (hello: Hello, now: number, entropy: Buffer): Buffer =>
     .text(hello.sandbox)
     .done()
 
-const onPath = (options: AsUser, path: string): PayloadWriter => new PayloadWriter().text(options.user ?? '').text(path)
+const onPath = (options: FileAccess, path: string): PayloadWriter =>
+  new PayloadWriter().text(options.user ?? '').text(path)
+
+/** The fields that every operation on files may end with. They are left out where they would say nothing. */
+const withExtras = (body: PayloadWriter, options: FileAccess & FileMore, always = false): PayloadWriter =>
+  always || options.privileged === true || options.xattrs !== undefined
+    ? body.u8(options.privileged === true ? 1 : 0).option(options.xattrs, (w, prefix) => w.text(prefix))
+    : body

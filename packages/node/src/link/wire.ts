@@ -75,7 +75,8 @@ export function readExecInfo(payload: PayloadReader): ExecInfo {
   return checked(ExecInfo, info)
 }
 
-export function readFileInfo(payload: PayloadReader): FileInfo {
+/** `hasExtras`: whether xattrs and where a symlink leads follow. An answer that is one record alone shows it by its length. */
+export function readFileInfo(payload: PayloadReader, hasExtras?: boolean): FileInfo {
   const info = {
     path: payload.text(),
     name: payload.text(),
@@ -88,9 +89,15 @@ export function readFileInfo(payload: PayloadReader): FileInfo {
     group: payload.text(),
     modifiedAt: time(payload.i64()),
     target: payload.option((r) => r.text()),
+    ...((hasExtras ?? !payload.isEmpty) ? readExtras(payload) : {}),
   }
   return checked(FileInfo, info)
 }
+
+const readExtras = (payload: PayloadReader) => ({
+  leadsTo: payload.option((r) => ({ path: r.text(), type: FILE_TYPES[r.u8()], mode: r.u32() })),
+  xattrs: Object.fromEntries(payload.list((r) => [r.text(), r.text()] as const)),
+})
 
 export function readMetrics(payload: PayloadReader): GuestMetrics {
   return checked(GuestMetrics, {
@@ -101,6 +108,7 @@ export function readMetrics(payload: PayloadReader): GuestMetrics {
     diskTotalBytes: payload.u64(),
     diskUsedBytes: payload.u64(),
     processes: payload.u32(),
+    memoryCacheBytes: payload.isEmpty ? undefined : payload.u64(),
   })
 }
 

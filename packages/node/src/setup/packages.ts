@@ -51,6 +51,17 @@ export const TEST_REQUIREMENTS: readonly Requirement[] = [
     version: ['--version'],
   },
   { needs: 'getfattr', package: 'attr', why: 'reads extended attributes', version: ['--version'] },
+  {
+    needs: 'protoc',
+    package: 'protobuf-compiler',
+    why: 'generates code from the façades’ protocols',
+    version: ['--version'],
+  },
+  {
+    needs: '/usr/include/google/protobuf/timestamp.proto',
+    package: 'libprotobuf-dev',
+    why: 'has the messages that those protocols import',
+  },
 ]
 
 /** The absolute path of a program on PATH, or of a file that exists; undefined when it is missing. */

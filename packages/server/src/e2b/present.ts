@@ -55,7 +55,7 @@ export const openedSandbox = (context: Context, request: FastifyRequest, sandbox
  * Under which `<port>-<id>.<domain>` reaches ports: the configured domain; else, for who calls from this machine, `localhost`
  * with the port of the server. Null: only the way by headers and by path is there.
  */
-export function domainOf({ domain }: Context, { headers, socket }: FastifyRequest): string | null {
+export function domainOf({ domains: [domain] }: Context, { headers, socket }: FastifyRequest): string | null {
   if (domain !== undefined) return domain
   const isLocal = /^(?:localhost|127\.\d+\.\d+\.\d+|\[::1\])(?::\d+)?$/i.test(headers.host ?? '')
   return isLocal ? `localhost:${socket.localPort}` : null

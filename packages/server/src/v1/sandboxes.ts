@@ -26,6 +26,7 @@ import { flag, repeated } from '../parameters.ts'
 import { PreferHeader, settle } from '../prefer.ts'
 import { Bytes, FAILURES, Nothing, optional, Ref } from '../schemas.ts'
 import { sendText } from '../text.ts'
+import { checkCreate, checkLabels } from './dialect.ts'
 import { refuseUnsupported } from './unsupported.ts'
 
 async function* entryLines(entries: AsyncIterable<LogEntry>): AsyncGenerator<string> {
@@ -69,7 +70,10 @@ export async function sandboxRoutes(app: App, context: Context): Promise<void> {
   app.post(
     '/v1/sandboxes',
     {
-      preValidation: async (request) => refuseUnsupported(request.body),
+      preValidation: async (request) => {
+        refuseUnsupported(request.body)
+        checkCreate(request)
+      },
       schema: {
         operationId: 'createSandbox',
         summary: 'Create a sandbox from a template, an image or a snapshot',
@@ -160,6 +164,7 @@ export async function sandboxRoutes(app: App, context: Context): Promise<void> {
   app.patch(
     '/v1/sandboxes/:id/metadata',
     {
+      preValidation: async (request) => checkLabels(request, request.body, 'body'),
       schema: {
         operationId: 'patchSandboxMetadata',
         summary: 'Change metadata by a JSON merge patch: null deletes a key',

@@ -1,0 +1,57 @@
+import { createHash, timingSafeEqual } from 'node:crypto'
+import type { EnvdSandbox, Request } from './call.ts'
+import { RestError } from './errors.ts'
+
+/** Without telling by its time where they differ. */
+function isEqual(given: string, wanted: string): boolean {
+  const digest = (text: string) => createHash('sha256').update(text).digest()
+  return timingSafeEqual(digest(given), digest(wanted))
+}
+
+/** What the owner of the token signs to give somebody else one file. `expiration`: seconds since 1970, as in the query. */
+export function signatureOf(file: {
+  path: string
+  operation: 'read' | 'write'
+  user: string
+  token: string
+  expiration?: string | undefined
+}): string {
+  const { path, operation, user, token, expiration } = file
+  const signed = [path, operation, user, token, ...(expiration === undefined ? [] : [expiration])].join(':')
+  return `v1_${createHash('sha256').update(signed).digest('base64').replace(/=+$/, '')}`
+}
+
+/** Throws a `RestError` with 401 when the request may not reach the sandbox. */
+export function checkAccess(request: Request, pathname: string, query: URLSearchParams, sandbox: EnvdSandbox): void {
+  if (!sandbox.secure) return
+  const header = request.headers['x-access-token']
+  const token = typeof header === 'string' && header !== '' ? header : undefined
+  if (token !== undefined && isEqual(token, sandbox.accessToken)) return
+  if (pathname !== '/files' || (request.method !== 'GET' && request.method !== 'POST'))
+    throw new RestError(401, 'unauthorized access, please provide a valid access token or method signing if supported')
+  if (token !== undefined) throw new RestError(401, 'access token present in header but does not match')
+  const signature = query.get('signature')
+  if (signature === null) throw new RestError(401, 'missing signature query parameter')
+  const expiration = query.get('signature_expiration') ?? undefined
+  if (expiration !== undefined && !/^-?\d{1,15}$/.test(expiration))
+    throw new RestError(400, 'signature_expiration must be a number of seconds')
+  const wanted = signatureOf({
+    path: query.get('path') ?? '',
+    operation: request.method === 'GET' ? 'read' : 'write',
+    user: query.get('username') ?? '',
+    token: sandbox.accessToken,
+    expiration: expiration === undefined ? undefined : String(Number(expiration)),
+  })
+  if (!isEqual(signature, wanted)) throw new RestError(401, 'invalid signature')
+  if (expiration !== undefined && Number(expiration) < Math.floor(Date.now() / 1000))
+    throw new RestError(401, 'signature is already expired')
+}
+
+/** The user of HTTP's Basic scheme; its password means nothing here. */
+export function basicUser(authorization: string | undefined): string | undefined {
+  const credentials = authorization?.match(/^basic +([A-Za-z0-9+/=_-]+) *$/i)?.[1]
+  if (credentials === undefined) return undefined
+  const text = Buffer.from(credentials, 'base64').toString()
+  const colon = text.indexOf(':')
+  return colon <= 0 ? undefined : text.slice(0, colon)
+}

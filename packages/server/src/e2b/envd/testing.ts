@@ -1,0 +1,51 @@
+import { createServer, type Server } from 'node:http'
+import { createServer as createServer2, type Http2Server } from 'node:http2'
+import type { EnvdSandbox, Request, Response } from './call.ts'
+import { type EnvdOptions, envdFacade } from './facade.ts'
+
+export { signatureOf } from './access.ts'
+export type { EnvdSandbox } from './call.ts'
+export * from './generated/filesystem_pb.js'
+export * from './generated/process_pb.js'
+
+export const SANDBOX: EnvdSandbox = {
+  id: 'sandbox1',
+  running: true,
+  secure: false,
+  accessToken: 'the-token',
+  env: {},
+  defaults: { user: 'user', workingDir: '/home/user' },
+}
+
+/** For tests. The façade on ports of its own, for HTTP/1.1 and for HTTP/2. */
+export class EnvdServer {
+  readonly #servers: [Server, Http2Server]
+  readonly url: string
+  readonly http2Url: string
+
+  private constructor(servers: [Server, Http2Server]) {
+    this.#servers = servers
+    const [url = '', http2Url = ''] = servers.map((server) => {
+      const address = server.address()
+      return `http://127.0.0.1:${typeof address === 'object' ? address?.port : ''}`
+    })
+    this.url = url
+    this.http2Url = http2Url
+  }
+
+  static async start(options: EnvdOptions, sandbox = SANDBOX.id): Promise<EnvdServer> {
+    const facade = envdFacade(options)
+    const serve = (request: Request, response: Response) => {
+      void facade(request, response, { sandbox, path: request.url ?? '' })
+    }
+    const servers: [Server, Http2Server] = [createServer(serve), createServer2({}, serve)]
+    for (const server of servers) await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+    return new EnvdServer(servers)
+  }
+
+  async stop(): Promise<void> {
+    const [http] = this.#servers
+    http.closeAllConnections()
+    for (const server of this.#servers) server.close()
+  }
+}

@@ -1,0 +1,177 @@
+import type { IncomingHttpHeaders } from 'node:http'
+import { Readable } from 'node:stream'
+import { createGunzip } from 'node:zlib'
+import { Busboy, type BusboyFileStream } from '@fastify/busboy'
+import { type FileInfo, IceboxError, isError } from '@icebox/model'
+import { sendJson } from './answer.ts'
+import { accessOf, bounded, type Call, guestPath, type Request, type Response } from './call.ts'
+import { isGzipped } from './encoding.ts'
+import { METADATA_PREFIX } from './entry.ts'
+import { RestError } from './errors.ts'
+import { metadataXattrs } from './metadata.ts'
+
+/** Parts of a form that wait for those before them to be written; small ones are in memory by then. */
+const MAX_WAITING = 4
+/** Of the parts of a form that are no files, which nobody looks at. */
+const FIELD_LIMITS = { fieldSize: 1024, fields: 1000 }
+
+/** What is told of a file that was written. */
+export interface Written {
+  path: string
+  name: string
+  type: 'file'
+  metadata?: Record<string, string>
+}
+
+export function written({ path, name }: FileInfo, xattrs: Record<string, string> = {}): Written {
+  const metadata = Object.entries(xattrs).map(([key, value]) => [key.slice(METADATA_PREFIX.length), value] as const)
+  return { path, name, type: 'file', ...(metadata.length > 0 ? { metadata: Object.fromEntries(metadata) } : {}) }
+}
+
+/** `POST /files`: writes one file that is the body, or as many as a form has. Each is in place once it is whole. */
+export async function upload(
+  request: Request,
+  response: Response,
+  query: URLSearchParams,
+  call: Call,
+  client: AbortSignal,
+): Promise<void> {
+  const type = request.headers['content-type'] ?? ''
+  const media = type.split(';')[0]?.trim().toLowerCase() ?? ''
+  const xattrs = metadataXattrs(request.rawHeaders)
+  const path = query.get('path') ?? undefined
+  const body = decompressed(request, isGzipped(request.headers['content-encoding']))
+  const signal = bounded(client, 'long')
+  const write = async (to: string, data: AsyncIterable<Uint8Array>): Promise<Written> => {
+    const info = await call.guest
+      .writeFile(guestPath(to, call), data, { ...accessOf(call), xattrs }, signal)
+      .catch((thrown: unknown) => {
+        throw refusal(thrown, request.headers)
+      })
+    return written(info, xattrs)
+  }
+  if (media === 'application/octet-stream') {
+    if (path === undefined) throw new RestError(400, 'path query parameter is required for raw body upload')
+    sendJson(response, 200, [await write(path, body)])
+  } else if (media === 'multipart/form-data') {
+    sendJson(response, 200, await writeForm({ ...request.headers, 'content-type': type }, body, path, write))
+  } else
+    throw new RestError(
+      400,
+      `unsupported content type: ${type}, expected multipart/form-data or application/octet-stream`,
+    )
+}
+
+function decompressed(request: Request, gzipped: boolean): AsyncIterable<Buffer> {
+  const body = () => request.iterator({ destroyOnReturn: false })
+  if (!gzipped) return body()
+  const gunzip = createGunzip()
+  const source = Readable.from(body(), { objectMode: false })
+  source.on('error', (thrown) => gunzip.destroy(thrown))
+  return source.pipe(gunzip)
+}
+
+function refusal(thrown: unknown, headers: IncomingHttpHeaders): unknown {
+  if (!isError(thrown, 'NoSpace')) {
+    const code = thrown instanceof Error && 'code' in thrown ? String(thrown.code) : ''
+    return code.startsWith('Z_') ? new RestError(400, `error decompressing request body: ${code}`) : thrown
+  }
+  const length = headers['content-length']
+  const attempt = length === undefined ? '' : `attempted to write ${length} bytes: `
+  return new RestError(507, `${attempt}not enough disk space available`)
+}
+
+/**
+ * Writes the files of a form in turn. Without `path` each goes where its file name says. What was written before a failure stays
+ * written. Not writing holds the client back.
+ */
+async function writeForm(
+  headers: { 'content-type': string },
+  body: AsyncIterable<Buffer>,
+  path: string | undefined,
+  write: (path: string, data: AsyncIterable<Uint8Array>) => Promise<Written>,
+): Promise<Written[]> {
+  const { promise: failed, reject } = Promise.withResolvers<never>()
+  failed.catch(() => undefined)
+  const form = openForm(headers)
+  const files: Written[] = []
+  let waiting = 0
+  let done = Promise.withResolvers<void>()
+  let turn: Promise<void> = Promise.resolve()
+  form.on('file', (_field: string, data: BusboyFileStream, name: string | undefined) => {
+    waiting++
+    // Its failure is that of the form, which is told below.
+    data.on('error', reject)
+    turn = turn.then(async () => {
+      const to = path ?? name
+      if (!to) throw new RestError(400, 'a part of the form has neither a file name nor a path')
+      const file = await write(to, data)
+      if (files.some((other) => other.path === file.path))
+        throw new RestError(
+          400,
+          `you cannot upload multiple files to the same path '${file.path}' in one upload request`,
+        )
+      files.push(file)
+      waiting--
+      done.resolve()
+      done = Promise.withResolvers()
+    })
+    turn.catch(reject)
+  })
+  const finished = new Promise<void>((resolve) => form.once('finish', resolve))
+  form.once('error', (thrown) => reject(badForm(thrown)))
+  const feed = async (): Promise<void> => {
+    try {
+      for await (const chunk of body) {
+        await new Promise<void>((resolve) => form.write(chunk, () => resolve()))
+        // The last of them may need more of the body before it is whole.
+        while (waiting > MAX_WAITING) await done.promise
+      }
+    } catch (thrown) {
+      throw refusal(thrown, {})
+    }
+    form.end()
+    await finished
+    await turn
+  }
+  try {
+    await Promise.race([feed(), failed])
+  } finally {
+    form.removeAllListeners()
+    form.on('error', () => undefined)
+    form.destroy()
+  }
+  return files
+}
+
+const badForm = (thrown: unknown): RestError =>
+  new RestError(400, `error reading form: ${thrown instanceof Error ? thrown.message : thrown}`)
+
+function openForm(headers: { 'content-type': string }): InstanceType<typeof Busboy> {
+  try {
+    return new Busboy({
+      headers,
+      preservePath: true,
+      isPartAFile: (field) => field === 'file',
+      limits: FIELD_LIMITS,
+    })
+  } catch (thrown) {
+    throw badForm(thrown)
+  }
+}
+
+/** The body of a request as JSON, of at most so many bytes. */
+export async function readJson(request: Request, limit: number): Promise<unknown> {
+  const parts: Buffer[] = []
+  let size = 0
+  for await (const part of request.iterator({ destroyOnReturn: false })) {
+    size += part.length
+    if (size > limit) throw new IceboxError('TooLarge', `the body is longer than ${limit} bytes`)
+    parts.push(part)
+  }
+  try {
+    return JSON.parse(Buffer.concat(parts).toString())
+  } catch {
+    throw new RestError(400, 'invalid request body: it is not JSON')
+  }
+}
