@@ -80,5 +80,10 @@ export const COMMANDS: Readonly<Record<string, Entry>> = {
   },
   'key distrust': { summary: 'Trust a signing key no more.', load: () => import('./commands/key-distrust.ts') },
 
+  'e2b env': {
+    summary: 'Print what points programs for E2B at this server.',
+    load: () => import('./commands/e2b-env.ts'),
+  },
+
   bench: { summary: 'Measure this machine.', load: () => import('./commands/bench.ts') },
 }

@@ -2,7 +2,7 @@ import { join } from 'node:path'
 import { type Limits, openControl } from '@icebox/control'
 import { IceboxError, type Node } from '@icebox/model'
 import { cacheDirectory, ensureRuntime, gvisorDriver, openImageStore, openLocalNode, type Report } from '@icebox/node'
-import { checkAddress, openServer } from '@icebox/server'
+import { checkAddress, isBeyondLoopback, openServer, type ServerOptions } from '@icebox/server'
 import { openDataDirectory, openKeyring, openSnapshots } from '@icebox/snapshot'
 import { openSqliteStore } from '@icebox/store'
 import { openLog } from './log.ts'
@@ -16,10 +16,19 @@ const START_DEADLINE = 300_000
 /** Longest that letting go after a failed start may take, milliseconds. */
 const CLOSE_DEADLINE = 60_000
 
-export interface Composition {
+/** How a server is called: where it listens, and as what; as in ServerOptions. */
+export type Reach = Pick<ServerOptions, 'listen' | 'domains' | 'allowedHosts' | 'corsOrigins' | 'tls'>
+
+export const reachOf = ({ listen, domains = [], allowedHosts = [], corsOrigins = [], tls }: Reach): Reach => ({
+  listen,
+  domains,
+  allowedHosts,
+  corsOrigins,
+  ...(tls === undefined ? {} : { tls }),
+})
+
+export interface Composition extends Reach {
   dataDirectory: string
-  /** Port 0: one the system gives. */
-  listen: { host: string; port: number }
   /** Set-up steps that were missing, as they run. */
   report: Report
   slots?: number
@@ -33,6 +42,8 @@ export interface Composition {
 
 export interface RunningIcebox {
   url: string
+  /** The same for programs on this machine: without TLS. */
+  localUrl: string
   keyFile: string
   driver: string
   /** The machine itself, for those who measure it. */
@@ -96,16 +107,23 @@ export async function openIcebox(options: Composition, signal: AbortSignal): Pro
     if (options.base) await beginBaseTemplate(control, starting)
     const server = await openServer({
       control,
-      listen: options.listen,
+      ...reachOf(options),
       info: { version: VERSION, driver: driver.name, dataDirectory: data.path, pid: process.pid },
       log: { write: writeLine },
       temporaryDirectory: data.tmp,
       requireSpace: (bytes, what) => snapshots.spaceFor(bytes, what),
       onShutdown: options.onShutdown,
     })
+    if (options.tls === undefined && isBeyondLoopback(options.listen.host))
+      write('warn', 'server.unencrypted', {
+        listen: options.listen.host,
+        message:
+          'keys and data cross the network as plain text: give --tls-cert and --tls-key, or put a proxy with TLS before it',
+      })
     write('info', 'server.started', { url: server.url, driver: driver.name, pid: process.pid })
     return {
       url: server.url,
+      localUrl: server.localUrl,
       keyFile: join(data.path, 'key'),
       driver: `${driver.name} ${probe.version}`,
       node,

@@ -1,3 +1,4 @@
+import { isIP } from 'node:net'
 import { UsageError } from './command.ts'
 import { duration, size } from './output.ts'
 
@@ -127,4 +128,31 @@ export function address(flag: string, text: string): { host: string; port: numbe
   if (port === undefined || Number(port) > 65_535)
     throw new UsageError(`${flag} must be HOST:PORT, such as 127.0.0.1:7070, not ${JSON.stringify(text)}`)
   return { host: bracketed ?? (plain || '127.0.0.1'), port: Number(port) }
+}
+
+const NAME = /^(?=.{1,253}$)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$/
+
+/** A name of the DNS, or an address. */
+export function hostNameOf(flag: string, text: string): string {
+  const name = text.toLowerCase()
+  if (isIP(name) === 0 && !NAME.test(name))
+    throw new UsageError(`${flag} must be a name such as icebox.example, without a port, not ${JSON.stringify(text)}`)
+  return name
+}
+
+/** A name of the DNS under which there are others. */
+export function domain(flag: string, text: string): string {
+  const name = text.toLowerCase().replace(/^\*\./, '')
+  if (isIP(name) !== 0 || !NAME.test(name))
+    throw new UsageError(`${flag} must be a domain such as icebox.example, not ${JSON.stringify(text)}`)
+  return name
+}
+
+/** An origin as browsers send it, or `*`. */
+export function origin(flag: string, text: string): string {
+  const url = URL.parse(text)
+  if (text === '*') return text
+  if (url === null || url.origin === 'null' || !/^https?:$/.test(url.protocol) || url.href !== `${url.origin}/`)
+    throw new UsageError(`${flag} must be an origin such as https://app.example, not ${JSON.stringify(text)}`)
+  return url.origin
 }

@@ -83,6 +83,12 @@ export interface Sandboxes {
   connect(ref: string, body: ConnectSandbox, signal: AbortSignal): Promise<Connected>
   /** Sets when its time is over. `Conflict` while it is being paused or deleted, `InvalidState` while it is paused. */
   renew(ref: string, body: RenewSandbox, signal: AbortSignal): Promise<Sandbox>
+  /** Changes settings; it runs on. */
+  update(
+    ref: string,
+    changes: Partial<Pick<Sandbox['spec'], 'onTimeout' | 'network'>>,
+    signal: AbortSignal,
+  ): Promise<Sandbox>
   /** null deletes a key. */
   patchMetadata(ref: string, patch: Record<string, string | null>, signal: AbortSignal): Promise<Sandbox>
   /** In order of creation; every child settled. Rejects when the snapshot failed: then there are no children. */
@@ -104,10 +110,14 @@ export interface Snapshots {
   get(ref: string, signal: AbortSignal): Promise<Snapshot>
   /** Newest first. Without those that belong to a template, a fork or a paused sandbox unless `hidden`. */
   list(
-    filter: { sandbox?: string; states?: Snapshot['status']['state'][]; hidden?: boolean },
+    filter: { sandbox?: string; name?: string; states?: Snapshot['status']['state'][]; hidden?: boolean },
     signal: AbortSignal,
   ): Promise<Snapshot[]>
   delete(ref: string, signal: AbortSignal): Promise<Accepted<Snapshot>>
+  /** Adds tags to a named snapshot, and takes them from others of the name. */
+  tag(ref: string, tags: readonly string[], signal: AbortSignal): Promise<Snapshot>
+  /** What is left without a tag is there by its id only. Tags that it does not have are no error. */
+  untag(ref: string, tags: readonly string[], signal: AbortSignal): Promise<Snapshot>
   verify(ref: string, signal: AbortSignal): Promise<SnapshotFault[]>
   /** `file` is on the server's machine. */
   exportTo(ref: string, file: string, progress: Progress, signal: AbortSignal): Promise<void>
@@ -116,6 +126,7 @@ export interface Snapshots {
 
 export interface Templates {
   build(body: BuildTemplate, progress: Progress, signal: AbortSignal): Promise<Accepted<Template>>
+  /** One of its own or, when it has none of the name, a public one of another project. */
   get(ref: string, signal: AbortSignal): Promise<Template>
   list(signal: AbortSignal): Promise<Template[]>
   delete(ref: string, signal: AbortSignal): Promise<Accepted<Template>>

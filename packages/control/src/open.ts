@@ -6,7 +6,7 @@ import { collectAll, collectProject } from './collect/collect.ts'
 import type { Context, Log } from './context.ts'
 import type { Control, Project } from './control.ts'
 import { Exits } from './exits.ts'
-import { Expiry } from './expiry.ts'
+import { sandboxAlarm } from './expiry.ts'
 import { imageService } from './images/service.ts'
 import { keyService } from './keys.ts'
 import { Limits } from './limits.ts'
@@ -63,12 +63,12 @@ export async function openControl({
     logTransition(contextOf(resource.metadata.namespace), resource, to)
   }
   const recordsOf = (project: string) => new Records(store, project, onTransition)
-  const expiry = new Expiry({
-    records: recordsOf(SYSTEM_NAMESPACE),
-    expire: (sandbox) => expire(contextOf(sandbox.metadata.namespace), sandbox),
+  const expiry = sandboxAlarm(
+    recordsOf(SYSTEM_NAMESPACE),
+    (sandbox) => expire(contextOf(sandbox.metadata.namespace), sandbox),
     log,
-    stopping: stopping.signal,
-  })
+    stopping.signal,
+  )
   const shared = {
     expiry,
     exits: new Exits(recordsOf, log),

@@ -89,17 +89,26 @@ export function wireSandbox(sandbox: Sandbox): WireSandbox {
   })
 }
 
+/** What OpenSandbox's clients look for. Of a failed one the reason is its own, where it has one. */
+const REASON_OF_SNAPSHOT: Record<ArtifactState, string> = {
+  creating: 'snapshot_accepted',
+  ready: 'snapshot_ready',
+  deleting: 'snapshot_delete_requested',
+  failed: 'snapshot_capture_failed',
+}
+
 export function wireSnapshot({ metadata, spec, status }: Snapshot): WireSnapshot {
   return present({
     id: metadata.name,
     name: spec.displayName,
+    tags: spec.tags,
     kind: spec.kind,
     sandboxId: spec.sandbox,
     parentId: spec.parent,
     template: spec.template,
     image: spec.imageName,
     size: spec.size,
-    status: wireStatus(WIRE_STATE_OF_ARTIFACT, status),
+    status: wireStatus(WIRE_STATE_OF_ARTIFACT, { reason: REASON_OF_SNAPSHOT[status.state], ...status }),
     createdAt: metadata.createdAt,
     expiresAt: spec.expiresAt,
     sizeBytes: status.sizeBytes,

@@ -86,6 +86,8 @@ export type WireSandbox = z.infer<typeof WireSandbox>
 export const WireSnapshot = z.object({
   id: z.string(),
   name: z.string().optional(),
+  /** Its name and one of these, `name:tag`, say which of several of one name is meant. Absent: `default`. */
+  tags: z.array(z.string()).optional(),
   kind: z.enum(SNAPSHOT_KINDS),
   sandboxId: z.string(),
   parentId: z.string().optional(),
@@ -181,6 +183,11 @@ export const CreateSandbox = z
     network: z.record(z.string(), z.unknown()).optional(),
     /** Kubernetes quantities `cpu` and `memory`, also `disk`; only with image: a snapshot's size is fixed. */
     resourceLimits: z.record(z.string(), z.string()).optional(),
+    /**
+     * false: its ports and guest services answer to everybody who knows its id. Otherwise only with the headers that its endpoints
+     * are told with, or with a key.
+     */
+    secureAccess: z.boolean().optional(),
   })
   .refine(
     (body) => [body.template, body.snapshotId, body.image].filter((source) => source !== undefined).length === 1,
@@ -201,9 +208,20 @@ export type ForkSandbox = z.infer<typeof ForkSandbox>
 export const ForkResult = z.union([z.object({ sandbox: WireSandbox }), z.object({ error: WireError })])
 export type ForkResult = z.infer<typeof ForkResult>
 
+/** What users call a snapshot: other clients of this API give names that are no resource names. */
+export const SnapshotName = z
+  .string()
+  .regex(/^[^\s\p{Cc}/]([^\p{Cc}/]{0,126}[^\s\p{Cc}/])?$/u, 'must be 1–128 characters without / and control characters')
+/** Of a snapshot: tells several of one name apart. */
+export const SnapshotTag = z.string().regex(/^[a-z0-9_.-]{1,128}$/, 'must be 1–128 characters of a-z 0-9 _ . -')
+
 export const CreateSnapshot = z.object({
-  name: DisplayName.optional(),
-  kind: z.enum(SNAPSHOT_KINDS).default('memory'),
+  name: SnapshotName.optional(),
+  /** With a name. Default: `default`. */
+  tags: z.array(SnapshotTag).min(1).max(100).optional(),
+  /** Once it is ready it takes name and tags from the snapshots that have them; one left without a tag is deleted. */
+  replace: z.boolean().optional(),
+  kind: z.enum(SNAPSHOT_KINDS).default('filesystem'),
   /** Delete the sandbox once the snapshot is durable. */
   stop: z.boolean().default(false),
   /** When it is deleted by itself; absent: never. */

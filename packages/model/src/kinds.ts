@@ -85,12 +85,16 @@ export type TemplateSpec = z.infer<typeof TemplateSpec>
 export type TemplateStatus = z.infer<typeof TemplateStatus>
 export type Template = Resource<'Template', TemplateSpec, TemplateStatus>
 
+/** The tag of a snapshot that was given none. */
+export const DEFAULT_TAG = 'default'
 export const SNAPSHOT_KINDS = ['memory', 'filesystem'] as const
 export type SnapshotKind = (typeof SNAPSHOT_KINDS)[number]
 /** A snapshot: an immutable point in time of a sandbox. Its name is its id. */
 export const SnapshotSpec = z.object({
   kind: z.enum(SNAPSHOT_KINDS),
   displayName: z.string().optional(),
+  /** What tells it from others of its name: of two that have the same, only the newest that is ready counts. Absent: `default`. */
+  tags: z.array(z.string()).optional(),
   /** The sandbox it was taken of. */
   sandbox: z.string(),
   /** The run it was taken of. */
@@ -140,6 +144,8 @@ export const SandboxSpec = z.object({
     z.object({ from: z.literal('image'), image: z.string() }),
     z.object({ from: z.literal('fork'), sandbox: z.string(), snapshot: z.string() }),
   ]),
+  /** What its line began with, which forks share: name of the template, name or id of the snapshot, or the image. */
+  origin: z.string().optional(),
   size: Size,
   /** Environment of its execs: the image's, the template's and its own. */
   env: z.record(z.string(), z.string()),

@@ -166,8 +166,8 @@ export class Sandbox implements AsyncDisposable {
 
   /** Resolves when the snapshot is durable. The sandbox runs on, unless `stop`. */
   async snapshot(options: SnapshotOptions = {}): Promise<WireSnapshot> {
-    const { signal, requestTimeoutMs, ...json } = options
-    const call = { signal, requestTimeoutMs, json, headers: UNTIL_SETTLED }
+    const { signal, requestTimeoutMs, kind = 'memory', ...rest } = options
+    const call = { signal, requestTimeoutMs, json: { ...rest, kind }, headers: UNTIL_SETTLED }
     const snapshot = await this.#connection.json('POST', this.#route('snapshots'), hasId<WireSnapshot>, call)
     if (snapshot.status.state !== 'Ready') throw unsettled(`snapshot ${snapshot.id}`, snapshot.status)
     return snapshot

@@ -10,15 +10,39 @@ export function hostName(authority: string): string {
   return name.toLowerCase().replace(/\.$/, '')
 }
 
-const isLoopback = (name: string): boolean =>
-  name === 'localhost' || name === '::1' || (isIP(name) === 4 && name.startsWith('127.'))
+/** Whether a name or address means this machine itself. */
+export const isLoopback = (name: string): boolean =>
+  name === 'localhost' || name.endsWith('.localhost') || name === '::1' || (isIP(name) === 4 && name.startsWith('127.'))
 
+/** Whether it stands for every address of the machine. */
 const isWildcard = (address: string): boolean => address === '0.0.0.0' || address === '::'
 
-/** The keys that a request shows, in any of the headers that clients send them in. */
-export function keysOf({ headers }: IncomingMessage): string[] {
+/** What the client called the server: the authority of HTTP/2, the Host header of HTTP/1.1. */
+export function authorityOf({ headers }: IncomingMessage): string | undefined {
+  const authority = headers[':authority']
+  return typeof authority === 'string' ? authority : headers.host
+}
+
+/** The headers that may carry an API key, and what they carry. */
+export function keysOf({ headers }: IncomingMessage): { header: string; key: string }[] {
+  const found: { header: string; key: string }[] = []
+  for (const header of ['open-sandbox-api-key', 'x-api-key']) {
+    const key = headers[header]
+    if (typeof key === 'string') found.push({ header, key })
+  }
   const bearer = headers.authorization?.match(/^Bearer +(\S+) *$/i)?.[1]
-  return [headers['open-sandbox-api-key'], headers['x-api-key'], bearer].filter((key) => typeof key === 'string')
+  if (bearer !== undefined) found.push({ header: 'authorization', key: bearer })
+  return found
+}
+
+export interface AccessOptions {
+  listen: string
+  /** Names under which the server is reached besides loopback and the address it listens on. */
+  allowedHosts: readonly string[]
+  /** Domains all of whose names are the server's. */
+  domains?: readonly string[]
+  /** Origins whose web pages may call; `*`: all. */
+  corsOrigins?: readonly string[]
 }
 
 /**
@@ -28,24 +52,37 @@ export function keysOf({ headers }: IncomingMessage): string[] {
 export class Access {
   readonly #listen: string
   readonly #allowed: ReadonlySet<string>
+  readonly #domains: readonly string[]
+  readonly #origins: ReadonlySet<string>
 
-  /** `allowedHosts`: names under which the server is reached besides loopback and the address it listens on. */
-  constructor(options: { listen: string; allowedHosts: readonly string[] }) {
-    this.#listen = hostName(options.listen.includes(':') ? `[${options.listen}]` : options.listen)
-    this.#allowed = new Set(options.allowedHosts.map(hostName))
+  constructor({ listen, allowedHosts, domains = [], corsOrigins = [] }: AccessOptions) {
+    this.#listen = hostName(listen.includes(':') ? `[${listen}]` : listen)
+    this.#allowed = new Set([...allowedHosts, ...domains].map(hostName))
+    this.#domains = domains.map(hostName)
+    this.#origins = new Set(corsOrigins)
   }
 
-  /** Throws `Forbidden`. */
-  checkOrigin(request: IncomingMessage): void {
-    const { host, origin } = request.headers
+  /** Throws `Forbidden` unless the request names this server. */
+  checkHost(request: IncomingMessage): void {
+    const host = authorityOf(request)
     if (host === undefined || !this.#isOurs(hostName(host)))
       throw new IceboxError('Forbidden', `the Host header names ${host ?? 'nothing'}, which is not this server`)
-    if (origin !== undefined && !this.#isAllowedOrigin(origin))
+  }
+
+  /** Throws `Forbidden` for web pages that may not call the API. */
+  checkOrigin({ headers: { origin } }: IncomingMessage): void {
+    if (origin !== undefined && !this.isCorsOrigin(origin) && !this.#isAllowedOrigin(origin))
       throw new IceboxError('Forbidden', `web pages of ${origin} may not call this server`)
+  }
+
+  /** Whether web pages of the origin may call the API and read its answers. */
+  isCorsOrigin(origin: string): boolean {
+    return this.#origins.has(origin) || this.#origins.has('*')
   }
 
   #isOurs(name: string): boolean {
     if (isLoopback(name) || name === this.#listen || this.#allowed.has(name)) return true
+    if (this.#domains.some((domain) => name.endsWith(`.${domain}`))) return true
     // On every address of the machine: any address will do, since rebinding needs a name.
     return isWildcard(this.#listen) && isIP(name) !== 0
   }

@@ -1,7 +1,5 @@
 import { randomUUID } from 'node:crypto'
 import type { IncomingMessage } from 'node:http'
-import { wireError } from '@icebox/control'
-import { IceboxError } from '@icebox/model'
 import fastify, { type FastifyServerOptions, LogController } from 'fastify'
 import { serializerCompiler, validatorCompiler, type ZodTypeProvider } from 'fastify-type-provider-zod'
 import type { App } from './context.ts'
@@ -12,8 +10,6 @@ import { linger } from './linger.ts'
 const BODY_LIMIT = 1_048_576
 /** Longer than any image reference; characters. */
 const PARAMETER_LIMIT = 4096
-/** Milliseconds in which a request must have arrived whole: uploads may take long. */
-const ARRIVAL_LIMIT = 3_600_000
 
 const REQUEST_ID = /^[\x21-\x7e]{1,128}$/
 
@@ -31,36 +27,19 @@ export function createApp(options: Pick<FastifyServerOptions, 'logger'>): App {
     // Each line names its request itself: a logger per request would cost every request.
     childLoggerFactory: (logger) => logger,
     bodyLimit: BODY_LIMIT,
-    requestTimeout: ARRIVAL_LIMIT,
     routerOptions: { maxParamLength: PARAMETER_LIMIT },
     exposeHeadRoutes: false,
     // Closing is answered with an error of ours, by the server.
     return503OnClosing: false,
-    forceCloseConnections: 'idle',
     genReqId: requestId,
-    http: {
-      // Dead clients of long streams are noticed by the kernel.
-      keepAlive: true,
-      keepAliveInitialDelay: 60_000,
-      // Other offers of an upgrade (such as h2c) are declined by answering the request as it is.
-      shouldUpgradeCallback: ({ headers }) => headers.upgrade?.toLowerCase() === 'tcp',
-    },
     frameworkErrors: (error, request, reply) => sendFailure(error, request, reply),
-    clientErrorHandler: (thrown, socket) => {
-      if (!socket.writable) return
-      const error = new IceboxError('InvalidArgument', `not an HTTP request: ${thrown.message}`)
-      const body = JSON.stringify(wireError(error))
-      socket.end(
-        `HTTP/1.1 400 Bad Request\r\nX-Request-ID: ${randomUUID()}\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: ${Buffer.byteLength(body)}\r\n\r\n${body}`,
-      )
-    },
   }).withTypeProvider<ZodTypeProvider>()
   app.setValidatorCompiler(validatorCompiler)
   app.setSerializerCompiler(serializerCompiler)
   app.decorateRequest('resource', undefined)
   app.decorateRequest('installation', false)
   app.decorateRequest('failure', undefined)
-  app.addHook('onResponse', async (request) => linger(request))
+  app.addHook('onResponse', async ({ raw }) => linger(raw))
   app.setErrorHandler(sendFailure)
   app.setNotFoundHandler(unknownRoute)
 

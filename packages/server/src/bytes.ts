@@ -13,7 +13,7 @@ const PEEK = 65_536
  */
 export async function sendBytes(
   reply: FastifyReply,
-  options: { headers: OutgoingHttpHeaders; expected?: number },
+  options: { headers: OutgoingHttpHeaders; expected?: number; status?: 200 | 206 },
   data: AsyncIterable<Uint8Array>,
   signal: AbortSignal,
 ): Promise<void> {
@@ -37,7 +37,7 @@ export async function sendBytes(
     : options.expected !== undefined && options.expected >= peeked
       ? options.expected
       : undefined
-  sendHead(reply, { ...options.headers, ...(length === undefined ? {} : { 'content-length': length }) })
+  sendHead(reply, { ...options.headers, ...(length === undefined ? {} : { 'content-length': length }) }, options.status)
   if (ended) {
     reply.raw.end(Buffer.concat(first))
     return

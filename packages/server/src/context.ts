@@ -36,6 +36,8 @@ export interface Context {
   readonly temporaryDirectory: string
   /** Throws `NoSpace` unless so many bytes fit there. */
   readonly requireSpace: (bytes: number, what: string) => Promise<void>
+  /** Domains whose names `<port>-<id>.<domain>` are ports of sandboxes. */
+  readonly domains: readonly string[]
   readonly streams: Streams
   readonly execs: AttachedExecs
   /** Fires when the server begins to close. */

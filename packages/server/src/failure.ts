@@ -2,6 +2,7 @@ import { wireError } from '@icebox/control'
 import { IceboxError } from '@icebox/model'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { hasZodFastifySchemaValidationErrors } from 'fastify-type-provider-zod'
+import { e2bError, isE2bPath } from './e2b/error.ts'
 
 const WHERE: Record<string, string> = { body: 'body', querystring: 'query', params: 'path', headers: 'headers' }
 
@@ -63,9 +64,14 @@ export function sendFailure(thrown: unknown, request: FastifyRequest, reply: Fas
   if (error.code === 'Unauthorized') reply.header('www-authenticate', 'Bearer')
   const { retryAfterSeconds } = error.details
   if (typeof retryAfterSeconds === 'number') reply.header('retry-after', String(retryAfterSeconds))
+  const { status, body } = answerTo(request.url, error)
   // A string: no response schema applies to it.
-  reply
-    .code(error.status)
-    .type('application/json; charset=utf-8')
-    .send(JSON.stringify(wireError(error)))
+  reply.code(status).type('application/json; charset=utf-8').send(JSON.stringify(body))
+}
+
+/** In the shape of the API that the path is of, also where there is no route. */
+function answerTo(url: string, error: IceboxError): { status: number; body: object } {
+  if (!isE2bPath(url)) return { status: error.status, body: wireError(error) }
+  const body = e2bError(error)
+  return { status: body.code, body }
 }

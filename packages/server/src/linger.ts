@@ -1,4 +1,4 @@
-import type { FastifyRequest } from 'fastify'
+import type { IncomingMessage } from 'node:http'
 
 /** Milliseconds for which the rest of a body is still taken off a client that has its answer. */
 const LINGER = 5_000
@@ -8,9 +8,9 @@ const LINGER = 5_000
  * would make the client's system throw the answer away with it; not reading on would leave the client stuck. So the rest is
  * read and dropped for a while.
  */
-export function linger({ raw }: Pick<FastifyRequest, 'raw'>): void {
-  if (raw.complete || raw.destroyed) return
-  const timer = setTimeout(() => raw.destroy(), LINGER)
-  raw.once('close', () => clearTimeout(timer))
-  raw.resume()
+export function linger(request: IncomingMessage): void {
+  if (request.complete || request.destroyed) return
+  const timer = setTimeout(() => request.destroy(), LINGER)
+  request.once('close', () => clearTimeout(timer))
+  request.resume()
 }

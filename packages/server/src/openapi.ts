@@ -1,9 +1,9 @@
 import { STATUS_CODES } from 'node:http'
 import swagger from '@fastify/swagger'
-import { jsonSchemaTransform, jsonSchemaTransformObject } from 'fastify-type-provider-zod'
+import { createJsonSchemaTransform, createJsonSchemaTransformObject } from 'fastify-type-provider-zod'
 import { z } from 'zod'
 import { createApp } from './app.ts'
-import type { Context } from './context.ts'
+import type { App, Context } from './context.ts'
 import { FAILURES } from './schemas.ts'
 import { routes } from './v1/routes.ts'
 
@@ -30,7 +30,7 @@ const INFO = {
   license: { name: 'Apache-2.0', identifier: 'Apache-2.0' },
 }
 
-const SECURITY = {
+export const SECURITY = {
   openSandboxKey: { type: 'apiKey', in: 'header', name: 'OPEN-SANDBOX-API-KEY' },
   key: { type: 'apiKey', in: 'header', name: 'X-API-Key' },
   bearer: { type: 'http', scheme: 'bearer' },
@@ -39,18 +39,33 @@ const SECURITY = {
 const operationsOf = ({ paths }: OpenApiDocument): Operation[] =>
   Object.values(paths).flatMap((methods) => Object.values(methods))
 
-/** The API as a document, made of the schemas that the routes check with. */
+/** The native API as a document. */
 export async function openApiDocument(): Promise<OpenApiDocument> {
+  const document = await documentOf({ info: INFO, security: SECURITY, routes, names: z.globalRegistry })
+  nameFailures(document)
+  return document
+}
+
+export interface Described {
+  info: typeof INFO
+  security: Record<string, (typeof SECURITY)[keyof typeof SECURITY]>
+  routes: (app: App, context: Context) => Promise<void>
+  /** Schemas with a name of their own. */
+  names: z.core.$ZodRegistry<{ id?: string | undefined }>
+}
+
+/** An API as a document, made of the schemas that its routes check with. */
+export async function documentOf({ info, security, routes, names }: Described): Promise<OpenApiDocument> {
   const app = createApp({ logger: false })
   await app.register(swagger, {
     openapi: {
       openapi: '3.1.0',
-      info: INFO,
-      components: { securitySchemes: SECURITY },
-      security: Object.keys(SECURITY).map((name) => ({ [name]: [] })),
+      info,
+      components: { securitySchemes: security },
+      security: Object.keys(security).map((name) => ({ [name]: [] })),
     },
-    transform: jsonSchemaTransform,
-    transformObject: jsonSchemaTransformObject,
+    transform: createJsonSchemaTransform({ schemaRegistry: names }),
+    transformObject: createJsonSchemaTransformObject({ schemaRegistry: names }),
   })
   const optionalBodies = new Set<string>()
   app.addHook('onRoute', ({ schema }) => {
@@ -62,7 +77,6 @@ export async function openApiDocument(): Promise<OpenApiDocument> {
   const document = tidy(app.swagger())
   for (const operation of operationsOf(document))
     if (operation.requestBody !== undefined) operation.requestBody.required = !optionalBodies.has(operation.operationId)
-  nameFailures(document)
   return document
 }
 

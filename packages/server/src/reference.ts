@@ -6,6 +6,7 @@ import type { OpenApiDocument } from './openapi.ts'
 const reference = (name: string): string => fileURLToPath(new URL(`../../../docs/reference/${name}`, import.meta.url))
 
 export const OPENAPI_FILE = reference('openapi.json')
+export const E2B_OPENAPI_FILE = reference('openapi-e2b.json')
 export const API_PAGE = reference('api.md')
 
 const BEGIN = '<!-- routes: made by `npm run docs -w packages/server` -->'

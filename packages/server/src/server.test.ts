@@ -68,6 +68,11 @@ describe('an invalid request', () => {
     ['GET', '/v1/sandboxes/a/files/list?path=/&depth=0', {}, 'query.depth'],
     ['PATCH', '/v1/sandboxes/a/files', json({ path: '/x' }), 'body'],
     ['GET', '/v1/sandboxes/a/ports/0', {}, 'path.port'],
+    ['GET', '/v1/sandboxes/a/endpoints/0', {}, 'path.port'],
+    ['GET', '/v1/sandboxes/a/endpoints/80?use_server_proxy=perhaps', {}, 'query.use_server_proxy'],
+    ['GET', '/v1/sandboxes/a/endpoints/80?expires=soon', {}, 'query.expires'],
+    ['GET', '/v1/sandboxes/a/endpoints/80?expires=2000000000', {}, 'query.expires'],
+    ['POST', '/v1/sandboxes/a/snapshots', json({ name: 'a/b' }), 'body.name'],
     ['GET', '/v1/sandboxes/a/ports/65536', {}, 'path.port'],
     ['GET', '/v1/sandboxes/a/ports/80', {}, undefined],
     ['POST', '/v1/templates', json({ name: 'base', image: 'x', size: { cpu: 0 } }), 'body.size.cpu'],
@@ -104,7 +109,7 @@ describe('an invalid request', () => {
     const server = await serve(t)
     for (const [method, path] of [
       ['GET', '/'],
-      ['GET', '/v2/sandboxes'],
+      ['GET', '/v9/sandboxes'],
       ['PUT', '/v1/sandboxes'],
       ['GET', '/v1/sandboxes/a/b/c/d'],
     ] as const)
@@ -142,7 +147,7 @@ describe('a create that asks for what Icebox does not do', () => {
     [{ platform: { os: 'windows', arch: 'amd64' } }, 'body.platform'],
     [{ platform: 'linux/amd64' }, 'body.platform'],
     [{ credentialProxy: { enabled: true } }, 'body.credentialProxy'],
-    [{ secureAccess: true }, 'body.secureAccess'],
+    [{ lifecycle: { preStart: { command: ['true'] } } }, 'body.lifecycle'],
     [{ image: { ...image, auth: { username: 'u', password: 'p' } } }, 'body.image.auth'],
     [{ extensions: { poolRef: 'p' } }, 'body.extensions'],
     [{ extensions: { 'access.renew.extend.seconds': '300' } }, 'body.extensions'],
@@ -169,12 +174,50 @@ describe('a create that asks for what Icebox does not do', () => {
       { platform: null },
       { credentialProxy: { enabled: false } },
       { secureAccess: false },
+      { secureAccess: true },
       { extensions: { 'storage.id': 'x' } },
       { somethingNew: { of: 'a later client' } },
     ]) {
       const refusal = await refused(server, 'POST', '/v1/sandboxes', json({ image, ...extra }))
       assert.match(refusal.message, /the control plane was asked for sandboxes/, JSON.stringify(extra))
     }
+  })
+})
+
+describe('a client that shows its key as OpenSandbox has it', () => {
+  const image = { uri: 'debian:bookworm' }
+  const create = { image, entrypoint: ['true'] }
+  const theirs = (body: unknown): RequestInit => ({
+    body: JSON.stringify(body),
+    headers: { 'content-type': 'application/json', 'open-sandbox-api-key': KEY },
+  })
+  const refusals: [string, string, unknown, string][] = [
+    ['POST', '/v1/sandboxes', { image }, 'body.entrypoint'],
+    ['POST', '/v1/sandboxes', { ...create, metadata: { 'a b': 'x' } }, 'body.metadata.a b'],
+    ['POST', '/v1/sandboxes', { ...create, metadata: { k: 'x'.repeat(64) } }, 'body.metadata.k'],
+    ['POST', '/v1/sandboxes', { ...create, metadata: { k: '-x' } }, 'body.metadata.k'],
+    ['POST', '/v1/sandboxes', { ...create, metadata: { 'opensandbox.io/k': 'x' } }, 'body.metadata.opensandbox.io/k'],
+    ['POST', '/v1/sandboxes', { ...create, metadata: { 'Bad_/k': 'x' } }, 'body.metadata.Bad_/k'],
+    ['PATCH', '/v1/sandboxes/a/metadata', { 'opensandbox.io/k': null }, 'body.opensandbox.io/k'],
+    ['PATCH', '/v1/sandboxes/a/metadata', { k: 'a/b' }, 'body.k'],
+  ]
+  it('is held to the stricter rules of that, others are not', async (t) => {
+    const server = await serve(t)
+    for (const [method, path, body, field] of refusals) {
+      const refusal = await refused(server, method, path, theirs(body))
+      assert.deepEqual([refusal.code, refusal.details?.field], ['InvalidArgument', field], refusal.message)
+      assert.match((await refused(server, method, path, json(body))).message, /the control plane was asked/, field)
+    }
+    for (const metadata of [{}, { k: '' }, { 'example.com/team': 'a_b.c-D', version: '2.0' }])
+      assert.match(
+        (await refused(server, 'POST', '/v1/sandboxes', theirs({ ...create, metadata }))).message,
+        /the control plane was asked/,
+      )
+  })
+
+  it('may tell what it likes of itself', async (t) => {
+    const server = await serve(t)
+    assert.equal((await server.call('POST', '/v1/metrics/events', theirs({ eventType: 'sandbox.create' }))).status, 204)
   })
 })
 

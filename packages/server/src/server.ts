@@ -1,14 +1,16 @@
-import { once } from 'node:events'
-import { type IncomingMessage, ServerResponse } from 'node:http'
-import { type AddressInfo, createServer, type Socket } from 'node:net'
-import type { Duplex } from 'node:stream'
 import type { Control } from '@icebox/control'
 import { IceboxError } from '@icebox/model'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { Access, keysOf } from './access.ts'
 import { createApp } from './app.ts'
 import { AttachedExecs } from './attached.ts'
-import type { App, Context, ServerInfo, ShutdownMode } from './context.ts'
+import type { CertificateFiles } from './certificate.ts'
+import type { Context, ServerInfo, ShutdownMode } from './context.ts'
+import { e2bRoutes } from './e2b/routes.ts'
+import { guestServices } from './facades.ts'
+import { front } from './front.ts'
+import { Gateway, type GatewayOptions } from './gateway/gateway.ts'
+import { openListener } from './listener.ts'
 import { Streams } from './stream.ts'
 import { routes } from './v1/routes.ts'
 
@@ -26,6 +28,14 @@ export interface ServerOptions {
    * call it.
    */
   allowedHosts?: readonly string[]
+  /** Domains all of whose names lead here; `<port>-<id>.<domain>` is a port of a sandbox. */
+  domains?: readonly string[]
+  /** Origins, such as `https://app.example`, whose web pages may call the API and read its answers; `*`: all. */
+  corsOrigins?: readonly string[]
+  /** Serve HTTPS with this certificate. It is read again when the files change. */
+  tls?: CertificateFiles
+  /** Of the way to the ports of sandboxes. */
+  gateway?: Pick<GatewayOptions, 'facades' | 'limits' | 'headDeadline'>
   /** Gets one line of JSON per request that changes something or fails. */
   log: { write(line: string): void }
   /** Called once the request to shut down has been answered. */
@@ -35,6 +45,8 @@ export interface ServerOptions {
 export interface Server {
   /** Address to call it by. */
   readonly url: string
+  /** Address to call it by from this machine, without TLS. */
+  readonly localUrl: string
   /**
    * Refuses new requests, ends streams, lets the rest finish until the signal aborts, then cuts them. Operations that were
    * accepted go on: they are the control plane's.
@@ -50,9 +62,8 @@ const LINE = {
 
 /** Serves the API. Throws `Conflict` when the port is taken, `InvalidArgument` when the address cannot be listened on. */
 export async function openServer(options: ServerOptions): Promise<Server> {
-  const { host, port } = options.listen
-  const address = host === 'localhost' ? '127.0.0.1' : host
-  const access = new Access({ listen: address, allowedHosts: options.allowedHosts ?? [] })
+  const { allowedHosts = [], domains = [], corsOrigins = [] } = options
+  const access = new Access({ listen: options.listen.host, allowedHosts, domains, corsOrigins })
   const closing = new AbortController()
   const streams = new Streams()
   const context: Context = {
@@ -60,6 +71,7 @@ export async function openServer(options: ServerOptions): Promise<Server> {
     info: options.info,
     temporaryDirectory: options.temporaryDirectory,
     requireSpace: options.requireSpace,
+    domains,
     streams,
     execs: new AttachedExecs(),
     closing: closing.signal,
@@ -72,6 +84,7 @@ export async function openServer(options: ServerOptions): Promise<Server> {
     reply.header('x-request-id', request.id)
     const startedAt = performance.now()
     reply.raw.once('close', () => logRequest(request, reply, performance.now() - startedAt))
+    access.checkHost(request.raw)
     access.checkOrigin(request.raw)
     if (request.routeOptions.config.public !== true) await authenticate(request, options.control)
     if (request.routeOptions.config.installation === true && !request.installation)
@@ -84,20 +97,35 @@ export async function openServer(options: ServerOptions): Promise<Server> {
     }
   })
   await routes(app, context)
-  app.server.on('upgrade', (request, socket, head) => serveUpgrade(app, context, request, socket, head))
-
-  await app.listen({ host: address, port }).catch((thrown: unknown) => {
-    throw listenError(thrown, host, port)
+  await e2bRoutes(app, context)
+  await app.ready()
+  const gateway = new Gateway({
+    ...options.gateway,
+    facades: new Map([...guestServices(options.control, closing.signal, app.log), ...(options.gateway?.facades ?? [])]),
+    control: options.control,
+    domains,
+    onFault: ({ message, stack }) => app.log.error({ error: message, stack }, 'gateway.fault'),
+  })
+  const listener = await openListener({
+    listen: options.listen,
+    ...(options.tls === undefined ? {} : { tls: options.tls }),
+    ...front({ app, access, gateway, upgrades: context.upgrades }),
+    onCertificate: (error) => {
+      if (error === undefined) app.log.info('certificate.read')
+      else app.log.error({ error: error.message }, 'certificate.unusable')
+    },
   })
   return {
-    url: urlOf(app.server.address(), address, port),
+    url: listener.url,
+    localUrl: listener.localUrl,
     close: async (signal) => {
       closing.abort()
       streams.close()
-      const cut = () => app.server.closeAllConnections()
+      gateway.close()
+      const cut = () => listener.cut()
       if (signal.aborted) cut()
       else signal.addEventListener('abort', cut, { once: true })
-      await app.close()
+      await Promise.all([app.close(), listener.close()])
       signal.removeEventListener('abort', cut)
     },
   }
@@ -107,7 +135,7 @@ export async function openServer(options: ServerOptions): Promise<Server> {
 async function authenticate(request: FastifyRequest, control: Control): Promise<void> {
   const keys = keysOf(request.raw)
   if (keys.length === 0) throw new IceboxError('Unauthorized', 'the request carries no API key')
-  for (const key of keys) {
+  for (const { key } of keys) {
     const owner = await control.keys.authenticate(key)
     if (owner === undefined) continue
     request.project = control.project(owner.project)
@@ -115,36 +143,6 @@ async function authenticate(request: FastifyRequest, control: Control): Promise<
     return
   }
   throw new IceboxError('Unauthorized', 'the API key is not one of this server')
-}
-
-/**
- * Throws what `openServer` would throw for this address, before anything else is begun. Another program may still take it in
- * between.
- */
-export async function checkAddress({ host, port }: ServerOptions['listen']): Promise<void> {
-  const probe = createServer()
-  const bound = once(probe, 'listening')
-  probe.listen({ host: host === 'localhost' ? '127.0.0.1' : host, port })
-  try {
-    await bound
-  } catch (thrown) {
-    throw listenError(thrown, host, port)
-  }
-  probe.close()
-  await once(probe, 'close')
-}
-
-/** Takes a request that came with `Upgrade: tcp` through the same hooks and routes as any other. */
-function serveUpgrade(app: App, context: Context, request: IncomingMessage, socket: Duplex, head: Buffer): void {
-  // A client that vanishes is seen by whoever reads or writes.
-  socket.on('error', () => socket.destroy())
-  context.upgrades.set(request, { socket, head })
-  const response = new ServerResponse(request)
-  // Answered as a plain request, refusals included, the connection has served its purpose.
-  response.shouldKeepAlive = false
-  response.assignSocket(socket as Socket)
-  response.on('finish', () => socket.end(() => socket.destroy()))
-  app.routing(request, response)
 }
 
 function logRequest(request: FastifyRequest, reply: FastifyReply, milliseconds: number): void {
@@ -172,34 +170,3 @@ function namedBy(params: unknown): string | undefined {
 }
 
 const stackOf = ({ cause, stack }: IceboxError): string | undefined => (cause instanceof Error ? cause.stack : stack)
-
-function listenError(thrown: unknown, host: string, port: number): unknown {
-  const errno = thrown instanceof Error && 'code' in thrown ? thrown.code : undefined
-  const remedy = 'Give another address with --listen HOST:PORT.'
-  switch (errno) {
-    case 'EADDRINUSE':
-      return new IceboxError('Conflict', `port ${port} of ${host} is in use by another program`, {
-        remedy: `Stop that program (\`ss -ltnp 'sport = :${port}'\` names it), or give another port with --listen HOST:PORT.`,
-        details: { port },
-        cause: thrown,
-      })
-    case 'EACCES':
-    case 'EADDRNOTAVAIL':
-    case 'EAFNOSUPPORT':
-    case 'ENOTFOUND':
-    case 'EAI_AGAIN':
-    case 'ERR_SOCKET_BAD_PORT':
-      return new IceboxError('InvalidArgument', `cannot listen on ${host} port ${port}: ${errno}`, {
-        remedy,
-        cause: thrown,
-      })
-    default:
-      return thrown
-  }
-}
-
-function urlOf(bound: AddressInfo | string | null, host: string, port: number): string {
-  const name = host === '0.0.0.0' ? '127.0.0.1' : host === '::' ? '::1' : host
-  const number = typeof bound === 'object' && bound !== null ? bound.port : port
-  return `http://${name.includes(':') ? `[${name}]` : name}:${number}`
-}

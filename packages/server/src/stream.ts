@@ -46,9 +46,9 @@ export class Streams {
 }
 
 /** Takes a reply that goes well out of fastify's hands and begins it; the head leaves with the first bytes. */
-export function sendHead(reply: FastifyReply, headers: OutgoingHttpHeaders): void {
+export function sendHead(reply: FastifyReply, headers: OutgoingHttpHeaders, status: 200 | 206 = 200): void {
   reply.hijack()
-  reply.raw.writeHead(200, { 'x-request-id': reply.request.id, 'cache-control': 'no-store', ...headers })
+  reply.raw.writeHead(status, { 'x-request-id': reply.request.id, 'cache-control': 'no-store', ...headers })
 }
 
 /**

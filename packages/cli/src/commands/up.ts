@@ -1,6 +1,6 @@
 import { resolve } from 'node:path'
-import { define, JSON_FLAG } from '../command.ts'
-import { address } from '../values.ts'
+import { define, JSON_FLAG, UsageError } from '../command.ts'
+import { address, domain, hostNameOf, origin } from '../values.ts'
 
 export const command = define({
   arguments: [],
@@ -8,6 +8,23 @@ export const command = define({
     detach: { summary: 'Start it in the background, and come back when it answers.', short: 'd' },
     data: { summary: 'Data directory. Default: ICEBOX_DATA, else /var/lib/icebox.', value: 'DIR' },
     listen: { summary: 'Address it listens on, port 0 for any. Default: 127.0.0.1:7070.', value: 'ADDR' },
+    domain: {
+      summary: 'Domain all of whose names lead here: `<port>-<id>.DOMAIN` is a port of a sandbox.',
+      value: 'DOMAIN',
+      multiple: true,
+    },
+    'allow-host': {
+      summary: 'Name by which it is called besides loopback, the address it listens on and --domain.',
+      value: 'NAME',
+      multiple: true,
+    },
+    'cors-origin': {
+      summary: 'Origin whose web pages may call the API, such as https://app.example; `*` for all.',
+      value: 'ORIGIN',
+      multiple: true,
+    },
+    'tls-cert': { summary: 'Serve HTTPS with this certificate (PEM, with its chain).', value: 'FILE' },
+    'tls-key': { summary: 'Its private key (PEM).', value: 'FILE' },
     limits: {
       summary: 'File of JSON with limits other than the defaults; see docs/reference/limits.md.',
       value: 'FILE',
@@ -15,24 +32,30 @@ export const command = define({
     'no-base': { summary: 'Do not make the template base when there is none of that name.' },
     ...JSON_FLAG,
   },
-  async run({ flags: { detach, data, listen = '127.0.0.1:7070', limits, 'no-base': noBase, json } }) {
+  async run({ flags }) {
+    const { detach, data, listen = '127.0.0.1:7070', json, 'tls-cert': cert, 'tls-key': key } = flags
+    if ((cert === undefined) !== (key === undefined)) throw new UsageError('--tls-cert and --tls-key go together')
     const { defaultDataDirectory } = await import('@icebox/snapshot')
     const options = {
       dataDirectory: data === undefined ? defaultDataDirectory() : resolve(data),
-      listen: address('--listen', listen),
-      ...(limits === undefined
-        ? {}
-        : {
-            limits: {
-              file: resolve(limits),
-              values: await (await import('../up/limits.ts')).readLimits(resolve(limits)),
-            },
-          }),
-      base: !noBase,
+      base: !flags['no-base'],
+      ...(flags.limits === undefined ? {} : { limits: await limitsOf(resolve(flags.limits)) }),
       json,
+      reach: {
+        listen: address('--listen', listen),
+        domains: flags.domain.map((text) => domain('--domain', text)),
+        allowedHosts: flags['allow-host'].map((text) => hostNameOf('--allow-host', text)),
+        corsOrigins: flags['cors-origin'].map((text) => origin('--cors-origin', text)),
+        ...(cert === undefined || key === undefined ? {} : { tls: { cert: resolve(cert), key: resolve(key) } }),
+      },
     }
     if (detach) await (await import('../up/detached.ts')).startDetached(options)
     else await (await import('../up/foreground.ts')).serve(options)
     return 0
   },
 })
+
+async function limitsOf(file: string) {
+  const { readLimits } = await import('../up/limits.ts')
+  return { file, values: await readLimits(file) }
+}

@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { ensureRuntime } from '@icebox/node'
 import { Icebox } from '@icebox/sdk'
+import type { Reach } from '../compose.ts'
 import { Refusal } from '../failure.ts'
 import { interruption } from '../interrupt.ts'
 import { ServerLog } from '../server-log.ts'
@@ -30,20 +31,14 @@ async function openLog(dataDirectory: string): Promise<FileHandle | undefined> {
 }
 
 /** Starts the server as a process of its own and waits until it answers. Throws what it died of. */
-export async function startDetached({ dataDirectory, listen, base, limits, json }: UpOptions): Promise<void> {
+export async function startDetached({ dataDirectory, reach, base, limits, json }: UpOptions): Promise<void> {
   const stop = interruption()
   // Here, where somebody sees it: what has to be built first takes minutes.
   await ensureRuntime(setUpReport(json), stop)
   const log = await ServerLog.fromNow(join(dataDirectory, 'server.log'))
-  const host = listen.host.includes(':') ? `[${listen.host}]` : listen.host
   const words = [
-    MAIN,
-    'up',
-    '--json',
-    '--data',
-    dataDirectory,
-    '--listen',
-    `${host}:${listen.port}`,
+    ...[MAIN, 'up', '--json', '--data', dataDirectory],
+    ...flagsOf(reach),
     ...(base ? [] : ['--no-base']),
     ...(limits === undefined ? [] : ['--limits', limits.file]),
   ]
@@ -66,7 +61,10 @@ export async function startDetached({ dataDirectory, listen, base, limits, json 
     how = text
   })
   const deadline = performance.now() + DEADLINE_MS
-  while (!(await answers(dataDirectory, child.pid))) {
+  let url: string | undefined
+  for (;;) {
+    url = await answers(dataDirectory, child.pid)
+    if (url !== undefined) break
     if (how !== undefined) throw await causeOf(log, Buffer.concat(said).toString('utf8'), how)
     if (stop.aborted || performance.now() > deadline) {
       child.kill('SIGTERM')
@@ -77,22 +75,32 @@ export async function startDetached({ dataDirectory, listen, base, limits, json 
     await sleep(EVERY_MS)
   }
   child.unref()
-  const server = new Icebox({ dataDirectory })
-  const { url } = server
-  const { pid, driver } = await server.info()
+  const { pid, driver } = await new Icebox({ dataDirectory }).info()
   announce({ url, pid, driver, dataDirectory, keyFile: join(dataDirectory, 'key'), logFile: log.path }, json)
 }
 
-/** Whether the server with this pid has said where it is, and answers there. */
-async function answers(dataDirectory: string, pid: number | undefined): Promise<boolean> {
+/** The address that the server with this pid has said it is called by; undefined until it answers. */
+async function answers(dataDirectory: string, pid: number | undefined): Promise<string | undefined> {
   try {
     const said: unknown = JSON.parse(await readFile(serverFile(dataDirectory), 'utf8'))
-    if (typeof said !== 'object' || said === null || !('pid' in said) || said.pid !== pid) return false
+    if (typeof said !== 'object' || said === null || !('pid' in said) || said.pid !== pid) return undefined
     await new Icebox({ dataDirectory }).health({ requestTimeoutMs: 5000 })
-    return true
+    return 'publicUrl' in said && typeof said.publicUrl === 'string' ? said.publicUrl : undefined
   } catch {
-    return false
+    return undefined
   }
+}
+
+/** The words that say how it is called, for the process that serves. */
+function flagsOf({ listen, domains = [], allowedHosts = [], corsOrigins = [], tls }: Reach): string[] {
+  const host = listen.host.includes(':') ? `[${listen.host}]` : listen.host
+  return [
+    ...['--listen', `${host}:${listen.port}`],
+    ...domains.flatMap((each) => ['--domain', each]),
+    ...allowedHosts.flatMap((each) => ['--allow-host', each]),
+    ...corsOrigins.flatMap((each) => ['--cors-origin', each]),
+    ...(tls === undefined ? [] : ['--tls-cert', tls.cert, '--tls-key', tls.key]),
+  ]
 }
 
 /** The error that the server ended with, else its last words. */

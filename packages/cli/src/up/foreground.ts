@@ -2,14 +2,14 @@ import { rename, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Limits } from '@icebox/control'
 import { type Report, stepReport } from '@icebox/node'
-import { openIcebox } from '../compose.ts'
+import { openIcebox, type Reach } from '../compose.ts'
 import { interruption } from '../interrupt.ts'
 import { note, paint, print, printJson } from '../output.ts'
 import { logText, ServerLog } from '../server-log.ts'
 
 export interface UpOptions {
   dataDirectory: string
-  listen: { host: string; port: number }
+  reach: Reach
   /** Whether the template `base` is made where there is none. */
   base: boolean
   json: boolean
@@ -33,15 +33,15 @@ export function setUpReport(json: boolean): Report {
 }
 
 /** Serves until it is told to end. Ctrl-C and SIGTERM pause all sandboxes, as `icebox down` does. */
-export async function serve({ dataDirectory, listen, base, limits, json }: UpOptions): Promise<void> {
+export async function serve({ dataDirectory, reach, base, limits, json }: UpOptions): Promise<void> {
   const { promise: told, resolve: tell } = Promise.withResolvers<'pause' | 'keep' | 'kill'>()
   const stop = interruption()
   stop.addEventListener('abort', () => tell('pause'), { once: true })
   const log = await ServerLog.fromNow(join(dataDirectory, 'server.log'))
   const server = await openIcebox(
     {
+      ...reach,
       dataDirectory,
-      listen,
       base,
       report: setUpReport(json),
       onShutdown: tell,
@@ -50,7 +50,11 @@ export async function serve({ dataDirectory, listen, base, limits, json }: UpOpt
     stop,
   )
   const file = serverFile(dataDirectory)
-  await writeFile(`${file}.part`, `${JSON.stringify({ url: server.url, pid: process.pid })}\n`, { mode: 0o600 })
+  await writeFile(
+    `${file}.part`,
+    `${JSON.stringify({ url: server.localUrl, publicUrl: server.url, pid: process.pid })}\n`,
+    { mode: 0o600 },
+  )
   await rename(`${file}.part`, file)
   announce({ ...server, dataDirectory, pid: process.pid, logFile: log.path }, json)
   const show = async () => {

@@ -20,10 +20,15 @@ import { timeOf } from './time.ts'
 
 const now = () => new Date().toISOString()
 
+/** Entrypoint of what has no processes of its own: a snapshot of files alone. */
+const IDLE = ['tail', '-f', '/dev/null']
+
 /** What a new sandbox is made of, with everything resolved. */
 export interface Birth {
   displayName?: string | undefined
   source: SandboxSpec['source']
+  /** What its line began with. */
+  origin?: string | undefined
   /** Id of the snapshot that is restored; of an image it is found or made once the intent is written. */
   snapshot?: string
   size: Size
@@ -52,6 +57,7 @@ export async function admit(
       spec: {
         ...(birth.displayName === undefined ? {} : { displayName: birth.displayName }),
         source: birth.source,
+        ...(birth.origin === undefined ? {} : { origin: birth.origin }),
         size: birth.size,
         env: birth.env,
         entrypoint: birth.entrypoint,
@@ -80,7 +86,8 @@ export async function admit(
 
 /** Throws `InvalidArgument` for what cannot be had together. */
 function settingsOf(body: CreateSandbox): Settings {
-  const { onTimeout = 'kill', pauseKind = 'memory', autoResume = false, secure = true, publicTraffic = false } = body
+  const { onTimeout = 'kill', pauseKind = 'memory', autoResume = false, secureAccess = true } = body
+  const { secure = secureAccess, publicTraffic = !secureAccess } = body
   if (pauseKind === 'filesystem' && onTimeout !== 'pause')
     throw new IceboxError('InvalidArgument', 'pauseKind: filesystem is for sandboxes with onTimeout: pause')
   if (pauseKind === 'filesystem' && autoResume)
@@ -107,6 +114,7 @@ export async function birthOf(context: Context, body: CreateSandbox, signal: Abo
         template: template.metadata.name,
         ...(namespace === context.records.namespace ? {} : { project: namespace }),
       },
+      origin: template.metadata.name,
       snapshot: snapshot.metadata.name,
       size: snapshot.spec.size,
       env: { ...snapshot.spec.env, ...body.env },
@@ -121,16 +129,18 @@ export async function birthOf(context: Context, body: CreateSandbox, signal: Abo
     return {
       ...own,
       source: { from: 'snapshot', snapshot: snapshot.metadata.name },
+      origin: snapshot.spec.displayName ?? snapshot.metadata.name,
       snapshot: snapshot.metadata.name,
       size: snapshot.spec.size,
       env: { ...snapshot.spec.env, ...body.env },
-      entrypoint: body.entrypoint ?? [],
+      entrypoint: body.entrypoint ?? (snapshot.spec.kind === 'memory' ? [] : IDLE),
     }
   }
   if (body.image !== undefined) {
     return {
       ...own,
       source: { from: 'image', image: body.image.uri },
+      origin: body.image.uri,
       size: sizeFromLimits(body.resourceLimits ?? {}),
       env: body.env,
       entrypoint: body.entrypoint ?? [],

@@ -54,6 +54,7 @@ async function fork(
   try {
     const birth: Birth = {
       source: { from: 'fork', sandbox: name, snapshot },
+      origin: source.spec.origin,
       snapshot,
       size: source.spec.size,
       env: { ...source.spec.env, ...body.env },

@@ -99,6 +99,10 @@ export function sandboxService(context: Context): Sandboxes {
       const { name } = (await resolveSandbox(context, ref)).metadata
       return renew(context, name, body)
     },
+    async update(ref, changes) {
+      const { name } = (await resolveSandbox(context, ref)).metadata
+      return records.setSpec('Sandbox', name, ({ spec }) => ({ ...spec, ...changes }))
+    },
     async patchMetadata(ref, patch) {
       const { name } = (await resolveSandbox(context, ref)).metadata
       return records.setSpec('Sandbox', name, ({ spec }) => {

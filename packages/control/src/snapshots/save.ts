@@ -16,10 +16,9 @@ const now = () => new Date().toISOString()
 export function specOf(
   sandbox: Sandbox,
   execution: string,
-  wanted: {
-    kind: SnapshotKind
-    purpose: SnapshotSpec['purpose']
+  wanted: Pick<SnapshotSpec, 'kind' | 'purpose'> & {
     displayName?: string | undefined
+    tags?: readonly string[] | undefined
     expiresAt?: string | undefined
   },
 ): SnapshotSpec {
@@ -27,6 +26,7 @@ export function specOf(
   return {
     kind: wanted.kind,
     ...(wanted.displayName === undefined ? {} : { displayName: wanted.displayName }),
+    ...(wanted.tags === undefined ? {} : { tags: [...new Set(wanted.tags)] }),
     sandbox: metadata.name,
     execution,
     ...(status.lastSnapshot === undefined ? {} : { parent: status.lastSnapshot }),

@@ -3,7 +3,9 @@ import {
   asSnapshotId,
   type CreateSnapshot,
   canSnapshot,
+  DEFAULT_TAG,
   IceboxError,
+  isError,
   newSnapshotId,
   type Snapshot,
 } from '@icebox/model'
@@ -16,6 +18,7 @@ import { newestFirst } from '../page.ts'
 import { resolveSandbox } from '../sandboxes/service.ts'
 import { named } from '../telemetry/telemetry.ts'
 import { beginDelete } from './delete.ts'
+import { addTags, inTurn, labelOf, labelsOf, takeTags, withoutTags } from './names.ts'
 import { requireSnapshotBytes } from './quota.ts'
 import { resolveSnapshot } from './resolve.ts'
 import { retireOverKept } from './retention.ts'
@@ -26,9 +29,14 @@ const now = () => new Date().toISOString()
 export function snapshotService(context: Context, sandboxes: Sandboxes, expiries: Alarm): Snapshots {
   const { records, operations, node } = context
 
-  const names = new Names('snapshot', async (name) =>
-    (await records.list('Snapshot')).some(({ spec }) => spec.displayName === name),
+  const names = new Names('snapshot', async (label) =>
+    (await records.list('Snapshot')).some((snapshot) => labelsOf(snapshot).includes(label)),
   )
+  /** Keeps name and tags for the time of `work`, unless it is to take them from others anyway. */
+  const reserve = <R>({ name, tags = [DEFAULT_TAG], replace }: CreateSnapshot, work: () => Promise<R>): Promise<R> =>
+    name === undefined || replace === true
+      ? work()
+      : tags.reduceRight((inner, tag) => () => names.reserve(labelOf(name, tag), inner), work)()
 
   /** The snapshot is there whether or not an older one could go: the next one, or a collect, tries again. */
   const prune = (template: string) =>
@@ -38,12 +46,14 @@ export function snapshotService(context: Context, sandboxes: Sandboxes, expiries
 
   return {
     async create(sandboxRef, body) {
+      if (body.name === undefined && body.tags !== undefined)
+        throw new IceboxError('InvalidArgument', 'tags: a snapshot without a name can have no tags')
       if (body.expiresAt !== undefined && Date.parse(body.expiresAt) <= Date.now())
         throw new IceboxError('InvalidArgument', `expiresAt: ${body.expiresAt} is not in the future`)
       await requireSnapshotBytes(context)
       const sandbox = await resolveSandbox(context, sandboxRef)
       const { name } = sandbox.metadata
-      const { resource, settled } = await names.reserve(body.name, async () => {
+      const { resource, settled } = await reserve(body, async () => {
         const intent = Promise.withResolvers<Snapshot>()
         const settled = operations.passing(name, 'snapshot', () => take(context, name, body, intent.resolve))
         settled.then(
@@ -65,7 +75,7 @@ export function snapshotService(context: Context, sandboxes: Sandboxes, expiries
       }
     },
     get: (ref) => resolveSnapshot(context, ref),
-    async list({ sandbox, states, hidden }) {
+    async list({ sandbox, name, states, hidden }) {
       const of =
         sandbox === undefined
           ? undefined
@@ -76,12 +86,18 @@ export function snapshotService(context: Context, sandboxes: Sandboxes, expiries
       return (await records.list('Snapshot'))
         .filter(({ spec }) => hidden === true || spec.purpose === 'user')
         .filter(({ spec }) => of === undefined || spec.sandbox === of)
+        .filter(({ spec }) => name === undefined || spec.displayName === name)
         .filter(({ status }) => states === undefined || states.length === 0 || states.includes(status.state))
         .sort(newestFirst)
     },
     async delete(ref) {
       const { name } = (await resolveSnapshot(context, ref)).metadata
       return operations.exclusive(name, 'delete', () => beginDelete(context, name))
+    },
+    tag: async (ref, tags) => addTags(context, await resolveSnapshot(context, ref), tags),
+    async untag(ref, tags) {
+      const snapshot = await resolveSnapshot(context, ref)
+      return inTurn(context, snapshot.spec.displayName ?? '', () => withoutTags(context, snapshot, tags))
     },
     async verify(ref, signal) {
       const snapshot = await resolveSnapshot(context, ref)
@@ -142,17 +158,17 @@ async function take(
   const { state, execution } = sandbox.status
   if (!canSnapshot(state) || execution === undefined)
     throw new IceboxError('InvalidState', `cannot take a snapshot of ${name}: it is ${state}`)
-  const spec = specOf(sandbox, execution, {
-    kind: wanted.kind,
-    purpose: 'user',
-    displayName: wanted.name,
-    expiresAt: wanted.expiresAt,
-  })
+  const { kind, name: displayName, tags, expiresAt } = wanted
+  const spec = specOf(sandbox, execution, { kind, purpose: 'user', displayName, tags, expiresAt })
   intended(await records.create('Snapshot', id, { spec, status: { state: 'creating', lastTransitionAt: now() } }))
   try {
     return await context.telemetry.operation('snapshot', named(sandbox), async (note) => {
       const saved = await saveBytes(context, asExecutionId(execution), id, spec, note)
-      const ready = await records.setStatus('Snapshot', id, () => ({ state: 'ready', ...saved }))
+      const settle = () => records.setStatus('Snapshot', id, () => ({ state: 'ready', ...saved }))
+      const ready =
+        displayName === undefined || wanted.replace !== true
+          ? await settle()
+          : await replacing(context, displayName, id, tags ?? [DEFAULT_TAG], settle)
       await records.setStatus('Sandbox', name, ({ status }) => ({ ...status, lastSnapshot: id }))
       return ready
     })
@@ -160,9 +176,31 @@ async function take(
     const failure = IceboxError.from(error)
     await records.setStatus('Snapshot', id, () => ({
       state: 'failed',
-      reason: 'SaveFailed',
+      reason: 'snapshot_capture_failed',
       message: failure.message,
     }))
     throw failure
   }
+}
+
+/** Lets a snapshot become ready and take its tags from those that have them; one that has none left goes. */
+async function replacing(
+  context: Context,
+  name: string,
+  id: string,
+  tags: readonly string[],
+  settle: () => Promise<Snapshot>,
+): Promise<Snapshot> {
+  return inTurn(context, name, async () => {
+    const ready = await settle()
+    for (const { metadata } of await takeTags(context, name, id, tags))
+      try {
+        const deleting = () => beginDelete(context, metadata.name)
+        await (await context.operations.exclusive(metadata.name, 'delete', deleting)).settled
+      } catch (error) {
+        // It is being restored from, or about to go already: then it stays, without a tag, until it is deleted by its id.
+        if (!isError(error, 'InUse', 'Conflict', 'NotFound')) throw error
+      }
+    return ready
+  })
 }

@@ -14,7 +14,7 @@ export async function visibleTemplate(context: Context, name: string): Promise<T
 }
 
 /** One of the project's own or, when it has none of the name, a public one. */
-async function usableTemplate(context: Context, name: string): Promise<Template> {
+export async function usableTemplate(context: Context, name: string): Promise<Template> {
   const own = await context.records.find('Template', name)
   if (own !== undefined) return visibleTemplate(context, name)
   const all = await context.records.listEverywhere('Template')

@@ -7,7 +7,7 @@ import { checkSize } from '../sandboxes/size.ts'
 import { requireSnapshotBytes } from '../snapshots/quota.ts'
 import { dropSnapshot } from '../snapshots/remove.ts'
 import { beginBuild } from './build.ts'
-import { operationKey, visibleTemplate } from './resolve.ts'
+import { operationKey, usableTemplate, visibleTemplate } from './resolve.ts'
 
 export function templateService(context: Context): Templates {
   const { records, operations } = context
@@ -35,7 +35,7 @@ export function templateService(context: Context): Templates {
         beginBuild(context, body.name, spec, progress, stopping),
       )
     },
-    get: (ref) => visibleTemplate(context, ref),
+    get: (ref) => usableTemplate(context, ref),
     list: async () => (await records.list('Template')).filter(({ spec }) => !spec.hidden).sort(newestFirst),
     async delete(ref) {
       const { name } = (await visibleTemplate(context, ref)).metadata

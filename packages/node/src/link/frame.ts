@@ -76,7 +76,28 @@ export class FrameParser {
 
   *feed(bytes: Uint8Array): Generator<Frame> {
     const fresh = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
-    this.#buffer = this.#buffer.length === 0 ? fresh : Buffer.concat([this.#buffer, fresh])
+    // Only the frame that was cut in two is put together; copying all that came with it would double what large streams cost.
+    const joint = this.#missing(fresh)
+    if (joint > 0) {
+      this.#buffer = Buffer.concat([this.#buffer, fresh.subarray(0, joint)])
+      yield* this.#frames()
+    }
+    const rest = fresh.subarray(joint)
+    if (rest.length === 0) return
+    this.#buffer = this.#buffer.length === 0 ? rest : Buffer.concat([this.#buffer, rest])
+    yield* this.#frames()
+  }
+
+  /** How many of the fresh bytes end the frame that is held in part, as far as its header can be believed. */
+  #missing(fresh: Buffer): number {
+    const held = this.#buffer
+    if (held.length === 0) return 0
+    const head = held.length >= HEADER ? held : Buffer.concat([held, fresh.subarray(0, HEADER - held.length)])
+    if (head.length < HEADER) return fresh.length
+    return Math.min(Math.max(HEADER + head.readUInt32LE(16) - held.length, 0), fresh.length)
+  }
+
+  *#frames(): Generator<Frame> {
     for (;;) {
       const buffer = this.#buffer
       const found = buffer.indexOf(0xf1)

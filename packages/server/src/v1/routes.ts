@@ -1,4 +1,5 @@
 import type { App, Context } from '../context.ts'
+import { endpointRoutes } from './endpoints.ts'
 import { eventRoutes } from './events.ts'
 import { execRoutes } from './execs.ts'
 import { fileRoutes } from './files.ts'
@@ -19,6 +20,7 @@ export async function routes(app: App, context: Context): Promise<void> {
     execRoutes,
     fileRoutes,
     portRoutes,
+    endpointRoutes,
     snapshotRoutes,
     templateRoutes,
     imageRoutes,

@@ -26,6 +26,7 @@ import { flag, repeated } from '../parameters.ts'
 import { PreferHeader, settle } from '../prefer.ts'
 import { Bytes, FAILURES, Nothing, optional, Ref } from '../schemas.ts'
 import { sendText } from '../text.ts'
+import { checkCreate, checkLabels } from './dialect.ts'
 import { refuseUnsupported } from './unsupported.ts'
 
 async function* entryLines(entries: AsyncIterable<LogEntry>): AsyncGenerator<string> {
@@ -37,7 +38,7 @@ async function* outputOf(entries: AsyncIterable<LogEntry>): AsyncGenerator<Uint8
   for await (const { source, text } of entries) if (source !== 'lifecycle') yield encoder.encode(text)
 }
 
-const IdempotencyKey = z
+export const IdempotencyKey = z
   .string()
   .regex(/^[\x20-\x7e]{1,255}$/, 'must be 1–255 printable ASCII characters')
   .describe('The same request sent again with the same key makes no other sandbox.')
@@ -69,7 +70,10 @@ export async function sandboxRoutes(app: App, context: Context): Promise<void> {
   app.post(
     '/v1/sandboxes',
     {
-      preValidation: async (request) => refuseUnsupported(request.body),
+      preValidation: async (request) => {
+        refuseUnsupported(request.body)
+        checkCreate(request)
+      },
       schema: {
         operationId: 'createSandbox',
         summary: 'Create a sandbox from a template, an image or a snapshot',
@@ -160,6 +164,7 @@ export async function sandboxRoutes(app: App, context: Context): Promise<void> {
   app.patch(
     '/v1/sandboxes/:id/metadata',
     {
+      preValidation: async (request) => checkLabels(request, request.body, 'body'),
       schema: {
         operationId: 'patchSandboxMetadata',
         summary: 'Change metadata by a JSON merge patch: null deletes a key',

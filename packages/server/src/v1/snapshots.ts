@@ -65,6 +65,7 @@ export async function snapshotRoutes(app: App, context: Context): Promise<void> 
         tags,
         querystring: z.object({
           sandboxId: z.string().min(1).exactOptional().describe('Of this sandbox, which may be gone.'),
+          name: z.string().min(1).exactOptional().describe('Of exactly this name.'),
           state: repeated(z.enum(WIRE_ARTIFACT_STATES)).exactOptional().describe('Any of these states.'),
           hidden: flag.default(false).describe('Also those that belong to a template, a fork or a paused sandbox.'),
           ...PageQuery,
@@ -73,10 +74,11 @@ export async function snapshotRoutes(app: App, context: Context): Promise<void> 
       },
     },
     async (request, reply) => {
-      const { sandboxId, state, hidden, ...paging } = request.query
+      const { sandboxId, name, state, hidden, ...paging } = request.query
       const filter = {
         hidden,
         ...(sandboxId === undefined ? {} : { sandbox: sandboxId }),
+        ...(name === undefined ? {} : { name }),
         ...(state === undefined
           ? {}
           : { states: ARTIFACT_STATES.filter((own) => state.includes(WIRE_STATE_OF_ARTIFACT[own])) }),

@@ -42,9 +42,9 @@ const UNSUPPORTED: { field: string; asks: (body: Record<string, unknown>) => boo
     why: 'there is no credential proxy',
   },
   {
-    field: 'secureAccess',
-    asks: ({ secureAccess }) => !isEmpty(secureAccess),
-    why: 'there are no endpoints with access tokens of their own: every call needs the API key',
+    field: 'lifecycle',
+    asks: ({ lifecycle }) => !isEmpty(lifecycle),
+    why: 'there are no lifecycle hooks: start what is to run with the entrypoint',
   },
   {
     field: 'image.auth',

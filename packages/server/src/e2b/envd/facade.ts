@@ -7,10 +7,10 @@ import { type Guest, isError } from '@icebox/model'
 import { ClientGone } from '../../client.ts'
 import { linger } from '../../linger.ts'
 import { basicUser, checkAccess } from './access.ts'
-import { sendError, sendJson, sendUnreachable, writeAll } from './answer.ts'
+import { sendError, sendJson, sendMethodNotAllowed, sendUnreachable, writeAll } from './answer.ts'
 import { bounded, CALL, type Call, type EnvdSandbox, type Request, type Response } from './call.ts'
 import { composeFiles } from './compose-files.ts'
-import { download, sendMethodNotAllowed } from './download.ts'
+import { download } from './download.ts'
 import { RestError } from './errors.ts'
 import { filesystemService } from './filesystem.ts'
 import { Filesystem } from './generated/filesystem_pb.js'
@@ -107,7 +107,8 @@ export function envdFacade(options: EnvdOptions): EnvdFacade {
       })
     if (reached === undefined) return
     const user = method === undefined ? query.get('username') : basicUser(request.headers.authorization)
-    const call = { sandbox, ...reached, user: user || undefined }
+    const { execution, guest } = reached
+    const call = { sandbox, execution, guest, user: user || undefined }
     if (method !== undefined) await serveMethod(method, request, response, call, signal)
     else await handle?.(request, response, query, call, signal)
   }
@@ -123,7 +124,7 @@ export function envdFacade(options: EnvdOptions): EnvdFacade {
     } catch (thrown) {
       sendError(response, thrown)
     }
-    if (request instanceof IncomingMessage) linger({ raw: request })
+    if (request instanceof IncomingMessage) linger(request)
   }
 }
 

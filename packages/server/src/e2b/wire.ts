@@ -1,0 +1,97 @@
+import type { SandboxTokens } from '@icebox/control'
+import type { Sandbox, Size } from '@icebox/model'
+import {
+  CLIENT_ID,
+  type E2bSandbox,
+  ENVD_VERSION,
+  type ListedSandbox,
+  NetworkConfig,
+  type SandboxDetail,
+} from './schemas.ts'
+
+/** The one place where resources become what E2B shows of sandboxes. */
+
+/** `endAt` of a sandbox without an end: E2B knows none. */
+const NEVER = '9999-12-31T23:59:59.000Z'
+
+/** E2B's state of a sandbox; undefined: it does not show one that is being made, has failed or is going. */
+export function stateOf({ status }: Sandbox): 'running' | 'paused' | undefined {
+  switch (status.state) {
+    case 'running':
+    case 'pausing':
+    case 'resuming':
+      return 'running'
+    case 'paused':
+      return 'paused'
+    case 'creating':
+    case 'deleting':
+    case 'failed':
+      return undefined
+  }
+}
+
+/** What it was made from, as E2B names it. */
+export function templateOf({ spec }: Sandbox): string {
+  if (spec.origin !== undefined) return spec.origin
+  const { source } = spec
+  switch (source.from) {
+    case 'template':
+      return source.template
+    case 'snapshot':
+    case 'fork':
+      return source.snapshot
+    case 'image':
+      return source.image
+  }
+}
+
+export const sizeOf = ({ cpu, memoryMiB, diskMiB }: Size) => ({
+  cpuCount: Math.max(1, Math.ceil(cpu)),
+  memoryMB: memoryMiB,
+  diskSizeMB: diskMiB,
+})
+
+const started = (sandbox: Sandbox) => ({
+  templateID: templateOf(sandbox),
+  sandboxID: sandbox.metadata.name,
+  clientID: CLIENT_ID,
+  envdVersion: ENVD_VERSION,
+  ...(sandbox.spec.source.from === 'template' ? { alias: sandbox.spec.source.template } : {}),
+})
+
+const accessToken = ({ spec }: Sandbox, tokens: SandboxTokens) =>
+  spec.secure ? { envdAccessToken: tokens.access } : {}
+
+export const e2bSandbox = (sandbox: Sandbox, tokens: SandboxTokens, domain: string | null): E2bSandbox => ({
+  ...started(sandbox),
+  ...accessToken(sandbox, tokens),
+  ...(sandbox.spec.publicTraffic ? {} : { trafficAccessToken: tokens.traffic }),
+  domain,
+})
+
+export function listedSandbox(sandbox: Sandbox): ListedSandbox {
+  const { metadata, spec, status } = sandbox
+  const state = stateOf(sandbox) ?? 'running'
+  return {
+    ...started(sandbox),
+    ...sizeOf(spec.size),
+    startedAt: metadata.createdAt,
+    endAt: state === 'paused' ? status.lastTransitionAt : (spec.expiresAt ?? NEVER),
+    metadata: spec.metadata,
+    state,
+    volumeMounts: [],
+  }
+}
+
+export function sandboxDetail(sandbox: Sandbox, tokens: SandboxTokens, domain: string | null): SandboxDetail {
+  const { spec } = sandbox
+  return {
+    ...listedSandbox(sandbox),
+    ...accessToken(sandbox, tokens),
+    // There is no way out of a sandbox, whatever was asked for.
+    allowInternetAccess: false,
+    domain,
+    network: { ...NetworkConfig.parse(spec.network ?? {}), allowPublicTraffic: spec.publicTraffic },
+    lifecycle: { autoResume: spec.autoResume, onTimeout: spec.onTimeout },
+  }
+}

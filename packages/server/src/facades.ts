@@ -1,0 +1,65 @@
+import type { Control } from '@icebox/control'
+import { type ImageConfig, isError, type Sandbox } from '@icebox/model'
+import type { FastifyBaseLogger } from 'fastify'
+import { envdFacade } from './e2b/envd/facade.ts'
+import type { Facade } from './gateway/facade.ts'
+import { EGRESS_PORT } from './opensandbox/execd/egress.ts'
+import { EXECD_PORT, execdFacade } from './opensandbox/execd/facade.ts'
+
+const ENVD_PORT = 49_983
+const NO_DEFAULTS = { user: '', workingDir: '' }
+
+/** What stands on some ports of every sandbox: the guest services that clients of E2B and OpenSandbox talk to. */
+export function guestServices(
+  control: Control,
+  closing: AbortSignal,
+  log: FastifyBaseLogger,
+): ReadonlyMap<number, Facade> {
+  /** By digest: what an image says never changes. */
+  const configs = new Map<string, ImageConfig>()
+
+  const defaultsOf = async ({ metadata, status }: Sandbox, signal: AbortSignal) => {
+    if (status.imageName === undefined) return NO_DEFAULTS
+    const known = configs.get(status.imageName)
+    if (known !== undefined) return known
+    const image = await control.project(metadata.namespace).images.get(status.imageName, signal)
+    configs.set(status.imageName, image.status.config)
+    return image.status.config
+  }
+
+  const reach = (id: string, signal: AbortSignal) => control.traffic.reach(id, signal)
+
+  const envd = envdFacade({
+    async find(id, signal) {
+      const sandbox = await control.traffic.find(id, signal)
+      return {
+        id,
+        running: sandbox.status.state === 'running',
+        secure: sandbox.spec.secure,
+        accessToken: control.traffic.tokens(sandbox).access,
+        env: sandbox.spec.env,
+        defaults: await defaultsOf(sandbox, signal).catch((thrown: unknown) => {
+          if (isError(thrown, 'NotFound')) return NO_DEFAULTS
+          throw thrown
+        }),
+      }
+    },
+    reach,
+    closing,
+  })
+  const execd = execdFacade({
+    reach,
+    user: async (sandbox, signal) => (await defaultsOf(sandbox, signal)).user,
+    async token(id, signal) {
+      const sandbox = await control.traffic.find(id, signal)
+      return sandbox.spec.secure ? control.traffic.tokens(sandbox).access : undefined
+    },
+    closing,
+    log,
+  })
+  return new Map([
+    [ENVD_PORT, envd],
+    [EXECD_PORT, execd],
+    [EGRESS_PORT, execd],
+  ])
+}

@@ -1,0 +1,71 @@
+import { hash, timingSafeEqual } from 'node:crypto'
+import type { IncomingMessage } from 'node:http'
+import type { Keys, Traffic } from '@icebox/control'
+import { IceboxError, type Sandbox } from '@icebox/model'
+import { keysOf } from '../access.ts'
+
+/** The header with a sandbox's traffic token. */
+export const TOKEN_HEADER = 'e2b-traffic-access-token'
+/** Headers of E2B's own services with a sandbox's access token. */
+const ACCESS_HEADER = 'x-access-token'
+/** What every key of ours looks like, revoked ones too. */
+const KEY = /^e2b_[0-9a-f]{40}$/
+
+const digest = (text: string): Buffer => hash('sha256', text, 'buffer')
+/** Takes as long whatever the texts. */
+const equal = (one: string, other: string): boolean => timingSafeEqual(digest(one), digest(other))
+
+/** What a request carries to be let in by. */
+export class Credentials {
+  readonly #request: IncomingMessage
+  readonly #projects: ReadonlySet<string>
+  readonly #keyHeaders: ReadonlySet<string>
+
+  private constructor(request: IncomingMessage, projects: ReadonlySet<string>, keyHeaders: ReadonlySet<string>) {
+    this.#request = request
+    this.#projects = projects
+    this.#keyHeaders = keyHeaders
+  }
+
+  static async of(request: IncomingMessage, keys: Keys): Promise<Credentials> {
+    const projects = new Set<string>()
+    const headers = new Set<string>()
+    for (const { header, key } of keysOf(request)) {
+      const project = (await keys.authenticate(key))?.project
+      if (project !== undefined) projects.add(project)
+      // Others may be keys of the service inside.
+      if (project !== undefined || KEY.test(key)) headers.add(header)
+    }
+    return new Credentials(request, projects, headers)
+  }
+
+  /** Whether there may be a key that `isFor` some sandbox. */
+  get hasKey(): boolean {
+    return this.#projects.size > 0
+  }
+
+  /** Whether a valid key of the sandbox's project is among them. */
+  isFor({ metadata }: Sandbox): boolean {
+    return this.#projects.has(metadata.namespace)
+  }
+
+  /** Throws `Forbidden` unless a port of the sandbox that is not public may be reached with them. */
+  requireFor(sandbox: Sandbox, traffic: Traffic): void {
+    if (this.isFor(sandbox)) return
+    const given = this.#request.headers[TOKEN_HEADER]
+    if (typeof given !== 'string')
+      throw forbidden(`The sandbox is secured with a traffic access token, and the header ${TOKEN_HEADER} is missing`)
+    if (!equal(given, traffic.tokens(sandbox).traffic))
+      throw forbidden(`The sandbox is secured with a traffic access token, and the one in ${TOKEN_HEADER} is not it`)
+  }
+
+  /** Lower-case names of the headers whose values are nothing for the sandbox. */
+  secretHeaders(sandbox: Sandbox, traffic: Traffic): ReadonlySet<string> {
+    const secret = new Set(this.#keyHeaders)
+    const access = this.#request.headers[ACCESS_HEADER]
+    if (typeof access === 'string' && equal(access, traffic.tokens(sandbox).access)) secret.add(ACCESS_HEADER)
+    return secret
+  }
+}
+
+const forbidden = (message: string): IceboxError => new IceboxError('Forbidden', message)

@@ -1,0 +1,204 @@
+import { type ClientRequest, type IncomingMessage, request as requestGuest, type ServerResponse } from 'node:http'
+import type { Duplex } from 'node:stream'
+import type { Control } from '@icebox/control'
+import { IceboxError } from '@icebox/model'
+import { ClientGone } from '../client.ts'
+import { DEADLINE } from '../deadline.ts'
+import { linger } from '../linger.ts'
+import { type Address, addressOf } from './address.ts'
+import { Credentials } from './credentials.ts'
+import { cut, exchange, passBack, tooLate } from './exchange.ts'
+import type { Facade } from './facade.ts'
+import { toGuest } from './headers.ts'
+import { LIMITS, type Limits, Turnstile } from './limits.ts'
+import { maskedHost } from './masked-host.ts'
+import { dial, Pool } from './pool.ts'
+import { refusalOf, refuse } from './refusal.ts'
+import { join, offer } from './tunnel.ts'
+
+export interface GatewayOptions {
+  control: Pick<Control, 'keys' | 'traffic'>
+  /** Domains whose names `<port>-<id>.<domain>` are ports of sandboxes, besides `localhost`. */
+  domains?: readonly string[]
+  /** What stands on some ports of every sandbox instead of what listens there inside. */
+  facades?: ReadonlyMap<number, Facade>
+  limits?: Limits
+  /** Milliseconds a service may take from the end of a request until the head of its answer. */
+  headDeadline?: number
+  /** Told of what should not happen. */
+  onFault?: (error: IceboxError) => void
+}
+
+/** Milliseconds until a sandbox can be reached: it may have to be resumed, or a save of it awaited. */
+const REACH = 660_000
+/** Milliseconds until a service has begun to answer: some think for long. */
+const HEAD = 600_000
+/** Milliseconds for which answers under way may go on when the server closes. */
+const GRACE = 3_000
+/** Bytes of the head of an answer. */
+const HEAD_SIZE = 65_536
+
+/** A request on its way. */
+interface Visit {
+  readonly request: IncomingMessage
+  readonly address: Address
+  readonly credentials: Credentials
+  /** Aborted when the client goes away or the server closes. */
+  readonly over: AbortController
+}
+
+/** The one way to the ports of sandboxes. */
+export class Gateway {
+  readonly #options: GatewayOptions
+  readonly #headDeadline: number
+  readonly #turnstile: Turnstile
+  readonly #pool = new Pool()
+  readonly #answers = new Set<ServerResponse>()
+  readonly #tunnels = new Set<Duplex>()
+  #closed = false
+
+  constructor(options: GatewayOptions) {
+    this.#options = options
+    this.#headDeadline = options.headDeadline ?? HEAD
+    this.#turnstile = new Turnstile(options.limits ?? LIMITS)
+  }
+
+  /** The port a request is for, undefined when it is for the API. Throws `InvalidArgument` for one that is half right. */
+  addressOf(request: IncomingMessage): Address | undefined {
+    return addressOf(request, this.#options.domains ?? [])
+  }
+
+  isFacade({ port }: Address): boolean {
+    return this.#options.facades?.has(port) ?? false
+  }
+
+  /** Answers a request, whatever happens. */
+  async serve(request: IncomingMessage, response: ServerResponse, address: Address): Promise<void> {
+    try {
+      const leave = this.#enter(address)
+      if (response.destroyed) leave()
+      else response.once('close', leave)
+      const credentials = await Credentials.of(request, this.#options.control.keys)
+      const facade = this.#options.facades?.get(address.port)
+      if (facade === undefined) {
+        await this.#pass(request, response, address, credentials)
+        return
+      }
+      const { sandbox, path } = address
+      await facade(request, response, {
+        sandbox,
+        path,
+        key: credentials.hasKey && (await this.#isFor(credentials, sandbox)),
+      })
+    } catch (thrown) {
+      this.#fail(thrown, request, response, address)
+    }
+  }
+
+  /**
+   * Answers a request to upgrade: joins the socket with the guest's, or answers as a plain request, by the response that `respond`
+   * makes on the same socket.
+   */
+  async upgrade(
+    request: IncomingMessage,
+    socket: Duplex,
+    head: Buffer,
+    address: Address,
+    respond: () => ServerResponse,
+  ): Promise<void> {
+    const over = new AbortController()
+    let leave: (() => void) | undefined
+    socket.once('close', () => over.abort(new ClientGone()))
+    try {
+      leave = this.#enter(address)
+      this.#tunnels.add(socket)
+      const credentials = await Credentials.of(request, this.#options.control.keys)
+      const outgoing = await this.#begin({ request, address, credentials, over }, { fresh: true, upgrade: true })
+      const word = await offer(outgoing, this.#headDeadline, over.signal)
+      if (word.taken) await join(socket, head, word)
+      else await passBack(request, respond(), outgoing, word.answer)
+    } catch (thrown) {
+      if (!socket.destroyed) this.#fail(thrown, request, respond(), address)
+    } finally {
+      leave?.()
+      this.#tunnels.delete(socket)
+    }
+  }
+
+  /** Ends upgraded connections at once and answers under way after a moment; refuses what comes. */
+  close(): void {
+    this.#closed = true
+    for (const socket of this.#tunnels) socket.destroy()
+    const end = () => {
+      for (const response of this.#answers) response.destroy()
+      this.#pool.close()
+    }
+    setTimeout(end, GRACE).unref()
+  }
+
+  #enter({ sandbox }: Address): () => void {
+    if (this.#closed) throw new IceboxError('Unavailable', 'the server is shutting down', { remedy: 'Start it again.' })
+    return this.#turnstile.enter(sandbox)
+  }
+
+  async #isFor(credentials: Credentials, id: string): Promise<boolean> {
+    return credentials.isFor(await this.#options.control.traffic.find(id, AbortSignal.timeout(DEADLINE.read)))
+  }
+
+  async #pass(
+    request: IncomingMessage,
+    response: ServerResponse,
+    address: Address,
+    credentials: Credentials,
+  ): Promise<void> {
+    const over = new AbortController()
+    const gone = () => over.abort(new ClientGone())
+    response.once('close', gone)
+    if (response.destroyed) gone()
+    this.#answers.add(response)
+    try {
+      const visit = { request, address, credentials, over }
+      const begin = (fresh: boolean) => this.#begin(visit, { fresh, upgrade: false })
+      await exchange({ request, response, begin, headDeadline: this.#headDeadline })
+    } finally {
+      this.#answers.delete(response)
+    }
+  }
+
+  /** Begins a request to the service inside, for who may; `fresh`: on a connection of its own. */
+  async #begin(visit: Visit, { fresh, upgrade }: { fresh: boolean; upgrade: boolean }): Promise<ClientRequest> {
+    const { request, address, credentials, over } = visit
+    const { sandbox: id, port, path } = address
+    const { traffic } = this.#options.control
+    const late = setTimeout(() => over.abort(tooLate('The sandbox could not be reached', REACH)), REACH)
+    try {
+      const found = await traffic.find(id, over.signal)
+      // Before it is resumed: who may not come in does not wake it.
+      if (!found.spec.publicTraffic) credentials.requireFor(found, traffic)
+      const { sandbox, execution, guest } = await traffic.reach(id, over.signal)
+      over.signal.throwIfAborted()
+      const host = maskedHost(sandbox, port)
+      const secret = credentials.secretHeaders(sandbox, traffic)
+      const options = {
+        method: request.method,
+        path,
+        headers: toGuest({ request, address, host, secret, upgrade }),
+        maxHeaderSize: HEAD_SIZE,
+      }
+      if (!fresh) return requestGuest({ ...options, agent: this.#pool.agent(execution, guest, port) })
+      const connection = await dial(guest, port, over.signal)
+      return requestGuest({ ...options, createConnection: () => connection })
+    } finally {
+      clearTimeout(late)
+    }
+  }
+
+  #fail(thrown: unknown, request: IncomingMessage, response: ServerResponse, address: Address): void {
+    if (thrown instanceof ClientGone) return
+    const error = IceboxError.from(thrown)
+    if (error.code === 'Internal') this.#options.onFault?.(error)
+    if (response.headersSent) cut(response)
+    else refuse(request, response, refusalOf(error, address))
+    linger(request)
+  }
+}

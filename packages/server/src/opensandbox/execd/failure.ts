@@ -1,0 +1,58 @@
+import { IceboxError } from '@icebox/model'
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import { toIceboxError } from '../../failure.ts'
+
+/** Codes of execd's own that say more than ours. */
+const CODES = {
+  invalid: 'INVALID_REQUEST_BODY',
+  query: 'MISSING_QUERY',
+  file: 'FILE_NOT_FOUND',
+  context: 'CONTEXT_NOT_FOUND',
+  metadata: 'INVALID_FILE_METADATA',
+  content: 'INVALID_FILE_CONTENT',
+  range: 'INVALID_RANGE',
+} as const
+export type ExecdCode = keyof typeof CODES
+
+/** An error that execd has a code of its own for, or that is answered with another status than ours. */
+export class ExecdError extends IceboxError {
+  readonly wire: { code: string; status?: number }
+
+  constructor(code: ExecdCode, error: 'InvalidArgument' | 'NotFound', message: string, status?: number) {
+    super(error, message)
+    this.wire = { code: CODES[code], ...(status === undefined ? {} : { status }) }
+  }
+}
+
+/** `NotFound` → `NOT_FOUND` */
+const inTheirSpelling = (code: string): string => code.replace(/(?<=[a-z])(?=[A-Z])/g, '_').toUpperCase()
+
+function codeOf(error: IceboxError): string {
+  if (error instanceof ExecdError) return error.wire.code
+  switch (error.code) {
+    case 'InvalidArgument':
+      return String(error.details.field ?? '').startsWith('query') ? CODES.query : CODES.invalid
+    case 'Internal':
+      return 'RUNTIME_ERROR'
+    case 'NotImplemented':
+      return 'NOT_SUPPORTED'
+    default:
+      return inTheirSpelling(error.code)
+  }
+}
+
+/** Answers with an error as execd words it: a code and a message. Silent when the client is no longer there. */
+export function sendExecdFailure(thrown: unknown, request: FastifyRequest, reply: FastifyReply): void {
+  if (reply.raw.destroyed) {
+    reply.hijack()
+    return
+  }
+  const error = toIceboxError(thrown)
+  request.failure = error
+  if (error.code === 'TooLarge') reply.removeHeader('connection')
+  const status = error instanceof ExecdError ? error.wire.status : undefined
+  reply
+    .code(status ?? error.status)
+    .type('application/json; charset=utf-8')
+    .send(JSON.stringify({ code: codeOf(error), message: error.message }))
+}
