@@ -167,7 +167,6 @@ describe('what is not there', () => {
       ['POST', '/v2/templates'],
       ['POST', '/templates'],
       ['POST', '/templates/base'],
-      ['PATCH', '/v2/templates/base'],
       ['GET', '/templates/base/files/0'],
       ['POST', '/v2/templates/base/builds/1'],
       ['GET', '/templates/base/builds/1/status'],
@@ -708,6 +707,12 @@ describe('templates', () => {
     for (const path of ['/templates/none', '/templates/aliases/none', '/templates/none/tags', '/templates/base%3Av1'])
       await refused(404, 'GET', path)
     await refused(404, 'DELETE', '/templates/none')
+    for (const isPublic of [false, true]) {
+      const json = { public: isPublic }
+      await refused(404, 'PATCH', '/v2/templates/base', { json, key: otherKey })
+      assert.deepEqual(await expect(200, 'PATCH', '/v2/templates/base', { json }), { names: ['default/base'] })
+      await expect(isPublic ? 200 : 404, 'GET', '/templates/aliases/base', { key: otherKey })
+    }
     await expect(204, 'DELETE', '/templates/base')
     assert.deepEqual(await expect(200, 'GET', '/templates'), [])
     await refused(404, 'POST', '/v2/sandboxes', { json: { templateID: 'base' } })
