@@ -18,6 +18,8 @@ const ROWS: Record<string, number> = {
   resume: SMOKE.resident.length,
   density: 1,
   image: 1,
+  e2b: 2,
+  gateway: 2,
 }
 
 let lab: Lab

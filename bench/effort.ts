@@ -15,6 +15,10 @@ export interface Effort {
   /** MiB resident in what is paused and resumed. */
   resident: readonly number[]
   image: ImageShape
+  /** Bytes of a download through a port. */
+  download: number
+  /** Small requests to a port in a round. */
+  requests: number
 }
 
 export const FULL: Effort = {
@@ -25,6 +29,8 @@ export const FULL: Effort = {
   children: 20,
   resident: [16, 256],
   image: { files: 12_000, bytes: 290e6, layers: 4 },
+  download: 100e6,
+  requests: 1000,
 }
 
 export const SMOKE: Effort = {
@@ -35,4 +41,6 @@ export const SMOKE: Effort = {
   children: 2,
   resident: [16],
   image: { files: 600, bytes: 3e6, layers: 2 },
+  download: 2e6,
+  requests: 100,
 }

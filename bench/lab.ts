@@ -29,6 +29,8 @@ export interface FloorSnapshot {
 export interface Stage {
   /** By HTTP, as any client. */
   icebox: Icebox
+  /** The key of its installation. */
+  apiKey: string
   /** Name of a template of the base image. */
   template: string
   /** The snapshot that creates from the template restore. */
@@ -96,7 +98,8 @@ export class Lab {
       signal,
     )
     this.#undo.push(() => server.close('kill', AbortSignal.timeout(CLOSE_MS)))
-    const icebox = new Icebox({ url: server.url, apiKey: (await readFile(server.keyFile, 'utf8')).trim() })
+    const apiKey = (await readFile(server.keyFile, 'utf8')).trim()
+    const icebox = new Icebox({ url: server.url, apiKey })
     const floor = await this.#floor(programs.runsc)
     const { version } = await runscIdentity(programs.runsc, signal)
     const { snapshotId, size } = await icebox.templates.build({ name: TEMPLATE, image: BASE_IMAGE, signal })
@@ -116,7 +119,7 @@ export class Lab {
     }
     const groups = await CgroupTree.open(join('/icebox', basename(run)))
     return {
-      ...{ icebox, machine, snapshot, floor, template: TEMPLATE },
+      ...{ icebox, apiKey, machine, snapshot, floor, template: TEMPLATE },
       templateSnapshot: await snapshot(snapshotId, 'memory'),
       slots: (count) => server.node.prepareSlots(machine, count, signal),
       ended: async () => {

@@ -181,6 +181,11 @@ suite('the icebox command', { timeout: DEADLINE_MS }, () => {
       [['sandbox', 'create', 'x', '--timeout', 'soon'], /a time such as/],
       [['sandbox', 'create', 'x', '--timeout', '31d'], /--timeout must be .*, from 1s to 30d, not "31d"/],
       [['sandbox', 'create', 'x', '--timeout', '-1s'], /--timeout must be .*, from 1s to 30d, not "-1s"/],
+      [['sandbox', 'create', 'x', '--on-timeout', 'stop'], /--on-timeout must be kill or pause, not "stop"/],
+      [['run', 'x', '--pause-kind', 'none', '--', 'true'], /--pause-kind must be memory or filesystem/],
+      [['pause', 'x', '--kind', 'all'], /--kind must be memory or filesystem/],
+      [['resume', 'x', '--timeout', '0'], /--timeout must be .*, from 1s to 30d/],
+      [['sandbox', 'renew', 'x', 'soon'], /TIME must be a time such as/],
       [['sandbox', 'create', 'x', '--name', 'My_box'], /--name must be 1–63 characters/],
       [['sandbox', 'create', '--image', ''], /--image is empty/],
       [['template', 'build', 'x', '--image', 'y', '--cpu', '-1'], /--cpu must be .*, from 0\.1 to 64/],
@@ -565,6 +570,35 @@ stty -a`
     const resumed = await json('resume', 'box')
     assert.deepEqual([resumed.id, resumed.status.state], [id, 'Running'])
     assert.ok((await count('box')) > at)
+  })
+
+  test('a sandbox has its time, is renewed, and comes back from a pause of its files', async () => {
+    const words = ['--timeout', '30m', '--on-timeout', 'pause', '--auto-resume', '--name', 'timed']
+    const { id, timeout, onTimeout, autoResume } = await json('sandbox', 'create', 'counter', ...words)
+    assert.deepEqual([timeout, onTimeout, autoResume], [1800, 'pause', true])
+    const left = async () =>
+      Math.round((Date.parse((await json('sandbox', 'show', id)).expiresAt) - Date.now()) / 60_000)
+    assert.equal(await left(), 30)
+    await json('sandbox', 'renew', 'timed', '10m', '--only-extend')
+    assert.equal(await left(), 30)
+    assert.match((await icebox(['sandbox', 'renew', 'timed', '1h'])).stdout, /^\d{4}-/)
+    assert.equal(await left(), 60)
+    assert.match(
+      (await icebox(['sandbox', 'show', 'timed'])).stdout,
+      /time +30m.*\nat its end +pause \(memory\)\nauto-resume +yes\n/,
+    )
+    await json('pause', 'timed')
+    assert.equal(await sh('timed', 'echo awake'), 'awake')
+    assert.equal(await left(), 30)
+    await sh('timed', 'echo kept > /root/kept; touch /dev/shm/lost')
+    assert.equal((await json('pause', 'timed', '--kind', 'filesystem')).status.state, 'Paused')
+    assert.match((await failure(['exec', 'timed', '--', 'true'])).message, /paused/)
+    assert.equal((await json('resume', 'timed', '--timeout', '2h')).status.state, 'Running')
+    assert.equal(await left(), 120)
+    assert.equal(await sh('timed', 'cat /root/kept; ls /dev/shm'), 'kept')
+    assert.equal((await icebox(['sandbox', 'renew', 'timed', 'never'])).stdout, 'never\n')
+    assert.deepEqual(await json('sandbox', 'renew', 'timed', 'never'), {})
+    await json('sandbox', 'delete', 'timed')
   })
 
   test('run removes its sandbox at the end, whatever the end', async () => {

@@ -111,6 +111,22 @@ test('an end that passed while no server ran is carried out at the next start, a
   for (const each of [found, await server.icebox.sandboxes.connect(stays.id)]) await each.delete()
 })
 
+test('a server killed while it pauses a sandbox at its end: the next one has it paused, with all it had', async () => {
+  const sandbox = await create({ timeout: 3600, onTimeout: 'pause' })
+  await output(sandbox.exec(['sh', '-c', 'head -c 100M /dev/urandom > /dev/shm/much']))
+  await mark(sandbox, 'here')
+  await sandbox.renew({ expiresAt: new Date(Date.now() + 200).toISOString() })
+  await becomes(sandbox, 'Pausing')
+  await server.kill()
+  await server.restart()
+  const again = await server.icebox.sandboxes.connect(sandbox.id)
+  await becomes(again, 'Paused')
+  await again.ensureRunning({ timeout: 600 })
+  assert.equal(await marks(again), 'here\nhere')
+  assert.equal((await server.icebox.snapshots.list({ hidden: true, sandbox: again.id })).length, 1)
+  await again.delete()
+})
+
 test('an extension and an end at the same time: exactly one wins', async () => {
   for (const onTimeout of ['kill', 'pause'] as const) {
     const raced = await Promise.all(

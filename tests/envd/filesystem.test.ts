@@ -1,8 +1,14 @@
 import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
-import { timestampDate } from '@bufbuild/protobuf/wkt'
-import { Code, ConnectError } from '@connectrpc/connect'
-import { EventType, type FilesystemEvent, FileType } from '../../packages/server/src/e2b/envd/testing.ts'
+import {
+  Code,
+  ConnectError,
+  type EnvdServer,
+  EventType,
+  type FilesystemEvent,
+  FileType,
+  timestampDate,
+} from '../../packages/server/src/e2b/envd/testing.ts'
 import { as, EnvdSandboxUnderTest } from './testing.ts'
 
 const signal = AbortSignal.timeout(60_000)
@@ -15,10 +21,10 @@ const code = (wanted: Code) => (thrown: unknown) => {
 
 describe('files by envd', { timeout: 60_000 }, () => {
   let envd: EnvdSandboxUnderTest
-  let client: ReturnType<EnvdSandboxUnderTest['filesystem']>
+  let client: ReturnType<EnvdServer['filesystem']>
   before(async () => {
     envd = await EnvdSandboxUnderTest.start(signal)
-    client = envd.filesystem()
+    client = envd.server.filesystem()
   })
   after(() => envd?.stop())
 
@@ -29,7 +35,7 @@ describe('files by envd', { timeout: 60_000 }, () => {
       signal,
     )
     for (const how of [{}, { binary: true }, { http2: true }]) {
-      const { entry } = await envd.filesystem(how).stat({ path: 'file' })
+      const { entry } = await envd.server.filesystem(how).stat({ path: 'file' })
       assert.deepEqual(
         { ...entry, modifiedTime: entry?.modifiedTime && timestampDate(entry.modifiedTime).toISOString() },
         {

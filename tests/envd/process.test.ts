@@ -1,9 +1,15 @@
 import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { MessageInitShape } from '@bufbuild/protobuf'
-import { Code, ConnectError } from '@connectrpc/connect'
-import { type ProcessEvent, Signal, type StreamInputRequestSchema } from '../../packages/server/src/e2b/envd/testing.ts'
+import {
+  Code,
+  ConnectError,
+  type EnvdServer,
+  type MessageInitShape,
+  type ProcessEvent,
+  Signal,
+  type StreamInputRequestSchema,
+} from '../../packages/server/src/e2b/envd/testing.ts'
 import { as, EnvdSandboxUnderTest } from './testing.ts'
 
 const signal = AbortSignal.timeout(60_000)
@@ -62,10 +68,10 @@ const code =
 
 describe('processes by envd', { timeout: 60_000 }, () => {
   let envd: EnvdSandboxUnderTest
-  let client: ReturnType<EnvdSandboxUnderTest['process']>
+  let client: ReturnType<EnvdServer['process']>
   before(async () => {
     envd = await EnvdSandboxUnderTest.start(signal)
-    client = envd.process()
+    client = envd.server.process()
   })
   after(() => envd?.stop())
 
@@ -88,7 +94,7 @@ describe('processes by envd', { timeout: 60_000 }, () => {
   }))
     test(`${name}: a command says its output and how it ended`, async () => {
       const ran = await collected(
-        envd.process(how).start(bash('echo "$K" out; echo err >&2; exit 3', { envs: { K: 'v' } }), { signal }),
+        envd.server.process(how).start(bash('echo "$K" out; echo err >&2; exit 3', { envs: { K: 'v' } }), { signal }),
       )
       assert.deepEqual(ran, {
         pid: ran.pid,
@@ -321,7 +327,10 @@ describe('processes by envd', { timeout: 60_000 }, () => {
     await assert.rejects(run('sleep 5432', {}, { timeoutMs: 300 }), code(Code.DeadlineExceeded))
     while (await isRunning('sleep 5432')) await sleep(5)
     const leave = new AbortController()
-    const stream = client.start(bash('sleep 6543'), { signal: leave.signal, timeoutMs: 2000 })
+    const stream = client.start(
+      { process: { cmd: 'sleep', args: ['6543'] } },
+      { signal: leave.signal, timeoutMs: 2000 },
+    )
     await assert.rejects(
       collected(stream, () => leave.abort()),
       code(Code.Canceled),

@@ -1,15 +1,7 @@
-import { createClient, type Transport } from '@connectrpc/connect'
-import { createConnectTransport, createGrpcWebTransport } from '@connectrpc/connect-node'
 import { type ExecInput, type Guest, newExecutionId } from '@icebox/model'
 import { run, SIZE } from '../../packages/node/src/driver/conformance.ts'
 import { GvisorInstallation, testImage } from '../../packages/node/src/driver/gvisor/testing.ts'
-import {
-  type EnvdSandbox,
-  EnvdServer,
-  Filesystem,
-  Process,
-  SANDBOX,
-} from '../../packages/server/src/e2b/envd/testing.ts'
+import { type EnvdSandbox, EnvdServer, SANDBOX } from '../../packages/server/src/e2b/envd/testing.ts'
 
 const ACCOUNT = `useradd -m -u 1000 -s /bin/bash user && chmod 755 /home/user`
 
@@ -66,23 +58,6 @@ export class EnvdSandboxUnderTest {
   async stop(): Promise<void> {
     await this.server.stop()
     await this.#installation.remove()
-  }
-
-  transport(how: { binary?: boolean; http2?: boolean; grpcWeb?: boolean } = {}): Transport {
-    const options = {
-      baseUrl: how.http2 ? this.server.http2Url : this.server.url,
-      httpVersion: how.http2 ? ('2' as const) : ('1.1' as const),
-      useBinaryFormat: how.binary ?? false,
-    }
-    return how.grpcWeb ? createGrpcWebTransport(options) : createConnectTransport(options)
-  }
-
-  process(how?: Parameters<EnvdSandboxUnderTest['transport']>[0]) {
-    return createClient(Process, this.transport(how))
-  }
-
-  filesystem(how?: Parameters<EnvdSandboxUnderTest['transport']>[0]) {
-    return createClient(Filesystem, this.transport(how))
   }
 
   /** `path` with its query. */

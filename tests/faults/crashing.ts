@@ -23,11 +23,13 @@ const session = await parts.project.sandboxes.exec(
 )
 for await (const event of session.events) if (event.type === 'exit') strictEqual(event.exit.exitCode, 0)
 // The pause that is crashed in replaces another one.
-if (verb === 'pause') {
+if (verb === 'pause' || verb === 'pause without memory') {
   await (await parts.project.sandboxes.pause(metadata.name, {}, signal)).settled
   await (await parts.project.sandboxes.resume(metadata.name, signal)).settled
 }
 if (verb === 'resume') await (await parts.project.sandboxes.pause(metadata.name, {}, signal)).settled
+if (verb === 'resume without memory')
+  await (await parts.project.sandboxes.pause(metadata.name, { kind: 'filesystem' }, signal)).settled
 if (verb === 'rollback')
   await (await parts.project.snapshots.create(metadata.name, { name: 'earlier', kind: 'memory', stop: false }, signal))
     .settled

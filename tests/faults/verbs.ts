@@ -4,7 +4,17 @@ import type { Project } from '@icebox/control'
 export const MARK = 'a-mark-that-must-not-be-lost'
 export const FORKS = 3
 
-export const VERBS = ['create', 'snapshot', 'fork', 'pause', 'resume', 'rollback', 'delete'] as const
+export const VERBS = [
+  'create',
+  'snapshot',
+  'fork',
+  'pause',
+  'pause without memory',
+  'resume',
+  'resume without memory',
+  'rollback',
+  'delete',
+] as const
 export type Verb = (typeof VERBS)[number]
 export const isVerb = (text: string): text is Verb => VERBS.some((verb) => verb === text)
 
@@ -26,7 +36,11 @@ export async function perform(project: Project, verb: Verb, sandbox: string, sig
     case 'pause':
       await (await sandboxes.pause(sandbox, {}, signal)).settled
       return
+    case 'pause without memory':
+      await (await sandboxes.pause(sandbox, { kind: 'filesystem' }, signal)).settled
+      return
     case 'resume':
+    case 'resume without memory':
       await (await sandboxes.resume(sandbox, signal)).settled
       return
     case 'rollback':

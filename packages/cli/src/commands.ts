@@ -64,12 +64,21 @@ export const COMMANDS: Readonly<Record<string, Entry>> = {
   'snapshot export': { summary: 'Write a snapshot into a file.', load: () => import('./commands/snapshot-export.ts') },
   'snapshot import': { summary: 'Take in an exported snapshot.', load: () => import('./commands/snapshot-import.ts') },
 
+  usage: { summary: 'Show how long sandboxes have run.', load: () => import('./commands/usage.ts') },
+  collect: { summary: 'Remove what has expired or is not needed.', load: () => import('./commands/collect.ts') },
+
+  'key create': { summary: 'Make an API key of a project.', load: () => import('./commands/key-create.ts') },
+  'key list': { summary: 'List the API keys of all projects.', load: () => import('./commands/key-list.ts') },
+  'key revoke': { summary: 'Take an API key back.', load: () => import('./commands/key-revoke.ts') },
   'key show': {
-    summary: 'Show the key that signs snapshots, and the trusted ones.',
+    summary: 'Show the signing key of snapshots, and the trusted ones.',
     load: () => import('./commands/key-show.ts'),
   },
-  'key trust': { summary: 'Trust the snapshots that a key signs.', load: () => import('./commands/key-trust.ts') },
-  'key distrust': { summary: 'Trust a key no more.', load: () => import('./commands/key-distrust.ts') },
+  'key trust': {
+    summary: 'Trust the snapshots that a signing key signs.',
+    load: () => import('./commands/key-trust.ts'),
+  },
+  'key distrust': { summary: 'Trust a signing key no more.', load: () => import('./commands/key-distrust.ts') },
 
   'e2b env': {
     summary: 'Print what points programs for E2B at this server.',

@@ -1,5 +1,5 @@
 import { join } from 'node:path'
-import { openControl } from '@icebox/control'
+import { type Limits, openControl } from '@icebox/control'
 import { IceboxError, type Node } from '@icebox/model'
 import { cacheDirectory, ensureRuntime, gvisorDriver, openImageStore, openLocalNode, type Report } from '@icebox/node'
 import { checkAddress, isBeyondLoopback, openServer, type ServerOptions } from '@icebox/server'
@@ -32,6 +32,8 @@ export interface Composition extends Reach {
   /** Set-up steps that were missing, as they run. */
   report: Report
   slots?: number
+  /** Default: those of `Limits`. */
+  limits?: Limits
   /** Whether to make the template `base` in the background, where there is none. */
   base?: boolean
   /** A client asked for the end, in this way. */
@@ -98,6 +100,7 @@ export async function openIcebox(options: Composition, signal: AbortSignal): Pro
       log: write,
       installationKey: key,
       tokenSecret: await data.readOrCreateTokenSecret(),
+      ...(options.limits === undefined ? {} : { limits: options.limits }),
       directory: data,
     })
     undo.unshift(() => control.close('keep', AbortSignal.timeout(CLOSE_DEADLINE)))

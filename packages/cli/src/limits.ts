@@ -1,4 +1,4 @@
-import { DisplayName, EnvVars, Size, TimeoutSeconds } from '@icebox/model'
+import { DisplayName, EnvVars, ProjectName, Size, TimeoutSeconds } from '@icebox/model'
 import { UsageError } from './command.ts'
 import type { Bounds } from './values.ts'
 
@@ -19,8 +19,12 @@ export const MEMORY_MIB = boundsOf(Size.shape.memoryMiB)
 export const DISK_MIB = boundsOf(Size.shape.diskMiB)
 
 /** Throws UsageError for what nothing can be called. */
-export function displayName(flag: string, text: string): string {
-  const parsed = DisplayName.safeParse(text)
+export const displayName = (flag: string, text: string): string => named(DisplayName, flag, text)
+/** Throws UsageError for what no project can be called. */
+export const projectName = (flag: string, text: string): string => named(ProjectName, flag, text)
+
+function named(schema: typeof DisplayName, flag: string, text: string): string {
+  const parsed = schema.safeParse(text)
   if (parsed.success) return parsed.data
   throw new UsageError(`${flag} ${parsed.error.issues[0]?.message}, not ${JSON.stringify(text)}`)
 }

@@ -2,7 +2,19 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { UsageError } from './command.ts'
 import { CPU, DISK_MIB, displayName, MEMORY_MIB, TIMEOUT_SECONDS, variables } from './limits.ts'
-import { address, bytes, decimal, integer, keyValues, mebibytes, timeMs, timeSeconds } from './values.ts'
+import {
+  address,
+  bytes,
+  decimal,
+  domain,
+  hostNameOf,
+  integer,
+  keyValues,
+  mebibytes,
+  origin,
+  timeMs,
+  timeSeconds,
+} from './values.ts'
 
 const refused = (work: () => unknown) => assert.throws(work, UsageError)
 
@@ -92,4 +104,18 @@ test('what the API does not allow is refused in the words of the command line', 
   assert.equal(timeSeconds('--timeout', '30d', TIMEOUT_SECONDS), 2_592_000)
   assert.equal(mebibytes('--disk', '1TiB', DISK_MIB), 1_048_576)
   assert.equal(displayName('--name', 'box-1'), 'box-1')
+})
+
+test('names and origins', () => {
+  assert.equal(domain('--domain', 'ICE.example'), 'ice.example')
+  assert.equal(domain('--domain', '*.ice.example'), 'ice.example')
+  for (const text of ['', '.', 'ice.example:80', '127.0.0.1', 'a..b', '-a.b', 'https://ice.example', 'x'.repeat(64)])
+    refused(() => domain('--domain', text))
+  assert.equal(hostNameOf('--allow-host', 'Ice'), 'ice')
+  assert.equal(hostNameOf('--allow-host', '::1'), '::1')
+  for (const text of ['', 'ice:80', '[::1]', 'a b']) refused(() => hostNameOf('--allow-host', text))
+  for (const text of ['https://app.example', 'http://localhost:3000', '*'])
+    assert.equal(origin('--cors-origin', text), text)
+  for (const text of ['', 'app.example', 'https://app.example/path', 'null', 'file:///x', '*.example'])
+    refused(() => origin('--cors-origin', text))
 })

@@ -46,6 +46,16 @@ export function timeSeconds(flag: string, text: string, bounds: Bounds): number 
   return bounded(flag, text, TIME, ms === undefined ? undefined : Math.ceil(ms / 1000), bounds, duration)
 }
 
+/** A time such as `2026-01-31T12:00:00Z`, `2026-01-31` or, as long before (-1) or after (1) now, `7d`. Gives ISO 8601. */
+export function moment(flag: string, text: string, direction: -1 | 1, now = Date.now()): string {
+  const away = milliseconds(text)
+  const time = away === undefined ? Date.parse(text) : now + direction * away
+  if (/^\d{4}-\d{2}-\d{2}/.test(text) ? !Number.isNaN(time) : away !== undefined && Math.abs(time) < 8.64e15)
+    return new Date(time).toISOString()
+  const form = `a time such as 2026-01-31 or 2026-01-31T12:00:00Z, or 7d for 7 days ${direction < 0 ? 'ago' : 'from now'}`
+  throw new UsageError(`${flag} must be ${form}, not ${JSON.stringify(text)}`)
+}
+
 const SIZE = 'a size with its unit, such as 512MiB or 2GiB'
 const UNITS_BYTES: Record<string, number> = {
   k: 1e3,

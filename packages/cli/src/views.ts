@@ -1,4 +1,12 @@
-import type { WireImage, WireSandbox, WireSnapshot, WireTemplate } from '@icebox/sdk'
+import type {
+  WireApiKey,
+  WireCollected,
+  WireImage,
+  WireSandbox,
+  WireSnapshot,
+  WireTemplate,
+  WireUsage,
+} from '@icebox/sdk'
 import { ago, type Column, duration, facts, milliseconds, size, until } from './output.ts'
 
 /** How the objects of the API are shown to people. */
@@ -51,6 +59,7 @@ export const SANDBOX_COLUMNS: Column<WireSandbox>[] = [
 export const sandboxFacts = (sandbox: WireSandbox): string =>
   facts([
     ['id', sandbox.id],
+    ['project', sandbox.project === 'default' ? undefined : sandbox.project],
     ['name', sandbox.name],
     ['from', sourceOf(sandbox)],
     ['state', status(sandbox.status)],
@@ -87,6 +96,7 @@ export const snapshotFacts = (snapshot: WireSnapshot): string =>
     ['image', snapshot.image],
     ['size', limits(snapshot.size)],
     ['on disk', snapshot.sizeBytes === undefined ? undefined : size(snapshot.sizeBytes)],
+    ['expires', snapshot.expiresAt === undefined ? undefined : `${snapshot.expiresAt} (${until(snapshot.expiresAt)})`],
     ['source stopped', milliseconds(snapshot.stoppedMs)],
     ['created', `${snapshot.createdAt} (${ago(snapshot.createdAt)})`],
   ])
@@ -109,10 +119,37 @@ export const templateFacts = (template: WireTemplate): string =>
     ['env', pairs(template.env)],
     ['start', command(template.startCommand)],
     ['ready', command(template.readyCommand)],
+    ['public', template.public === true ? 'yes' : undefined],
+    ['keeps', template.keepSnapshots === undefined ? undefined : `the newest ${template.keepSnapshots} snapshots`],
     ['snapshot', template.snapshotId],
     ['boot', milliseconds(template.bootMs)],
     ['created', `${template.createdAt} (${ago(template.createdAt)})`],
   ])
+
+export const KEY_COLUMNS: Column<WireApiKey>[] = [
+  column('ID', ({ id }) => id),
+  column('PROJECT', ({ project }) => project),
+  column('LABEL', ({ label }) => label),
+  column('KEY', ({ hint }) => `${hint}...`),
+  column('CREATED', ({ createdAt }) => ago(createdAt)),
+]
+
+export const USAGE_COLUMNS: Column<WireUsage>[] = [
+  column('SANDBOX', ({ sandboxId }) => sandboxId),
+  column('RAN', ({ runningSeconds }) => duration(runningSeconds)),
+  column('MEMORY', (usage) => size(usage.size.memoryMiB * 2 ** 20)),
+  column('MIB-SECONDS', ({ memoryMiBSeconds }) => String(Math.round(memoryMiBSeconds))),
+  column('CREATED', ({ createdAt }) => ago(createdAt)),
+  column('DELETED', ({ deletedAt }) => (deletedAt === undefined ? undefined : ago(deletedAt))),
+]
+
+export const COLLECTED_COLUMNS: Column<WireCollected>[] = [
+  column('WHAT', ({ what }) => what),
+  column('ID', ({ id }) => id),
+  column('PROJECT', ({ project }) => project),
+  column('SIZE', ({ bytes }) => (bytes === 0 ? undefined : size(bytes))),
+  column('WHY', ({ reason }) => reason),
+]
 
 export const IMAGE_COLUMNS: Column<WireImage>[] = [
   column('ID', ({ id }) => id.slice(0, 12)),

@@ -1,7 +1,7 @@
 import type { Node, SandboxId } from '@icebox/model'
 import type { Admission } from './admission.ts'
+import type { Alarm } from './alarm.ts'
 import type { Exits } from './exits.ts'
-import type { Expiry } from './expiry.ts'
 import type { SandboxLogs } from './logs/logs.ts'
 import type { Operations } from './operations.ts'
 import type { Records } from './records.ts'
@@ -20,7 +20,7 @@ export interface Context {
   readonly operations: Operations
   readonly exits: Exits
   /** To be told when an end of a sandbox may have changed. */
-  readonly expiry: Pick<Expiry, 'changed'>
+  readonly expiry: Alarm
   readonly admission: Admission
   /** The id of the sandbox that a create of this project with this key makes. */
   readonly sandboxIdOf: (project: string, key: string) => SandboxId

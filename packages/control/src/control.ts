@@ -153,6 +153,18 @@ export interface SandboxUsage {
   deletedAt?: string
 }
 
+/** Something that `collect` removes, or would. */
+export interface Collected {
+  what: 'snapshot' | 'template' | 'usage' | 'file'
+  id: string
+  /** Absent for what is of no project. */
+  project?: string
+  /** Why it may go. */
+  reason: string
+  /** Freed on disk. */
+  bytes: number
+}
+
 /** The services of one project. What other projects have is not there for them, but for public templates. */
 export interface Project {
   readonly name: string
@@ -162,6 +174,8 @@ export interface Project {
   readonly images: Images
   /** Of all sandboxes that existed in the period, those that are gone included, oldest first. */
   usage(period: { from?: string; to?: string }, signal: AbortSignal): Promise<SandboxUsage[]>
+  /** Removes what of this project has expired, is over a keep count or is not needed any more; `dryRun` only tells. */
+  collect(options: { dryRun: boolean }, signal: AbortSignal): Promise<Collected[]>
 }
 
 /** Who shows which key. */
@@ -225,6 +239,8 @@ export interface Control {
   project(name: string): Project
   readonly keys: Keys
   readonly traffic: Traffic
+  /** The same of every project, and what belongs to nobody. */
+  collect(options: { dryRun: boolean }, signal: AbortSignal): Promise<Collected[]>
   /** `pause` every running sandbox, `kill` (delete) them, or `keep` them running; then let go of node and store. */
   close(mode: 'pause' | 'kill' | 'keep', signal: AbortSignal): Promise<void>
 }

@@ -1,6 +1,7 @@
 export type { Log } from './context.ts'
 export type {
   Accepted,
+  Collected,
   Connected,
   Control,
   EventFilter,
@@ -24,9 +25,11 @@ export { newestFirst, type Order, type Slice, slice } from './page.ts'
 export {
   WIRE_STATE_OF_ARTIFACT,
   WIRE_STATE_OF_SANDBOX,
+  wireApiKey,
   wireError,
   wireImage,
   wireSandbox,
   wireSnapshot,
   wireTemplate,
+  wireUsage,
 } from './wire.ts'

@@ -2,10 +2,11 @@ import { createHmac } from 'node:crypto'
 import { derivedSandboxId, IceboxError, isError, type Node, type Sandbox, SYSTEM_NAMESPACE } from '@icebox/model'
 import type { ResourceStore } from '@icebox/store'
 import { Admission } from './admission.ts'
+import { collectAll, collectProject } from './collect/collect.ts'
 import type { Context, Log } from './context.ts'
 import type { Control, Project } from './control.ts'
 import { Exits } from './exits.ts'
-import { Expiry } from './expiry.ts'
+import { sandboxAlarm } from './expiry.ts'
 import { imageService } from './images/service.ts'
 import { keyService } from './keys.ts'
 import { Limits } from './limits.ts'
@@ -18,6 +19,7 @@ import { type OnTransition, Records } from './records.ts'
 import { expire } from './sandboxes/expire.ts'
 import { sandboxService } from './sandboxes/service.ts'
 import { PAUSED_BY_SHUTDOWN } from './sandboxes/time.ts'
+import { snapshotAlarm } from './snapshots/retention.ts'
 import { snapshotService } from './snapshots/service.ts'
 import { Events } from './telemetry/events.ts'
 import { Metrics } from './telemetry/metrics.ts'
@@ -61,12 +63,12 @@ export async function openControl({
     logTransition(contextOf(resource.metadata.namespace), resource, to)
   }
   const recordsOf = (project: string) => new Records(store, project, onTransition)
-  const expiry = new Expiry({
-    records: recordsOf(SYSTEM_NAMESPACE),
-    expire: (sandbox) => expire(contextOf(sandbox.metadata.namespace), sandbox),
+  const expiry = sandboxAlarm(
+    recordsOf(SYSTEM_NAMESPACE),
+    (sandbox) => expire(contextOf(sandbox.metadata.namespace), sandbox),
     log,
-    stopping: stopping.signal,
-  })
+    stopping.signal,
+  )
   const shared = {
     expiry,
     exits: new Exits(recordsOf, log),
@@ -91,6 +93,7 @@ export async function openControl({
   const reconciler = new Reconciler(context)
   const remove = async ({ metadata }: Sandbox) =>
     (await project(metadata.namespace).sandboxes.delete(metadata.name, context.closing)).settled
+  const snapshotExpiry = snapshotAlarm(context)
   const projects = new Map<string, Project>()
   const project = (name: string): Project => {
     const known = projects.get(name)
@@ -100,10 +103,11 @@ export async function openControl({
     const opened: Project = {
       name,
       sandboxes,
-      snapshots: snapshotService(own, sandboxes),
+      snapshots: snapshotService(own, sandboxes, snapshotExpiry),
       templates: templateService(own),
       images: imageService(own),
       usage: (period) => usageOf(own.records, period),
+      collect: (options, signal) => collectProject(own, options, signal),
     }
     projects.set(name, opened)
     return opened
@@ -123,6 +127,7 @@ export async function openControl({
   for (const sandbox of await context.records.listEverywhere('Sandbox'))
     if (sandbox.status.state === 'running') void collectLogs(contextOf(sandbox.metadata.namespace), sandbox)
   expiry.changed()
+  snapshotExpiry.changed()
 
   return {
     project,
@@ -130,6 +135,7 @@ export async function openControl({
     metrics: () => shared.telemetry.metrics.text(),
     keys: keyService(context.records, installationKey),
     traffic: trafficService(context, tokenSecret),
+    collect: (options, signal) => collectAll(context, options, signal),
     async close(mode, signal) {
       const aborted = new Promise<never>((_, reject) =>
         signal.addEventListener('abort', () => reject(signal.reason), { once: true }),

@@ -1,4 +1,5 @@
 import type {
+  ApiKey,
   ArtifactState,
   IceboxError,
   Image,
@@ -8,12 +9,15 @@ import type {
   Template,
   WIRE_ARTIFACT_STATES,
   WIRE_SANDBOX_STATES,
+  WireApiKey,
   WireError,
   WireImage,
   WireSandbox,
   WireSnapshot,
   WireTemplate,
+  WireUsage,
 } from '@icebox/model'
+import type { SandboxUsage } from './control.ts'
 import { endOf } from './sandboxes/time.ts'
 
 /** The one place where resources become the objects of the API. */
@@ -60,6 +64,7 @@ export function wireSandbox(sandbox: Sandbox): WireSandbox {
   const { source } = spec
   return present({
     id: metadata.name,
+    project: metadata.namespace,
     name: spec.displayName,
     template: source.from === 'template' ? source.template : undefined,
     snapshotId: source.from === 'snapshot' ? source.snapshot : undefined,
@@ -105,6 +110,7 @@ export function wireSnapshot({ metadata, spec, status }: Snapshot): WireSnapshot
     size: spec.size,
     status: wireStatus(WIRE_STATE_OF_ARTIFACT, { reason: REASON_OF_SNAPSHOT[status.state], ...status }),
     createdAt: metadata.createdAt,
+    expiresAt: spec.expiresAt,
     sizeBytes: status.sizeBytes,
     stoppedMs: status.stoppedMs,
   })
@@ -119,6 +125,8 @@ export function wireTemplate({ metadata, spec, status }: Template): WireTemplate
     env: spec.env,
     startCommand: spec.startCommand,
     readyCommand: spec.readyCommand,
+    public: spec.public,
+    keepSnapshots: spec.keepSnapshots,
     status: wireStatus(WIRE_STATE_OF_ARTIFACT, status),
     snapshotId: status.snapshot,
     createdAt: metadata.createdAt,
@@ -136,6 +144,16 @@ export function wireImage({ metadata, spec, status }: Image): WireImage {
     sizeBytes: status.sizeBytes,
     createdAt: metadata.createdAt,
   }
+}
+
+export function wireApiKey({ metadata, spec }: ApiKey): WireApiKey {
+  const { project, label, hint } = spec
+  return { id: metadata.name, project, label, hint, createdAt: metadata.createdAt }
+}
+
+export function wireUsage({ sandbox, size, runningSeconds, createdAt, deletedAt }: SandboxUsage): WireUsage {
+  const memoryMiBSeconds = runningSeconds * size.memoryMiB
+  return present({ sandboxId: sandbox, size, runningSeconds, memoryMiBSeconds, createdAt, deletedAt })
 }
 
 export function wireError(error: IceboxError): WireError {

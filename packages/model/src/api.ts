@@ -46,6 +46,7 @@ export const TimeoutSeconds = z.int().min(1).max(2_592_000)
 
 export const WireSandbox = z.object({
   id: z.string(),
+  project: z.string(),
   name: z.string().optional(),
   template: z.string().optional(),
   snapshotId: z.string().optional(),
@@ -95,6 +96,8 @@ export const WireSnapshot = z.object({
   size: Size,
   status: status(WIRE_ARTIFACT_STATES),
   createdAt: z.iso.datetime(),
+  /** When it is deleted by itself. */
+  expiresAt: z.iso.datetime().optional(),
   /** Bytes on disk. */
   sizeBytes: z.int().optional(),
   /** Milliseconds its source did not run. */
@@ -111,6 +114,8 @@ export const WireTemplate = z.object({
   env: z.record(z.string(), z.string()),
   startCommand: z.array(z.string()).optional(),
   readyCommand: z.array(z.string()).optional(),
+  public: z.boolean().optional(),
+  keepSnapshots: z.int().optional(),
   status: status(WIRE_ARTIFACT_STATES),
   snapshotId: z.string().optional(),
   createdAt: z.iso.datetime(),
@@ -219,6 +224,8 @@ export const CreateSnapshot = z.object({
   kind: z.enum(SNAPSHOT_KINDS).default('filesystem'),
   /** Delete the sandbox once the snapshot is durable. */
   stop: z.boolean().default(false),
+  /** When it is deleted by itself; absent: never. */
+  expiresAt: z.iso.datetime({ offset: true }).optional(),
 })
 export type CreateSnapshot = z.infer<typeof CreateSnapshot>
 export const RollbackSandbox = z.object({ snapshotId: z.string().min(1) })
@@ -245,6 +252,8 @@ export const BuildTemplate = z.object({
   readyCommand: z.array(z.string()).min(1).optional(),
   /** Sandboxes of every project can be made from it. */
   public: z.boolean().optional(),
+  /** Of the snapshots that are taken of sandboxes made from it only the newest so many stay. */
+  keepSnapshots: z.int().min(1).max(1_000_000).optional(),
 })
 export type BuildTemplate = z.infer<typeof BuildTemplate>
 export const PullImage = z.object({ reference: z.string().min(1) })
@@ -268,6 +277,38 @@ export type WireApiKey = z.infer<typeof WireApiKey>
 /** The answer to the creation of a key, which alone has the key itself. */
 export const NewApiKey = WireApiKey.extend({ key: z.string() })
 export type NewApiKey = z.infer<typeof NewApiKey>
+
+/** What a sandbox has used in its life so far. */
+export const WireUsage = z.object({
+  sandboxId: z.string(),
+  size: Size,
+  runningSeconds: z.number(),
+  /** Running seconds times the memory it may use. */
+  memoryMiBSeconds: z.number(),
+  createdAt: z.iso.datetime(),
+  /** Absent while it exists. */
+  deletedAt: z.iso.datetime().optional(),
+})
+export type WireUsage = z.infer<typeof WireUsage>
+
+export const WireCollected = z.object({
+  what: z.enum(['snapshot', 'template', 'usage', 'file']),
+  id: z.string(),
+  /** Absent for what is of no project. */
+  project: z.string().optional(),
+  /** Why it may go. */
+  reason: z.string(),
+  /** Freed on disk. */
+  bytes: z.number(),
+})
+export type WireCollected = z.infer<typeof WireCollected>
+export const CollectResult = z.object({
+  dryRun: z.boolean(),
+  items: z.array(WireCollected),
+  /** Of all. */
+  bytes: z.number(),
+})
+export type CollectResult = z.infer<typeof CollectResult>
 
 /** One line of a progress stream (`application/x-ndjson`); the last one has `result` or `error`. */
 export const ProgressLine = z.object({

@@ -67,6 +67,8 @@ export const TemplateSpec = z.object({
   hidden: z.boolean(),
   /** Sandboxes of every project can be made from it. */
   public: z.boolean().optional(),
+  /** Of the snapshots that are taken of sandboxes made from it only the newest so many stay. */
+  keepSnapshots: z.int().min(1).optional(),
 })
 export const TemplateStatus = z.object({
   state: z.enum(ARTIFACT_STATES),

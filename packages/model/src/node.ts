@@ -122,6 +122,9 @@ export interface Node {
     signal: AbortSignal,
   ): Promise<{ snapshot: SnapshotInfo; image: NodeImage }>
 
+  /** Removes temporary files that nobody has written to for a day; `dryRun` only tells. Bytes as the disk counts them. */
+  sweep(options: { dryRun: boolean }, signal: AbortSignal): Promise<{ file: string; bytes: number }[]>
+
   /** Lets go of everything without ending machines. */
   close(): Promise<void>
 }

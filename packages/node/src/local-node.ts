@@ -24,6 +24,7 @@ import type { Driver, Machine } from './driver/driver.ts'
 import { hasRestarted, lastSeen, rememberBoot, seen } from './host-boot.ts'
 import type { ImageStore } from './images/store.ts'
 import { PhaseClock } from './phases.ts'
+import { sweep } from './sweep.ts'
 
 /** Bytes beyond memory and disk that a save writes: device state, manifest, directories. */
 const SAVE_OVERHEAD = 16 * 2 ** 20
@@ -400,6 +401,10 @@ class LocalNode implements Node {
       await incoming.discard()
       throw error
     }
+  }
+
+  sweep(options: { dryRun: boolean }, signal: AbortSignal): Promise<{ file: string; bytes: number }[]> {
+    return sweep(this.#parts.tmp, options, signal)
   }
 
   async close(): Promise<void> {

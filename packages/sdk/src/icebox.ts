@@ -1,8 +1,10 @@
+import type { CollectResult, WireUsage } from '@icebox/model'
 import { isObject } from './answers.ts'
 import { Connection, route } from './connection.ts'
 import type { CallOptions } from './deadline.ts'
 import { Events } from './events.ts'
 import { Images } from './images.ts'
+import { Keys } from './keys.ts'
 import { Sandboxes } from './sandboxes.ts'
 import { type ConnectionOptions, connectionSettings } from './settings.ts'
 import { Snapshots } from './snapshots.ts'
@@ -13,10 +15,15 @@ export interface ServerInfo {
   driver: string
   dataDirectory: string
   pid: number
+  /** The project of the key. */
+  project: string
+  /** Whether the key is the installation's own. */
+  installation: boolean
 }
 
 const isServerInfo = (answer: unknown): answer is ServerInfo =>
   isObject(answer) && typeof answer.pid === 'number' && typeof answer.version === 'string'
+const isUsage = (item: unknown): item is WireUsage => isObject(item) && typeof item.sandboxId === 'string'
 const isHealth = (answer: unknown): answer is { status: 'ok'; version: string } =>
   isObject(answer) && answer.status === 'ok'
 
@@ -27,6 +34,7 @@ export class Icebox {
   readonly snapshots: Snapshots
   readonly templates: Templates
   readonly images: Images
+  readonly keys: Keys
   readonly events: Events
   readonly #connection: Connection
 
@@ -37,6 +45,7 @@ export class Icebox {
     this.snapshots = new Snapshots(this.#connection)
     this.templates = new Templates(this.#connection)
     this.images = new Images(this.#connection)
+    this.keys = new Keys(this.#connection)
     this.events = new Events(this.#connection)
   }
 
@@ -47,6 +56,24 @@ export class Icebox {
 
   async info(call: CallOptions = {}): Promise<ServerInfo> {
     return this.#connection.json('GET', route('info'), isServerInfo, call)
+  }
+
+  /** What the sandboxes of the project have used that existed in the period (ISO 8601), newest first. */
+  async usage(
+    options: CallOptions & { from?: string | undefined; to?: string | undefined } = {},
+  ): Promise<WireUsage[]> {
+    const { from, to, ...call } = options
+    return this.#connection.list(route('usage'), isUsage, { ...call, query: { from, to } })
+  }
+
+  /**
+   * Removes what has expired, is over a keep count or is not needed any more: of the key's project, with the installation's own key of
+   * all. With `dryRun` it only tells what would go.
+   */
+  async collect(options: CallOptions & { dryRun?: boolean } = {}): Promise<CollectResult> {
+    const { dryRun = false, ...call } = options
+    const isResult = (answer: unknown): answer is CollectResult => isObject(answer) && Array.isArray(answer.items)
+    return this.#connection.json('POST', route('collect'), isResult, { ...call, json: { dryRun }, idempotent: dryRun })
   }
 
   /** Ends the server, having paused its sandboxes, deleted them (`kill`) or let them run on (`keep`). Resolves once it has begun. */

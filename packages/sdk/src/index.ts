@@ -1,4 +1,5 @@
 export type {
+  CollectResult,
   ExecEvent,
   ExecExit,
   ExecInfo,
@@ -6,13 +7,17 @@ export type {
   FileInfo,
   ForkResult,
   LogEntry,
+  NewApiKey,
   SandboxStats,
   SnapshotFault,
+  WireApiKey,
+  WireCollected,
   WireEvent,
   WireImage,
   WireSandbox,
   WireSnapshot,
   WireTemplate,
+  WireUsage,
 } from '@icebox/model'
 export type { CallOptions } from './deadline.ts'
 export { IceboxError, isIceboxError } from './error.ts'
@@ -21,6 +26,7 @@ export type { Exec, ExecOptions, ExecResult } from './exec.ts'
 export type { FileContent, FileOptions, Files } from './files.ts'
 export { Icebox, type ServerInfo } from './icebox.ts'
 export type { Images } from './images.ts'
+export type { Keys } from './keys.ts'
 export type { ProgressOptions, Step } from './progress.ts'
 export {
   type ConnectOptions,

@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto'
 import type { Duplex } from 'node:stream'
 import type {
   CreateSandboxInput,
@@ -57,6 +58,11 @@ export interface CreateOptions extends CallOptions {
   network?: Record<string, unknown> | undefined
   /** Started once it runs; its end does not end the sandbox. */
   entrypoint?: string[] | undefined
+  /**
+   * 1–255 printable ASCII characters that name this create: done again with the same key, also by another program or later, it gives the
+   * same sandbox. Default: a new one, which only serves to send the request again when the connection broke.
+   */
+  idempotencyKey?: string | undefined
   /** Kubernetes quantities `cpu`, `memory` and `disk`; only with an image. */
   resourceLimits?: Record<string, string> | undefined
 }
@@ -76,6 +82,8 @@ export interface SnapshotOptions extends CallOptions {
   kind?: 'memory' | 'filesystem' | undefined
   /** Delete the sandbox once the snapshot is durable. */
   stop?: boolean | undefined
+  /** When it is deleted by itself, ISO 8601; absent: never. */
+  expiresAt?: string | undefined
 }
 
 /** JavaScript would take a string for a list of its letters. */
@@ -288,13 +296,14 @@ const isLogEntry = (entry: Record<string, unknown>): entry is Record<string, unk
   typeof entry.at === 'string' && typeof entry.source === 'string' && typeof entry.text === 'string'
 
 export async function createSandbox(connection: Connection, options: CreateOptions): Promise<Sandbox> {
-  const { signal, requestTimeoutMs, snapshot, image, ...rest } = options
+  const { signal, requestTimeoutMs, snapshot, image, idempotencyKey = randomUUID(), ...rest } = options
   const json: CreateSandboxInput = {
     ...rest,
     snapshotId: snapshot,
     image: image === undefined ? undefined : { uri: image },
   }
-  const call = { signal, requestTimeoutMs, json, headers: UNTIL_SETTLED }
+  const headers = { ...UNTIL_SETTLED, 'idempotency-key': idempotencyKey }
+  const call = { signal, requestTimeoutMs, json, headers, idempotent: true }
   const resource = await connection.json('POST', route('sandboxes'), hasId<WireSandbox>, call)
   if (resource.status.state !== 'Running') throw unsettled(`sandbox ${resource.id}`, resource.status)
   return new Sandbox(connection, resource)

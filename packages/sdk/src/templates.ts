@@ -5,7 +5,7 @@ import type { CallOptions } from './deadline.ts'
 import { follow, type ProgressOptions } from './progress.ts'
 
 export type BuildOptions = Pick<BuildTemplate, 'name' | 'image'> &
-  Partial<Pick<BuildTemplate, 'size' | 'env' | 'startCommand' | 'readyCommand'>> &
+  Partial<Pick<BuildTemplate, 'size' | 'env' | 'startCommand' | 'readyCommand' | 'public' | 'keepSnapshots'>> &
   ProgressOptions
 
 /** Templates are named by their name. */

@@ -50,6 +50,7 @@ export async function peer(
 
 export const SANDBOX = {
   id: 'abcdefghij0123456789',
+  project: 'default',
   status: { state: 'Running' as const },
   metadata: {},
   entrypoint: [],

@@ -4,8 +4,10 @@ import { ClientGone, onceOver } from './client.ts'
 
 /** Milliseconds a request may take before it is answered with `DeadlineExceeded`. */
 export const DEADLINE = {
-  /** Looking something up, in the store or in a guest; the start of a stream. */
+  /** Looking something up, in the store or in a guest that runs; the start of a stream. */
   read: 30_000,
+  /** The same of a guest whose sandbox may have to be resumed first, perhaps with many others. */
+  reach: 150_000,
   /** Until an operation is accepted: it may have to wait for a save of the same sandbox. */
   accept: 660_000,
   /** Work that ends with its request: forks, pulls, uploads, exports, rereading a snapshot. */

@@ -11,7 +11,7 @@ const NO_DEFAULTS = { user: '', workingDir: '' }
 
 /** What stands on some ports of every sandbox: the guest services that clients of E2B and OpenSandbox talk to. */
 export function guestServices(
-  { project, traffic }: Control,
+  control: Control,
   closing: AbortSignal,
   log: FastifyBaseLogger,
 ): ReadonlyMap<number, Facade> {
@@ -22,21 +22,21 @@ export function guestServices(
     if (status.imageName === undefined) return NO_DEFAULTS
     const known = configs.get(status.imageName)
     if (known !== undefined) return known
-    const image = await project(metadata.namespace).images.get(status.imageName, signal)
+    const image = await control.project(metadata.namespace).images.get(status.imageName, signal)
     configs.set(status.imageName, image.status.config)
     return image.status.config
   }
 
-  const reach = (id: string, signal: AbortSignal) => traffic.reach(id, signal)
+  const reach = (id: string, signal: AbortSignal) => control.traffic.reach(id, signal)
 
   const envd = envdFacade({
     async find(id, signal) {
-      const sandbox = await traffic.find(id, signal)
+      const sandbox = await control.traffic.find(id, signal)
       return {
         id,
         running: sandbox.status.state === 'running',
         secure: sandbox.spec.secure,
-        accessToken: traffic.tokens(sandbox).access,
+        accessToken: control.traffic.tokens(sandbox).access,
         env: sandbox.spec.env,
         defaults: await defaultsOf(sandbox, signal).catch((thrown: unknown) => {
           if (isError(thrown, 'NotFound')) return NO_DEFAULTS
@@ -51,8 +51,8 @@ export function guestServices(
     reach,
     user: async (sandbox, signal) => (await defaultsOf(sandbox, signal)).user,
     async token(id, signal) {
-      const sandbox = await traffic.find(id, signal)
-      return sandbox.spec.secure ? traffic.tokens(sandbox).access : undefined
+      const sandbox = await control.traffic.find(id, signal)
+      return sandbox.spec.secure ? control.traffic.tokens(sandbox).access : undefined
     },
     closing,
     log,

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto'
-import { type EventEmitter, once } from 'node:events'
+import type { EventEmitter } from 'node:events'
 import { unwatchFile, watchFile } from 'node:fs'
 import {
   createServer as createHttpServer,
@@ -8,11 +8,11 @@ import {
   type ServerResponse,
 } from 'node:http'
 import { createSecureServer, type Http2SecureServer, type ServerHttp2Session } from 'node:http2'
-import { type AddressInfo, createServer, type Server, type Socket } from 'node:net'
+import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { wireError } from '@icebox/control'
 import { IceboxError } from '@icebox/model'
-import { isLoopback } from './access.ts'
+import { addressOf, bind, closed, urlOf } from './bind.ts'
 import { type CertificateFiles, readCertificate } from './certificate.ts'
 
 export interface ListenerOptions {
@@ -171,22 +171,6 @@ async function openSecure(
   }
 }
 
-/** The address a host stands for. `localhost` is the one of IPv4 alone. */
-const addressOf = (host: string): string => (host === 'localhost' ? '127.0.0.1' : host)
-
-/** Whether others than this machine can connect. */
-export const isBeyondLoopback = (host: string): boolean => !isLoopback(host)
-
-/**
- * Throws what `openListener` would throw for this address, before anything else is begun. Another program may still take it in
- * between.
- */
-export async function checkAddress({ host, port }: ListenerOptions['listen']): Promise<void> {
-  const probe = createServer()
-  await bind(probe, addressOf(host), port)
-  await closed(probe)
-}
-
 function attach(server: HttpServer | Http2SecureServer, options: ListenerOptions): void {
   server.maxConnections = CONNECTIONS
   // The class for TLS takes it only as a property.
@@ -214,51 +198,4 @@ function refuseUnreadable(thrown: Error & { code?: string }, socket: Socket): vo
   socket.end(
     `HTTP/1.1 ${status}\r\nX-Request-ID: ${randomUUID()}\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: ${Buffer.byteLength(body)}\r\n\r\n${body}`,
   )
-}
-
-async function bind(server: Server, host: string, port: number): Promise<void> {
-  const bound = once(server, 'listening')
-  server.listen({ host, port })
-  try {
-    await bound
-  } catch (thrown) {
-    throw listenError(thrown, host, port)
-  }
-}
-
-async function closed(server: Server): Promise<void> {
-  const { promise, resolve } = Promise.withResolvers<void>()
-  server.close(() => resolve())
-  await promise
-}
-
-function listenError(thrown: unknown, host: string, port: number): unknown {
-  const errno = thrown instanceof Error && 'code' in thrown ? thrown.code : undefined
-  const remedy = 'Give another address with --listen HOST:PORT.'
-  switch (errno) {
-    case 'EADDRINUSE':
-      return new IceboxError('Conflict', `port ${port} of ${host} is in use by another program`, {
-        remedy: `Stop that program (\`ss -ltnp 'sport = :${port}'\` names it), or give another port with --listen HOST:PORT.`,
-        details: { port },
-        cause: thrown,
-      })
-    case 'EACCES':
-    case 'EADDRNOTAVAIL':
-    case 'EAFNOSUPPORT':
-    case 'ENOTFOUND':
-    case 'EAI_AGAIN':
-    case 'ERR_SOCKET_BAD_PORT':
-      return new IceboxError('InvalidArgument', `cannot listen on ${host} port ${port}: ${errno}`, {
-        remedy,
-        cause: thrown,
-      })
-    default:
-      return thrown
-  }
-}
-
-function urlOf(scheme: string, bound: AddressInfo | string | null, host: string, port: number): string {
-  const name = host === '0.0.0.0' ? '127.0.0.1' : host === '::' ? '::1' : host
-  const number = typeof bound === 'object' && bound !== null ? bound.port : port
-  return `${scheme}://${name.includes(':') ? `[${name}]` : name}:${number}`
 }

@@ -15,7 +15,7 @@ export const PageQuery = {
 }
 
 /** One page of a list, newest first. A page past the end is empty. Throws `InvalidArgument` for a token that is none. */
-export function paginate<R extends { metadata: Metadata }, W>(
+export function paginate<R extends { metadata: Pick<Metadata, 'createdAt' | 'name'> }, W>(
   resources: readonly R[],
   { page, pageSize, after }: { page?: number; pageSize: number; after?: string },
   wire: (resource: R) => W,

@@ -1,6 +1,8 @@
 import {
   BuildTemplate,
+  CollectResult,
   ConnectSandbox,
+  CreateApiKey,
   CreateSandbox,
   CreateSnapshot,
   ExecExit,
@@ -10,6 +12,7 @@ import {
   ForkResult,
   ForkSandbox,
   LogEntry,
+  NewApiKey,
   Pagination,
   PauseSandbox,
   ProgressLine,
@@ -18,12 +21,14 @@ import {
   RollbackSandbox,
   SandboxStats,
   Size,
+  WireApiKey,
   WireError,
   WireEvent,
   WireImage,
   WireSandbox,
   WireSnapshot,
   WireTemplate,
+  WireUsage,
 } from '@icebox/model'
 import { z } from 'zod'
 
@@ -48,6 +53,11 @@ const NAMED = {
   PullImage,
   Progress: ProgressLine,
   SandboxStats,
+  CreateApiKey,
+  ApiKey: WireApiKey,
+  NewApiKey,
+  Usage: WireUsage,
+  CollectResult,
   LogEntry,
   Event: WireEvent,
   ExecRequest,

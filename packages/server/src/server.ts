@@ -101,10 +101,7 @@ export async function openServer(options: ServerOptions): Promise<Server> {
   await app.ready()
   const gateway = new Gateway({
     ...options.gateway,
-    facades: new Map([
-      ...guestServices(options.control, closing.signal, app.log),
-      ...(options.gateway?.facades ?? []),
-    ]),
+    facades: new Map([...guestServices(options.control, closing.signal, app.log), ...(options.gateway?.facades ?? [])]),
     control: options.control,
     domains,
     onFault: ({ message, stack }) => app.log.error({ error: message, stack }, 'gateway.fault'),

@@ -4,7 +4,7 @@ import { interruption } from '../interrupt.ts'
 import { note, print, printJson } from '../output.ts'
 import { ProgressBar } from '../progress.ts'
 import { serverOf } from '../server.ts'
-import { decimal, keyValues, mebibytes, notEmpty } from '../values.ts'
+import { decimal, integer, keyValues, mebibytes, notEmpty } from '../values.ts'
 
 const shell = (text: string): string[] => ['sh', '-c', text]
 
@@ -17,6 +17,8 @@ export const command = define({
     disk: { summary: 'Disk that can be written, such as 10GiB. Default: 2GiB.', value: 'SIZE' },
     env: { summary: 'Environment variable of everything run in it; may be given often.', value: 'K=V', multiple: true },
     start: { summary: 'Shell command that is started at the build and goes on in every sandbox.', value: 'CMD' },
+    public: { summary: 'Sandboxes of every project can be made from it.' },
+    'keep-snapshots': { summary: 'Keep only the newest N snapshots of sandboxes made from it.', value: 'N' },
     ready: { summary: 'Shell command that ends with 0 once the snapshot may be taken.', value: 'CMD' },
     ...SERVER_FLAGS,
   },
@@ -24,6 +26,7 @@ export const command = define({
     if (flags.image === undefined) throw new UsageError('--image REF is missing')
     notEmpty('--image', flags.image)
     const { CPU, DISK_MIB, displayName, MEMORY_MIB, variables } = await import('../limits.ts')
+    const keep = flags['keep-snapshots']
     const size = {
       ...(flags.cpu === undefined ? {} : { cpu: decimal('--cpu', flags.cpu, CPU) }),
       ...(flags.memory === undefined ? {} : { memoryMiB: mebibytes('--memory', flags.memory, MEMORY_MIB) }),
@@ -34,6 +37,8 @@ export const command = define({
       image: imageReference(flags.image),
       size,
       env: variables('--env', keyValues('--env', flags.env)),
+      ...(flags.public ? { public: true } : {}),
+      ...(keep === undefined ? {} : { keepSnapshots: integer('--keep-snapshots', keep, { min: 1, max: 1_000_000 }) }),
       ...(flags.start === undefined ? {} : { startCommand: shell(flags.start) }),
       ...(flags.ready === undefined ? {} : { readyCommand: shell(flags.ready) }),
     }

@@ -25,6 +25,10 @@ export const command = define({
     },
     'tls-cert': { summary: 'Serve HTTPS with this certificate (PEM, with its chain).', value: 'FILE' },
     'tls-key': { summary: 'Its private key (PEM).', value: 'FILE' },
+    limits: {
+      summary: 'File of JSON with limits other than the defaults; see docs/reference/limits.md.',
+      value: 'FILE',
+    },
     'no-base': { summary: 'Do not make the template base when there is none of that name.' },
     ...JSON_FLAG,
   },
@@ -35,6 +39,7 @@ export const command = define({
     const options = {
       dataDirectory: data === undefined ? defaultDataDirectory() : resolve(data),
       base: !flags['no-base'],
+      ...(flags.limits === undefined ? {} : { limits: await limitsOf(resolve(flags.limits)) }),
       json,
       reach: {
         listen: address('--listen', listen),
@@ -49,3 +54,8 @@ export const command = define({
     return 0
   },
 })
+
+async function limitsOf(file: string) {
+  const { readLimits } = await import('../up/limits.ts')
+  return { file, values: await readLimits(file) }
+}

@@ -31,12 +31,17 @@ async function openLog(dataDirectory: string): Promise<FileHandle | undefined> {
 }
 
 /** Starts the server as a process of its own and waits until it answers. Throws what it died of. */
-export async function startDetached({ dataDirectory, reach, base, json }: UpOptions): Promise<void> {
+export async function startDetached({ dataDirectory, reach, base, limits, json }: UpOptions): Promise<void> {
   const stop = interruption()
   // Here, where somebody sees it: what has to be built first takes minutes.
   await ensureRuntime(setUpReport(json), stop)
   const log = await ServerLog.fromNow(join(dataDirectory, 'server.log'))
-  const words = [...[MAIN, 'up', '--json', '--data', dataDirectory], ...flagsOf(reach), ...(base ? [] : ['--no-base'])]
+  const words = [
+    ...[MAIN, 'up', '--json', '--data', dataDirectory],
+    ...flagsOf(reach),
+    ...(base ? [] : ['--no-base']),
+    ...(limits === undefined ? [] : ['--limits', limits.file]),
+  ]
   const output = await openLog(dataDirectory)
   const child = spawn(process.execPath, words, {
     detached: true,

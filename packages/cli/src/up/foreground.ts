@@ -1,5 +1,6 @@
 import { rename, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import type { Limits } from '@icebox/control'
 import { type Report, stepReport } from '@icebox/node'
 import { openIcebox, type Reach } from '../compose.ts'
 import { interruption } from '../interrupt.ts'
@@ -12,6 +13,8 @@ export interface UpOptions {
   /** Whether the template `base` is made where there is none. */
   base: boolean
   json: boolean
+  /** Other than the defaults. */
+  limits?: { file: string; values: Limits }
 }
 
 /** Where a server that runs says where it is; the CLI and the SDK read it. */
@@ -30,12 +33,22 @@ export function setUpReport(json: boolean): Report {
 }
 
 /** Serves until it is told to end. Ctrl-C and SIGTERM pause all sandboxes, as `icebox down` does. */
-export async function serve({ dataDirectory, reach, base, json }: UpOptions): Promise<void> {
+export async function serve({ dataDirectory, reach, base, limits, json }: UpOptions): Promise<void> {
   const { promise: told, resolve: tell } = Promise.withResolvers<'pause' | 'keep' | 'kill'>()
   const stop = interruption()
   stop.addEventListener('abort', () => tell('pause'), { once: true })
   const log = await ServerLog.fromNow(join(dataDirectory, 'server.log'))
-  const server = await openIcebox({ ...reach, dataDirectory, base, report: setUpReport(json), onShutdown: tell }, stop)
+  const server = await openIcebox(
+    {
+      ...reach,
+      dataDirectory,
+      base,
+      report: setUpReport(json),
+      onShutdown: tell,
+      ...(limits === undefined ? {} : { limits: limits.values }),
+    },
+    stop,
+  )
   const file = serverFile(dataDirectory)
   await writeFile(
     `${file}.part`,

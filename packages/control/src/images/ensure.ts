@@ -1,4 +1,4 @@
-import type { Image, NodeImage, Progress } from '@icebox/model'
+import { DEFAULT_PROJECT, IceboxError, type Image, type NodeImage, type Progress } from '@icebox/model'
 import { type Context, DEADLINES, within } from '../context.ts'
 
 const now = () => new Date().toISOString()
@@ -26,6 +26,18 @@ export async function shareImage(context: Context, { spec, status }: Image): Pro
   return recordImage(context, { reference, digest, config: status.config, sizeBytes: status.sizeBytes })
 }
 
+/** Sources that are read from the files of this machine, which only those may read who have its own project. */
+const LOCAL = /^(oci|docker-archive|dir|tar):/
+
+function requireReadable({ records }: Context, reference: string): void {
+  if (!LOCAL.test(reference) || records.namespace === DEFAULT_PROJECT) return
+  throw new IceboxError(
+    'Forbidden',
+    `${reference} is read from the files of the server's machine, which keys of project ${records.namespace} may not do`,
+    { remedy: 'Pull it from a registry, or with a key of the project `default`.' },
+  )
+}
+
 /** Asks the reference's source. Joins an equal pull under way. */
 export async function pullImage(
   context: Context,
@@ -33,6 +45,7 @@ export async function pullImage(
   progress: Progress,
   signal: AbortSignal,
 ): Promise<Image> {
+  requireReadable(context, reference)
   const image = await context.node.pullImage(
     reference,
     progress,

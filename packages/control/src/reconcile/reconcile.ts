@@ -8,6 +8,7 @@ import {
   type Sandbox,
   type Snapshot,
 } from '@icebox/model'
+import { forgotten, unclaimed } from '../collect/forgotten.ts'
 import { type Context, DEADLINES, within } from '../context.ts'
 import type { Accepted } from '../control.ts'
 import { recordImage } from '../images/ensure.ts'
@@ -19,8 +20,8 @@ import { beginPause, commitPause } from '../sandboxes/pause.ts'
 import { beginResume } from '../sandboxes/restore.ts'
 import { endRun } from '../sandboxes/run.ts'
 import type { PAUSED_BY_SHUTDOWN } from '../sandboxes/time.ts'
+import { finishSnapshotDelete } from '../snapshots/delete.ts'
 import { dropSnapshot } from '../snapshots/remove.ts'
-import { finishSnapshotDelete } from '../snapshots/service.ts'
 import { beginBuild } from '../templates/build.ts'
 import { operationKey } from '../templates/resolve.ts'
 import { finishTemplateDelete } from '../templates/service.ts'
@@ -183,12 +184,9 @@ export class Reconciler {
       context.log('warn', 'orphan.machine', { execution })
       await endRun(context, execution)
     }
-    const known = new Set((await context.records.listEverywhere('Snapshot')).map(({ metadata }) => metadata.name))
-    for (const { status } of sandboxes) {
-      if (status.operation?.snapshot !== undefined) known.add(status.operation.snapshot)
-    }
-    for (const snapshot of observed.snapshots) {
-      if (known.has(snapshot)) continue
+    const present = [...observed.snapshots].map((id) => ({ id }))
+    const snapshots = await context.records.listEverywhere('Snapshot')
+    for (const { id: snapshot } of unclaimed(present, snapshots, sandboxes)) {
       context.log('warn', 'orphan.snapshot', { snapshot })
       await context.node.removeSnapshot(asSnapshotId(snapshot), within(context, DEADLINES.call))
     }
@@ -264,26 +262,18 @@ export class Reconciler {
     }
   }
 
-  /**
-   * Hidden snapshots go with what they belong to; one that a crash parted from it goes here: the pause before the last, a
-   * template's of a build that was not finished. Gives the others.
-   */
+  /** Removes the hidden snapshots that a crash parted from what they belong to. Gives the others. */
   async #withoutForgotten(snapshots: Snapshot[]): Promise<Snapshot[]> {
     const { records } = this.#context
-    const held = new Set<string | undefined>()
-    for (const { status } of await records.listEverywhere('Sandbox'))
-      held.add(status.pausedIn).add(status.operation?.snapshot)
-    for (const { status } of await records.listEverywhere('Template')) held.add(status.snapshot)
-    const kept: Snapshot[] = []
-    for (const snapshot of snapshots) {
-      const { metadata, spec } = snapshot
-      if (held.has(metadata.name) || (spec.purpose !== 'pause' && spec.purpose !== 'template')) kept.push(snapshot)
-      else {
-        this.#context.log('warn', 'orphan.snapshot', { snapshot: metadata.name, purpose: spec.purpose })
-        await dropSnapshot(this.#context.project(metadata.namespace), metadata.name)
-      }
+    const gone = forgotten(snapshots, {
+      sandboxes: await records.listEverywhere('Sandbox'),
+      templates: await records.listEverywhere('Template'),
+    })
+    for (const { metadata, spec } of gone) {
+      this.#context.log('warn', 'orphan.snapshot', { snapshot: metadata.name, purpose: spec.purpose })
+      await dropSnapshot(this.#context.project(metadata.namespace), metadata.name)
     }
-    return kept
+    return snapshots.filter((snapshot) => !gone.includes(snapshot))
   }
 
   /** Pauses everything that runs, to be resumed at the next start. Failures leave it running. */

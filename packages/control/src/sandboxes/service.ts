@@ -40,12 +40,13 @@ export function sandboxService(context: Context): Sandboxes {
 
   return {
     async create({ key, ...body }, signal) {
-      const begin = (id: SandboxId, request?: Request) =>
-        admission.start(records.namespace, id, (turn) =>
-          names.reserve(body.name, async () =>
-            admit(context, await birthOf(context, body, signal), { id, request, turn }),
-          ),
+      const begin = async (id: SandboxId, request?: Request) => {
+        // Before its turn: it may have to wait for the build of its template.
+        const birth = await birthOf(context, body, signal)
+        return admission.start(records.namespace, id, (turn) =>
+          names.reserve(body.name, () => admit(context, birth, { id, request, turn })),
         )
+      }
       return key === undefined ? begin(newSandboxId()) : requests.once(key, body, begin)
     },
     async discard({ metadata: { name, uid } }) {

@@ -19,6 +19,7 @@ export function specOf(
   wanted: Pick<SnapshotSpec, 'kind' | 'purpose'> & {
     displayName?: string | undefined
     tags?: readonly string[] | undefined
+    expiresAt?: string | undefined
   },
 ): SnapshotSpec {
   const { spec, status, metadata } = sandbox
@@ -34,6 +35,7 @@ export function specOf(
     size: spec.size,
     env: spec.env,
     purpose: wanted.purpose,
+    ...(wanted.expiresAt === undefined ? {} : { expiresAt: new Date(wanted.expiresAt).toISOString() }),
   }
 }
 

@@ -9,21 +9,24 @@ import {
   newSnapshotId,
   type Snapshot,
 } from '@icebox/model'
+import type { Alarm } from '../alarm.ts'
 import { type Context, DEADLINES, within } from '../context.ts'
-import type { Accepted, Sandboxes, Snapshots } from '../control.ts'
+import type { Sandboxes, Snapshots } from '../control.ts'
 import { recordImage } from '../images/ensure.ts'
 import { Names } from '../names.ts'
 import { newestFirst } from '../page.ts'
 import { resolveSandbox } from '../sandboxes/service.ts'
 import { named } from '../telemetry/telemetry.ts'
+import { beginDelete } from './delete.ts'
 import { addTags, inTurn, labelOf, labelsOf, takeTags, withoutTags } from './names.ts'
-import { dropSnapshot } from './remove.ts'
+import { requireSnapshotBytes } from './quota.ts'
 import { resolveSnapshot } from './resolve.ts'
+import { retireOverKept } from './retention.ts'
 import { saveBytes, specOf } from './save.ts'
 
 const now = () => new Date().toISOString()
 
-export function snapshotService(context: Context, sandboxes: Sandboxes): Snapshots {
+export function snapshotService(context: Context, sandboxes: Sandboxes, expiries: Alarm): Snapshots {
   const { records, operations, node } = context
 
   const names = new Names('snapshot', async (label) =>
@@ -35,16 +38,31 @@ export function snapshotService(context: Context, sandboxes: Sandboxes): Snapsho
       ? work()
       : tags.reduceRight((inner, tag) => () => names.reserve(labelOf(name, tag), inner), work)()
 
+  /** The snapshot is there whether or not an older one could go: the next one, or a collect, tries again. */
+  const prune = (template: string) =>
+    retireOverKept(context, template).catch((error) =>
+      context.log('error', 'snapshot.retire.failed', { template, error: IceboxError.from(error).message }),
+    )
+
   return {
     async create(sandboxRef, body) {
       if (body.name === undefined && body.tags !== undefined)
         throw new IceboxError('InvalidArgument', 'tags: a snapshot without a name can have no tags')
+      if (body.expiresAt !== undefined && Date.parse(body.expiresAt) <= Date.now())
+        throw new IceboxError('InvalidArgument', `expiresAt: ${body.expiresAt} is not in the future`)
+      await requireSnapshotBytes(context)
       const sandbox = await resolveSandbox(context, sandboxRef)
       const { name } = sandbox.metadata
       const { resource, settled } = await reserve(body, async () => {
         const intent = Promise.withResolvers<Snapshot>()
         const settled = operations.passing(name, 'snapshot', () => take(context, name, body, intent.resolve))
-        settled.catch(intent.reject)
+        settled.then(
+          ({ spec: { template } }) => {
+            expiries.changed()
+            if (template !== undefined) operations.afterwards(prune(template))
+          },
+          (error) => intent.reject(error),
+        )
         return { resource: await intent.promise, settled }
       })
       if (!body.stop) return { resource, settled }
@@ -101,26 +119,26 @@ export function snapshotService(context: Context, sandboxes: Sandboxes): Snapsho
     },
     async importFrom(file, { name }, progress, signal) {
       return names.reserve(name, async () => {
+        await requireSnapshotBytes(context)
         const id = newSnapshotId()
-        const { snapshot, image } = await node.importSnapshot(
-          id,
-          file,
-          progress,
-          AbortSignal.any([signal, context.closing]),
-        )
-        await recordImage(context, image)
-        return records.create('Snapshot', id, {
-          spec: {
-            kind: snapshot.kind,
-            ...(name === undefined ? {} : { displayName: name }),
-            sandbox: '',
-            execution: '',
-            imageName: image.digest.slice(image.digest.indexOf(':') + 1),
-            size: snapshot.size,
-            env: snapshot.env,
-            purpose: 'user',
-          },
-          status: { state: 'ready', lastTransitionAt: now(), sizeBytes: snapshot.sizeBytes },
+        const both = AbortSignal.any([signal, context.closing])
+        // Held until it is written down: a collect finds bytes of nobody before that.
+        return operations.passing(id, 'import', async () => {
+          const { snapshot, image } = await node.importSnapshot(id, file, progress, both)
+          await recordImage(context, image)
+          return records.create('Snapshot', id, {
+            spec: {
+              kind: snapshot.kind,
+              ...(name === undefined ? {} : { displayName: name }),
+              sandbox: '',
+              execution: '',
+              imageName: image.digest.slice(image.digest.indexOf(':') + 1),
+              size: snapshot.size,
+              env: snapshot.env,
+              purpose: 'user',
+            },
+            status: { state: 'ready', lastTransitionAt: now(), sizeBytes: snapshot.sizeBytes },
+          })
         })
       })
     },
@@ -140,8 +158,8 @@ async function take(
   const { state, execution } = sandbox.status
   if (!canSnapshot(state) || execution === undefined)
     throw new IceboxError('InvalidState', `cannot take a snapshot of ${name}: it is ${state}`)
-  const { name: displayName, tags } = wanted
-  const spec = specOf(sandbox, execution, { kind: wanted.kind, purpose: 'user', displayName, tags })
+  const { kind, name: displayName, tags, expiresAt } = wanted
+  const spec = specOf(sandbox, execution, { kind, purpose: 'user', displayName, tags, expiresAt })
   intended(await records.create('Snapshot', id, { spec, status: { state: 'creating', lastTransitionAt: now() } }))
   try {
     return await context.telemetry.operation('snapshot', named(sandbox), async (note) => {
@@ -185,52 +203,4 @@ async function replacing(
       }
     return ready
   })
-}
-
-/** Throws `InUse` when something stands on the snapshot; else writes the intent to delete it. */
-async function beginDelete(context: Context, name: string): Promise<Accepted<Snapshot>> {
-  const { records } = context
-  const snapshot = await records.get('Snapshot', name)
-  if (snapshot.status.state === 'creating') throw new IceboxError('Conflict', `snapshot ${name} is still being taken`)
-  const template = (await records.list('Template')).find(({ status }) => status.snapshot === name)
-  if (template !== undefined) {
-    throw new IceboxError('InUse', `snapshot ${name} belongs to template ${template.metadata.name}`, {
-      remedy: `Delete the template instead: \`icebox template delete ${template.metadata.name}\`.`,
-    })
-  }
-  const sandbox = (await records.list('Sandbox')).find(
-    ({ status }) => status.operation?.snapshot === name || status.pausedIn === name,
-  )
-  if (sandbox !== undefined) {
-    throw new IceboxError(
-      'InUse',
-      `snapshot ${name} holds sandbox ${sandbox.metadata.name}, which is ${sandbox.status.state}`,
-    )
-  }
-  const resource = await records.setStatus('Snapshot', name, ({ status }) => ({ ...status, state: 'deleting' }))
-  return { resource, settled: finishSnapshotDelete(context, resource) }
-}
-
-/** Its children in the tree get its parent; a sandbox whose newest snapshot it was, likewise. */
-export async function finishSnapshotDelete(context: Context, snapshot: Snapshot): Promise<Snapshot> {
-  const { records } = context
-  const { name } = snapshot.metadata
-  const { parent } = snapshot.spec
-  for (const child of await records.list('Snapshot')) {
-    if (child.spec.parent !== name) continue
-    await records.setSpec('Snapshot', child.metadata.name, ({ spec: { parent: _gone, ...spec } }) => ({
-      ...spec,
-      ...(parent === undefined ? {} : { parent }),
-    }))
-  }
-  for (const sandbox of await records.list('Sandbox')) {
-    if (sandbox.status.lastSnapshot !== name) continue
-    await records.setStatus('Sandbox', sandbox.metadata.name, ({ status: { lastSnapshot: _gone, ...status } }) => ({
-      ...status,
-      ...(parent === undefined ? {} : { lastSnapshot: parent }),
-    }))
-  }
-  await dropSnapshot(context, name)
-  context.log('info', 'snapshot.deleted', { snapshot: name })
-  return snapshot
 }

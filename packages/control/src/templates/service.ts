@@ -4,6 +4,7 @@ import type { Accepted, Templates } from '../control.ts'
 import { newestFirst } from '../page.ts'
 import { endRun } from '../sandboxes/run.ts'
 import { checkSize } from '../sandboxes/size.ts'
+import { requireSnapshotBytes } from '../snapshots/quota.ts'
 import { dropSnapshot } from '../snapshots/remove.ts'
 import { beginBuild } from './build.ts'
 import { operationKey, usableTemplate, visibleTemplate } from './resolve.ts'
@@ -18,9 +19,11 @@ export function templateService(context: Context): Templates {
         env: body.env,
         hidden: false,
         ...(body.public === true ? { public: true } : {}),
+        ...(body.keepSnapshots === undefined ? {} : { keepSnapshots: body.keepSnapshots }),
         ...(body.startCommand === undefined ? {} : { startCommand: body.startCommand }),
         ...(body.readyCommand === undefined ? {} : { readyCommand: body.readyCommand }),
       }
+      await requireSnapshotBytes(context)
       // Only an equal build is joined.
       const verb = `build ${JSON.stringify(spec)}`
       const current = operations.verb(operationKey(context, body.name))

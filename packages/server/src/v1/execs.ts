@@ -67,7 +67,7 @@ export async function execRoutes(app: App, context: Context): Promise<void> {
     acknowledged: boolean,
     start: (signal: AbortSignal) => Promise<ExecSession>,
   ): Promise<void> {
-    const { started: session, signal } = await context.streams.open(reply, DEADLINE.read, start)
+    const { started: session, signal } = await context.streams.open(reply, DEADLINE.reach, start)
     reply.request.resource = `${sandbox.id}/${session.info.id}`
     if (acknowledged) session.holdUntilAcknowledged()
     const attachment = context.execs.add(sandbox, session)
@@ -143,7 +143,7 @@ export async function execRoutes(app: App, context: Context): Promise<void> {
         return follow(reply, called(request), query.acknowledge, (signal) =>
           request.project.sandboxes.exec(params.id, body, signal),
         )
-      const session = await within(DEADLINE.read, (signal) => request.project.sandboxes.exec(params.id, body, signal))
+      const session = await within(DEADLINE.reach, (signal) => request.project.sandboxes.exec(params.id, body, signal))
       session.detach()
       request.resource = `${params.id}/${session.info.id}`
       return reply.code(201).send(session.info)
@@ -162,7 +162,7 @@ export async function execRoutes(app: App, context: Context): Promise<void> {
       },
     },
     async (request, reply) =>
-      within(DEADLINE.read, async (signal) => (await guestOf(called(request), signal)).listExecs(signal), reply),
+      within(DEADLINE.reach, async (signal) => (await guestOf(called(request), signal)).listExecs(signal), reply),
   )
 
   app.get(
@@ -234,7 +234,7 @@ export async function execRoutes(app: App, context: Context): Promise<void> {
     },
     async (request, reply) => {
       const { params, body } = request
-      await within(DEADLINE.read, (signal) =>
+      await within(DEADLINE.reach, (signal) =>
         attached(called(request), params.exec, signal, (ask) =>
           ask((session) => session.resize(body.cols, body.rows, signal)),
         ),
@@ -257,7 +257,7 @@ export async function execRoutes(app: App, context: Context): Promise<void> {
     },
     async (request, reply) => {
       const { params, body } = request
-      await within(DEADLINE.read, (signal) =>
+      await within(DEADLINE.reach, (signal) =>
         attached(called(request), params.exec, signal, (ask) => ask((session) => session.kill(body.signal, signal))),
       )
       return reply.code(204).send()

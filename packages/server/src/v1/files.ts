@@ -55,7 +55,7 @@ export async function fileRoutes(app: App, context: Context): Promise<void> {
     },
     async ({ params, query, project }, reply) => {
       const { path, ...options } = query
-      const { started: file, signal } = await context.streams.open(reply, DEADLINE.read, async (opened) =>
+      const { started: file, signal } = await context.streams.open(reply, DEADLINE.reach, async (opened) =>
         (await guestOf(project, params.id, opened)).readFile(path, options, opened),
       )
       const rest = Math.max(0, file.info.size - (options.offset ?? 0))
@@ -123,7 +123,7 @@ export async function fileRoutes(app: App, context: Context): Promise<void> {
     async ({ params, query, project }, reply) => {
       const { path, ...options } = query
       return within(
-        DEADLINE.read,
+        DEADLINE.reach,
         async (signal) => (await guestOf(project, params.id, signal)).stat(path, options, signal),
         reply,
       )
@@ -147,7 +147,7 @@ export async function fileRoutes(app: App, context: Context): Promise<void> {
     async ({ params, query, project }, reply) => {
       const { path, ...options } = query
       return within(
-        DEADLINE.read,
+        DEADLINE.reach,
         async (signal) => (await guestOf(project, params.id, signal)).list(path, options, signal),
         reply,
       )
@@ -168,7 +168,7 @@ export async function fileRoutes(app: App, context: Context): Promise<void> {
     },
     async ({ params, body, project }) => {
       const { path, ...options } = body
-      const created = await within(DEADLINE.read, async (signal) =>
+      const created = await within(DEADLINE.reach, async (signal) =>
         (await guestOf(project, params.id, signal)).makeDirectory(path, options, signal),
       )
       return { created }
@@ -189,7 +189,7 @@ export async function fileRoutes(app: App, context: Context): Promise<void> {
     },
     async ({ params, body, project }) => {
       const { from, to, ...options } = body
-      return within(DEADLINE.read, async (signal) =>
+      return within(DEADLINE.reach, async (signal) =>
         (await guestOf(project, params.id, signal)).move(from, to, options, signal),
       )
     },
@@ -209,7 +209,7 @@ export async function fileRoutes(app: App, context: Context): Promise<void> {
     },
     async ({ params, body, project }) => {
       const { target, path, ...options } = body
-      return within(DEADLINE.read, async (signal) =>
+      return within(DEADLINE.reach, async (signal) =>
         (await guestOf(project, params.id, signal)).symlink(target, path, options, signal),
       )
     },
@@ -255,7 +255,7 @@ export async function fileRoutes(app: App, context: Context): Promise<void> {
     async ({ params, body, project }) => {
       const { path, mode, owner, ...options } = body
       const change = { ...(mode === undefined ? {} : { mode }), ...(owner === undefined ? {} : { owner }) }
-      return within(DEADLINE.read, async (signal) =>
+      return within(DEADLINE.reach, async (signal) =>
         (await guestOf(project, params.id, signal)).setAttributes(path, change, options, signal),
       )
     },
@@ -278,7 +278,7 @@ export async function fileRoutes(app: App, context: Context): Promise<void> {
     },
     async ({ params, query, project }, reply) => {
       const { path, ...options } = query
-      const { started: events, signal } = await context.streams.open(reply, DEADLINE.read, async (opened) =>
+      const { started: events, signal } = await context.streams.open(reply, DEADLINE.reach, async (opened) =>
         (await guestOf(project, params.id, opened)).watch(path, options, opened),
       )
       await sendLines(reply, eventLines(events), signal, (error) => ({ type: 'error', error }))

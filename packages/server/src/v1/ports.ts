@@ -28,7 +28,7 @@ export async function portRoutes(app: App, context: Context): Promise<void> {
         throw new IceboxError('InvalidArgument', 'a port is reached by a connection that is upgraded', {
           remedy: 'Send the headers `Connection: Upgrade` and `Upgrade: tcp`, or use `icebox port`.',
         })
-      const { started: connection, signal } = await context.streams.open(reply, DEADLINE.read, async (opened) =>
+      const { started: connection, signal } = await context.streams.open(reply, DEADLINE.reach, async (opened) =>
         (await request.project.sandboxes.guest(id, opened)).dial(port, opened),
       )
       reply.hijack()

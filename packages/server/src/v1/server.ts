@@ -27,10 +27,16 @@ export async function serverRoutes(app: App, context: Context): Promise<void> {
         operationId: 'getInfo',
         summary: 'Which server this is',
         tags: ['Server'],
-        response: { 200: ServerInfo, ...FAILURES },
+        response: {
+          200: ServerInfo.extend({
+            project: z.string().describe('The project whose key it was.'),
+            installation: z.boolean().describe("Whether it was the installation's own key."),
+          }),
+          ...FAILURES,
+        },
       },
     },
-    async () => context.info,
+    async ({ project, installation }) => ({ ...context.info, project: project.name, installation }),
   )
 
   app.get(
@@ -53,9 +59,10 @@ export async function serverRoutes(app: App, context: Context): Promise<void> {
   app.post(
     '/v1/shutdown',
     {
+      config: { installation: true },
       schema: {
         operationId: 'shutdown',
-        summary: 'Pauses (or keeps, or kills) all sandboxes and ends the server',
+        summary: 'Pauses (or keeps, or kills) all sandboxes and ends the server. Needs the key of the installation',
         tags: ['Server'],
         body: optional(z.object({ mode: z.enum(SHUTDOWN_MODES).default('pause') })),
         response: { 202: z.object({ mode: z.enum(SHUTDOWN_MODES) }), ...FAILURES },

@@ -22,6 +22,10 @@ export function sendError(response: Response, thrown: unknown): void {
   }
 }
 
+/** Answers that a method is not one of the path's. */
+export const sendMethodNotAllowed = (response: Response, allow: string): void =>
+  sendJson(response, 405, { code: 405, message: 'method not allowed' }, { allow })
+
 /** As the gateway says of a sandbox that cannot be reached. */
 export const sendUnreachable = (response: Response, sandboxId: string, message: string): void =>
   sendJson(response, 502, { sandboxId, message, code: 502 })

@@ -25,8 +25,8 @@ export async function composeFiles(
   const body = ComposeRequest.safeParse(await readJson(request, LIMIT))
   if (!body.success) throw new RestError(400, `invalid request body: ${z.prettifyError(body.error)}`)
   const { source_paths: sources, destination, username } = body.data
-  if (sources.length === 0) throw new RestError(400, 'source_paths must not be empty')
-  if (destination === '') throw new RestError(400, 'destination is required')
+  if (sources.length === 0) throw new RestError(400, 'source_paths is empty')
+  if (destination === '') throw new RestError(400, 'destination is empty')
   const call = { ...named, user: username || named.user }
   const access = accessOf(call)
   const signal = bounded(client, 'long')
@@ -34,12 +34,12 @@ export async function composeFiles(
   const paths: string[] = []
   for (const source of sources) {
     const path = guestPath(source, call)
-    if (path === to) throw new RestError(400, `source path ${JSON.stringify(source)} cannot be the same as destination`)
+    if (path === to) throw new RestError(400, `${JSON.stringify(source)} is the destination itself`)
     // Reading nothing of it tells whether it can be read.
     await call.guest.readFile(path, { ...access, length: 0 }, signal).catch((thrown: unknown) => {
       if (isError(thrown, 'NotFound') && thrown.details.errno !== undefined)
-        throw new RestError(404, `source file not found: ${source}`)
-      if (isError(thrown, 'InvalidArgument')) throw new RestError(400, `source path is not a regular file: ${source}`)
+        throw new RestError(404, `there is no source ${source}`)
+      if (isError(thrown, 'InvalidArgument')) throw new RestError(400, `the source ${source} is not a regular file`)
       throw thrown
     })
     paths.push(path)

@@ -3,7 +3,7 @@ import { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { createGzip, constants as zlib } from 'node:zlib'
 import { type FileInfo, IceboxError, isError } from '@icebox/model'
-import { sendJson, writeAll } from './answer.ts'
+import { writeAll } from './answer.ts'
 import { accessOf, bounded, type Call, guestPath, type Request, type Response } from './call.ts'
 import { chosenEncoding } from './encoding.ts'
 import { RestError } from './errors.ts'
@@ -188,7 +188,3 @@ async function refusal(thrown: unknown, path: string, call: Call, signal: AbortS
   )
   return isDirectory ? new RestError(400, `path '${path}' is a directory`) : thrown
 }
-
-/** Answers that a method is not one of the path's. */
-export const sendMethodNotAllowed = (response: Response, allow: string): void =>
-  sendJson(response, 405, { code: 405, message: 'method not allowed' }, { allow })

@@ -118,17 +118,14 @@ test('a file is compressed for who asks for that alone or takes nothing else', (
 })
 
 test('names of files are put into the header as they need', () => {
-  assert.deepEqual(
-    ['test.txt', '.env', 'my document.pdf', 'file"name.txt', 'file\\name.txt', '文档.pdf'].map(dispositionOf),
-    [
-      'inline; filename=test.txt',
-      'inline; filename=.env',
-      'inline; filename="my document.pdf"',
-      'inline; filename="file\\"name.txt"',
-      'inline; filename="file\\\\name.txt"',
-      "inline; filename*=utf-8''%E6%96%87%E6%A1%A3.pdf",
-    ],
-  )
+  assert.deepEqual(['plain.tar.gz', '.hidden', 'two words', 'a"quote', 'back\\slash', 'é (1).md'].map(dispositionOf), [
+    'inline; filename=plain.tar.gz',
+    'inline; filename=.hidden',
+    'inline; filename="two words"',
+    'inline; filename="a\\"quote"',
+    'inline; filename="back\\\\slash"',
+    "inline; filename*=utf-8''%C3%A9%20%281%29.md",
+  ])
 })
 
 test('ranges that make no sense are the whole', () => {

@@ -59,6 +59,7 @@ export function processService(): ServiceImpl<typeof Process> {
     running.add(execution, session)
     signal.addEventListener('abort', detach, { once: true })
     try {
+      signal.throwIfAborted()
       yield { event: { event: { case: 'start', value: { pid: session.info.pid } } } }
       const source = withKeepAlive(session.events, keepAliveInterval(context.requestHeader), signal)
       for await (const each of source) {

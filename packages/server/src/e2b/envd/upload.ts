@@ -51,14 +51,14 @@ export async function upload(
     return written(info, xattrs)
   }
   if (media === 'application/octet-stream') {
-    if (path === undefined) throw new RestError(400, 'path query parameter is required for raw body upload')
+    if (path === undefined) throw new RestError(400, 'a body that is one file needs the query parameter path')
     sendJson(response, 200, [await write(path, body)])
   } else if (media === 'multipart/form-data') {
     sendJson(response, 200, await writeForm({ ...request.headers, 'content-type': type }, body, path, write))
   } else
     throw new RestError(
       400,
-      `unsupported content type: ${type}, expected multipart/form-data or application/octet-stream`,
+      `content type ${JSON.stringify(type)}: send multipart/form-data or application/octet-stream`,
     )
 }
 
@@ -95,11 +95,11 @@ async function writeForm(
   failed.catch(() => undefined)
   const form = openForm(headers)
   const files: Written[] = []
-  let waiting = 0
+  const open = new Set<BusboyFileStream>()
   let done = Promise.withResolvers<void>()
   let turn: Promise<void> = Promise.resolve()
   form.on('file', (_field: string, data: BusboyFileStream, name: string | undefined) => {
-    waiting++
+    open.add(data)
     // Its failure is that of the form, which is told below.
     data.on('error', reject)
     turn = turn.then(async () => {
@@ -107,12 +107,9 @@ async function writeForm(
       if (!to) throw new RestError(400, 'a part of the form has neither a file name nor a path')
       const file = await write(to, data)
       if (files.some((other) => other.path === file.path))
-        throw new RestError(
-          400,
-          `you cannot upload multiple files to the same path '${file.path}' in one upload request`,
-        )
+        throw new RestError(400, `two files of the form have the same path '${file.path}'`)
       files.push(file)
-      waiting--
+      open.delete(data)
       done.resolve()
       done = Promise.withResolvers()
     })
@@ -125,7 +122,7 @@ async function writeForm(
       for await (const chunk of body) {
         await new Promise<void>((resolve) => form.write(chunk, () => resolve()))
         // The last of them may need more of the body before it is whole.
-        while (waiting > MAX_WAITING) await done.promise
+        while (open.size > MAX_WAITING) await done.promise
       }
     } catch (thrown) {
       throw refusal(thrown, {})
@@ -140,6 +137,8 @@ async function writeForm(
     form.removeAllListeners()
     form.on('error', () => undefined)
     form.destroy()
+    // A write that waits for the rest of its file must not wait for ever.
+    for (const data of open) data.destroy(new IceboxError('InvalidArgument', 'the form has failed'))
   }
   return files
 }

@@ -1,0 +1,15 @@
+import { define, SERVER_FLAGS } from '../command.ts'
+import { print, printJson, table } from '../output.ts'
+import { serverOf } from '../server.ts'
+import { KEY_COLUMNS } from '../views.ts'
+
+export const command = define({
+  arguments: [],
+  flags: SERVER_FLAGS,
+  async run({ flags }) {
+    const keys = await serverOf(flags).keys.list()
+    if (flags.json) printJson(keys)
+    else print(table(keys, KEY_COLUMNS))
+    return 0
+  },
+})

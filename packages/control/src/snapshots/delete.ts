@@ -1,0 +1,56 @@
+import { IceboxError, type Snapshot } from '@icebox/model'
+import type { Context } from '../context.ts'
+import type { Accepted } from '../control.ts'
+import { dropSnapshot } from './remove.ts'
+
+/** Throws `InUse` when something stands on the snapshot; else writes the intent to delete it. */
+export async function beginDelete(context: Context, name: string): Promise<Accepted<Snapshot>> {
+  await requireUnused(context, name)
+  const resource = await context.records.setStatus('Snapshot', name, ({ status }) => ({ ...status, state: 'deleting' }))
+  return { resource, settled: finishSnapshotDelete(context, resource) }
+}
+
+/** Throws `InUse` when something stands on the snapshot, `Conflict` while it is being taken. */
+export async function requireUnused({ records }: Context, name: string): Promise<void> {
+  const snapshot = await records.get('Snapshot', name)
+  if (snapshot.status.state === 'creating') throw new IceboxError('Conflict', `snapshot ${name} is still being taken`)
+  const template = (await records.list('Template')).find(({ status }) => status.snapshot === name)
+  if (template !== undefined) {
+    throw new IceboxError('InUse', `snapshot ${name} belongs to template ${template.metadata.name}`, {
+      remedy: `Delete the template instead: \`icebox template delete ${template.metadata.name}\`.`,
+    })
+  }
+  const sandbox = (await records.list('Sandbox')).find(
+    ({ status }) => status.operation?.snapshot === name || status.pausedIn === name,
+  )
+  if (sandbox !== undefined) {
+    throw new IceboxError(
+      'InUse',
+      `snapshot ${name} holds sandbox ${sandbox.metadata.name}, which is ${sandbox.status.state}`,
+    )
+  }
+}
+
+/** Its children in the tree get its parent; a sandbox whose newest snapshot it was, likewise. */
+export async function finishSnapshotDelete(context: Context, snapshot: Snapshot): Promise<Snapshot> {
+  const { records } = context
+  const { name } = snapshot.metadata
+  const { parent } = snapshot.spec
+  for (const child of await records.list('Snapshot')) {
+    if (child.spec.parent !== name) continue
+    await records.setSpec('Snapshot', child.metadata.name, ({ spec: { parent: _gone, ...spec } }) => ({
+      ...spec,
+      ...(parent === undefined ? {} : { parent }),
+    }))
+  }
+  for (const sandbox of await records.list('Sandbox')) {
+    if (sandbox.status.lastSnapshot !== name) continue
+    await records.setStatus('Sandbox', sandbox.metadata.name, ({ status: { lastSnapshot: _gone, ...status } }) => ({
+      ...status,
+      ...(parent === undefined ? {} : { lastSnapshot: parent }),
+    }))
+  }
+  await dropSnapshot(context, name)
+  context.log('info', 'snapshot.deleted', { snapshot: name })
+  return snapshot
+}
