@@ -23,8 +23,10 @@ import {
   Part,
   REFUSALS,
   TemplateAlias,
+  TemplateNames,
   TemplateRef,
   TemplateTag,
+  TemplateUpdate,
   TemplateWithBuilds,
 } from './schemas.ts'
 import { sizeOf } from './wire.ts'
@@ -110,6 +112,32 @@ export async function templateRoutes(app: App, context: Context): Promise<void> 
     },
   )
 
+  for (const [url, operationId] of [
+    ['/templates/:templateID', 'updateTemplate'],
+    ['/v2/templates/:templateID', 'updateTemplateV2'],
+  ] as const)
+    app.patch(
+      url,
+      {
+        schema: {
+          operationId,
+          summary: 'Let other projects make sandboxes from a template, or no more',
+          tags,
+          params: TemplateRef,
+          body: TemplateUpdate,
+          response: { 200: TemplateNames, ...REFUSALS },
+        },
+      },
+      async ({ params, body, project }) => {
+        const template = await within(DEADLINE.read, async (signal) => {
+          const { template: found } = requireTemplate(project, await find(project, params.templateID, signal))
+          const isPublic = body.public ?? found.spec.public === true
+          return project.templates.update(found.metadata.name, { public: isPublic }, signal)
+        })
+        return { names: named(project, template).names }
+      },
+    )
+
   app.delete(
     '/templates/:templateID',
     {
@@ -124,8 +152,7 @@ export async function templateRoutes(app: App, context: Context): Promise<void> 
     async ({ params, project }, reply) => {
       const found = await within(DEADLINE.read, (signal) => find(project, params.templateID, signal))
       if ('template' in found) {
-        const { name, namespace } = found.template.metadata
-        if (namespace !== project.name) throw templateNotFound(params.templateID)
+        const { name } = requireTemplate(project, found).template.metadata
         await settled(context, (signal) => project.templates.delete(name, signal))
       } else
         for (const { metadata } of found.snapshots)
@@ -226,6 +253,14 @@ function requireSnapshots(found: Found): [Snapshot, ...Snapshot[]] {
     'NotImplemented',
     `'${found.template.metadata.name}' is a template: it has the tag default only`,
   )
+}
+
+/** One of the project's own. Throws `NotFound` for another's, `NotImplemented` for snapshots, which are of their project alone. */
+function requireTemplate(project: Project, found: Found & { name: TemplateName }): { template: Template } {
+  if ('snapshots' in found)
+    throw new IceboxError('NotImplemented', `'${found.name.alias}' is a snapshot, and cannot be public`)
+  if (found.template.metadata.namespace !== project.name) throw templateNotFound(found.name.alias)
+  return found
 }
 
 const buildTag = (tag: string, { metadata }: Template | Snapshot) => ({
