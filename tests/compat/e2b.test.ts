@@ -339,6 +339,25 @@ function program(name: string, title: string, server: () => ServerProcess): void
     assert.equal(await e2b.Sandbox.deleteSnapshot(second.snapshotId), false)
   })
 
+  test('snapshots of one name are told apart by tags', async () => {
+    const { TemplateBase } = e2b
+    const family = `${name.replace('.', '-')}-family`
+    const take = async (tag: string) => {
+      await sandbox.files.write('tagged', tag)
+      return sandbox.createSnapshot({ name: `${family}:${tag}` })
+    }
+    const [one] = [await take('v1'), await take('v2')]
+    assert.match(one.snapshotId, new RegExp(`${family}:v1$`))
+    await TemplateBase.assignTags(`${family}:v1`, ['stable'])
+    const tags = async () => (await TemplateBase.getTags(family)).map(({ tag }: { tag: string }) => tag).sort()
+    assert.deepEqual(await tags(), ['stable', 'v1', 'v2'])
+    const from = await create(`${family}:stable`)
+    assert.equal(await from.files.read('tagged'), 'v1')
+    await TemplateBase.removeTags(family, ['stable'])
+    assert.deepEqual(await tags(), ['v1', 'v2'])
+    for (const tag of ['v1', 'v2']) assert.equal(await e2b.Sandbox.deleteSnapshot(`${family}:${tag}`), true)
+  })
+
   test('forks', async () => {
     await sandbox.files.write('before', 'same')
     const forks = [...(await sandbox.fork({ count: 2 })), ...(await e2b.Sandbox.fork(sandbox.sandboxId))]
@@ -409,9 +428,9 @@ function program(name: string, title: string, server: () => ServerProcess): void
     await assert.rejects(TemplateBase.build(plain, 'mine', { onBuildLogs }), /template/i)
     await assert.rejects(TemplateBase.buildInBackground(plain, 'mine'), /template/i)
     await assert.rejects(TemplateBase.getBuildStatus({ templateId: 'base', buildId: 'none' }))
-    await assert.rejects(TemplateBase.assignTags('base', 'tag'))
-    await assert.rejects(TemplateBase.removeTags('base', 'tag'))
-    await assert.rejects(TemplateBase.getTags('none'))
+    await assert.rejects(TemplateBase.assignTags('base', 'tag'), /template/i)
+    await assert.rejects(TemplateBase.removeTags('base', 'tag'), /template/i)
+    await assert.rejects(TemplateBase.getTags('none'), /not found|no template/i)
   })
 
   test('what needs no server', () => {

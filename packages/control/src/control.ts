@@ -203,6 +203,8 @@ export interface Reached {
 export interface Traffic {
   /** Errors: `NotFound`. Changes nothing. */
   find(id: string, signal: AbortSignal): Promise<Sandbox>
+  /** The one that has a token of which this is true. Changes nothing. */
+  findBy(is: (tokens: SandboxTokens) => boolean, signal: AbortSignal): Promise<Sandbox | undefined>
   /** Waits while it is on its way, resumes it when it is paused and asks for that. Errors: `NotFound`, `InvalidState`. */
   reach(id: string, signal: AbortSignal): Promise<Reached>
   /** The same over pause and resume, others for every fork. */

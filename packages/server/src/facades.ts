@@ -6,7 +6,7 @@ import type { Facade } from './gateway/facade.ts'
 import { EGRESS_PORT } from './opensandbox/execd/egress.ts'
 import { EXECD_PORT, execdFacade } from './opensandbox/execd/facade.ts'
 
-const ENVD_PORT = 49_983
+export const ENVD_PORT = 49_983
 const NO_DEFAULTS = { user: '', workingDir: '' }
 
 /** What stands on some ports of every sandbox: the guest services that clients of E2B and OpenSandbox talk to. */

@@ -1,7 +1,7 @@
 import type { MessageInitShape } from '@bufbuild/protobuf'
 import { Code, ConnectError, type HandlerContext, type ServiceImpl } from '@connectrpc/connect'
 import { type ExecEvent, type ExecExit, type ExecInput, type ExecSession, isError } from '@icebox/model'
-import { bounded, type Call, callOf, guestPath } from './call.ts'
+import { bounded, type Call, callOf, guestPath, workingDirOf } from './call.ts'
 import {
   type Process,
   type ProcessEventSchema,
@@ -185,7 +185,7 @@ export function processService(): ServiceImpl<typeof Process> {
 function execInput(request: StartRequest, call: Call, timeoutMs: number | undefined): ExecInput {
   const { process, pty, tag, stdin } = request
   if (process === undefined || process.cmd === '') throw new ConnectError('there is no command', Code.InvalidArgument)
-  const cwd = process.cwd ? guestPath(process.cwd, call) : call.sandbox.defaults.workingDir
+  const cwd = process.cwd ? guestPath(process.cwd, call) : workingDirOf(call)
   return {
     argv: [process.cmd, ...process.args],
     env: process.envs,
