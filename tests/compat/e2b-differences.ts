@@ -5,7 +5,7 @@ const NO_SECRETS = 'Icebox keeps no secrets for sandboxes. It answers 404.'
 const NO_BUILDS =
   'Icebox builds templates by its own API (`icebox template build`) so far. It answers with an error that says so.'
 const NO_TAGS = 'Templates of Icebox have no tags. It answers with an error that says so.'
-const NETWORK = 'The rules are stored and reported and not enforced: a sandbox reaches what its machine reaches.'
+const NETWORK = 'The rules are stored and reported, and change nothing: a sandbox has no network, whatever they allow.'
 const NO_MCP = 'Icebox has no MCP gateway and no template with one; a create that asks for `mcp` is refused.'
 
 /** What differs for the JavaScript client, in all its versions. */

@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { type Limits, openControl } from '@icebox/control'
 import { IceboxError, type Node } from '@icebox/model'
@@ -58,7 +59,12 @@ export interface RunningIcebox {
  */
 export async function openIcebox(options: Composition, signal: AbortSignal): Promise<RunningIcebox> {
   const programs = await ensureRuntime(options.report, signal)
-  await checkAddress(options.listen)
+  await checkAddress(options.listen).catch(async (thrown: unknown) => {
+    // When the port is that of the server which has this data directory, that says more.
+    if (existsSync(join(options.dataDirectory, 'server.json')))
+      await (await openDataDirectory(options.dataDirectory)).close()
+    throw thrown
+  })
   const data = await openDataDirectory(options.dataDirectory)
   const undo: (() => Promise<unknown>)[] = [() => data.close()]
   try {
