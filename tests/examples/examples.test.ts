@@ -1,13 +1,15 @@
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
+import { existsSync } from 'node:fs'
 import { mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises'
 import { createServer, type IncomingMessage } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, suite, test } from 'node:test'
+import { Icebox } from '@icebox/sdk'
 import { npmClients, pythonClients } from '../../setup/clients.ts'
 import { e2bEnvironment, keyOf, openSandboxEnvironment, run, startServer } from '../compat/compat.ts'
-import type { ServerProcess } from '../server-process.ts'
+import { eventually, type ServerProcess } from '../server-process.ts'
 import { type Block, blocksOf } from './blocks.ts'
 import { Recorder } from './recorder.ts'
 import { tour } from './tour.ts'
@@ -24,14 +26,14 @@ const soon = () => AbortSignal.timeout(SUITE_MS)
 const CLIENTS = ['e2b', '@alibaba-group/opensandbox']
 
 /** Operations that the SDK does not reach, and parameters that it does not send. */
-const NOT_REACHED: Record<string, string> = {
-  reportEvent: 'takes what clients of OpenSandbox tell of themselves; the SDK tells nothing',
-}
-const NOT_SENT: Record<string, string> = {
-  page: 'lists go by tokens, which do not shift',
-  expires: 'asks for signed endpoints, which are refused',
-  'last-event-id': 'what a browser sends in place of `after`',
-}
+const NOT_COVERED: [what: RegExp, why: string][] = [
+  [/^reportEvent$/, 'takes what clients of OpenSandbox tell of themselves; the SDK tells nothing'],
+  [/^(?:list\w+|getUsage) page$/, 'lists go by tokens, which do not shift'],
+  [/^(?:list(?!Events)\w+|getUsage) after$/, 'is sent beyond 1000 items: packages/sdk/src/connection.test.ts'],
+  [/^getEndpoint expires$/, 'asks for signed endpoints, which are refused'],
+  [/^listEvents last-event-id$/, 'is what browsers send in place of `after`'],
+  [/^buildTemplate prefer$/, 'a build is followed to its end by its progress'],
+]
 
 const pages = ['README.md', 'packages/sdk/README.md']
 for (const name of await readdir(join(ROOT, 'docs/guides'))) pages.push(`docs/guides/${name}`)
@@ -132,6 +134,9 @@ suite('the programs of the documentation', { timeout: SUITE_MS }, () => {
 
   test('a tour through the rest of the SDK', async () => {
     await tour(recorder.url, environment.ICEBOX_API_KEY ?? '')
+    const { pid } = server
+    await new Icebox({ url: recorder.url, apiKey: environment.ICEBOX_API_KEY }).shutdown('kill')
+    await eventually(async () => !existsSync(`/proc/${pid}`) || undefined, 'the server ends')
   })
 
   test('the SDK reaches all of the native API', async () => {
@@ -148,16 +153,14 @@ suite('the programs of the documentation', { timeout: SUITE_MS }, () => {
             if (where !== 'path' && !sent.has(name.toLowerCase()) && !sent.has(name))
               missing.push(`${operationId} ${name}`)
       }
-    const excepted = (each: string) => each in NOT_REACHED || (each.split(' ')[1] ?? '') in NOT_SENT
     assert.deepEqual(
-      missing.filter((each) => !excepted(each)),
+      missing.filter((each) => !NOT_COVERED.some(([what]) => what.test(each))),
       [],
     )
-    for (const each of Object.keys(NOT_REACHED)) assert.ok(missing.includes(each), `${each} is reached`)
-    for (const name of Object.keys(NOT_SENT))
+    for (const [what] of NOT_COVERED)
       assert.ok(
-        missing.some((each) => each.endsWith(` ${name}`)),
-        `${name} is sent`,
+        missing.some((each) => what.test(each)),
+        `${what} is covered`,
       )
   })
 })

@@ -6,15 +6,15 @@ import { eventually, output } from '../server-process.ts'
 export async function tour(url: string, apiKey: string): Promise<void> {
   const icebox = new Icebox({ url, apiKey })
   await theServer(icebox)
-  const [image] = await icebox.images.list()
-  assert.ok(image !== undefined)
-  assert.equal((await icebox.images.get(image.id)).reference, image.reference)
-  assert.equal((await icebox.images.pull(image.reference)).id, image.id)
+  const { image: reference } = await icebox.templates.get('base')
+  const image = await icebox.images.pull(reference)
+  assert.equal((await icebox.images.get(image.id)).reference, reference)
+  assert.ok((await icebox.images.list()).some(({ id }) => id === image.id))
 
   const steps: unknown[] = []
   const template = await icebox.templates.build({
     name: 'tour',
-    image: image.digest,
+    image: reference,
     startCommand: ['sh', '-c', 'echo begun; exec sleep 100000'],
     keepSnapshots: 2,
     public: true,
@@ -90,7 +90,9 @@ async function life(icebox: Icebox, sandbox: Sandbox, server: ConnectionOptions)
     found.map(({ id }) => id),
     [sandbox.id],
   )
-  assert.ok((await sandbox.renew({ timeout: 600, onlyExtend: true })).expiresAt !== undefined)
+  const { expiresAt } = await sandbox.renew({ timeout: 600 })
+  assert.ok(expiresAt !== undefined)
+  assert.deepEqual(await sandbox.renew({ timeout: 60, onlyExtend: true }), { expiresAt })
   await sandbox.pause({ kind: 'memory' })
   await sandbox.resume()
   const text = Buffer.concat(await Array.fromAsync(await sandbox.logs())).toString()
