@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { setFlagsFromString } from 'node:v8'
 import { type Limits, openControl } from '@icebox/control'
@@ -62,7 +63,12 @@ export async function openIcebox(options: Composition, signal: AbortSignal): Pro
   // heap for every few megabytes of them, which costs more than passing them on; those that are young go with young objects anyway.
   setFlagsFromString('--external-memory-accounted-in-global-limit')
   const programs = await ensureRuntime(options.report, signal)
-  await checkAddress(options.listen)
+  await checkAddress(options.listen).catch(async (thrown: unknown) => {
+    // When the port is that of the server which has this data directory, that says more.
+    if (existsSync(join(options.dataDirectory, 'server.json')))
+      await (await openDataDirectory(options.dataDirectory)).close()
+    throw thrown
+  })
   const data = await openDataDirectory(options.dataDirectory)
   const undo: (() => Promise<unknown>)[] = [() => data.close()]
   try {
