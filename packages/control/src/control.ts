@@ -129,6 +129,8 @@ export interface Templates {
   /** One of its own or, when it has none of the name, a public one of another project. */
   get(ref: string, signal: AbortSignal): Promise<Template>
   list(signal: AbortSignal): Promise<Template[]>
+  /** `public`: whether sandboxes of every project can be made from it. */
+  update(ref: string, changes: { public: boolean }, signal: AbortSignal): Promise<Template>
   delete(ref: string, signal: AbortSignal): Promise<Accepted<Template>>
 }
 

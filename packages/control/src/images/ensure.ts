@@ -1,4 +1,4 @@
-import { DEFAULT_PROJECT, IceboxError, type Image, type NodeImage, type Progress } from '@icebox/model'
+import { DEFAULT_PROJECT, IceboxError, type Image, isError, type NodeImage, type Progress } from '@icebox/model'
 import { type Context, DEADLINES, within } from '../context.ts'
 
 const now = () => new Date().toISOString()
@@ -12,7 +12,13 @@ export async function recordImage(context: Context, image: NodeImage): Promise<I
   const spec = { reference: image.reference, digest: image.digest }
   const status = { state: 'ready' as const, config: image.config, sizeBytes: image.sizeBytes }
   if ((await context.records.find('Image', name)) === undefined) {
-    return context.records.create('Image', name, { spec, status: { ...status, lastTransitionAt: now() } })
+    const written = await context.records
+      .create('Image', name, { spec, status: { ...status, lastTransitionAt: now() } })
+      .catch((thrown: unknown) => {
+        // Another pull of it has ended at the same time.
+        if (!isError(thrown, 'AlreadyExists')) throw thrown
+      })
+    if (written !== undefined) return written
   }
   await context.records.setSpec('Image', name, (present) =>
     present.spec.reference === spec.reference ? undefined : spec,
