@@ -5,6 +5,8 @@ import os
 import time
 from datetime import datetime, timedelta, timezone
 
+import httpx
+
 from opensandbox import (
     InMemoryAsyncPoolStateStore,
     InMemoryPoolStateStore,
@@ -243,7 +245,15 @@ def config_calls(now, config):
     assert config.protocol_must_be_valid("https") == "https"
     assert config.timeout_must_be_positive(timedelta(seconds=1))
     own = config.with_transport_if_missing()
-    own.new_owned_transport()
+    transport = own.new_owned_transport()
+    request = httpx.Request("GET", f"http://{config.get_domain()}/health")
+    for each in (transport, transport.inner):
+        if now.loop is None:
+            assert each.handle_request(request).status_code == 200
+        else:
+            assert now(each.handle_async_request(request)).status_code == 200
+    for each in (transport, transport.inner):
+        now(each.close() if now.loop is None else each.aclose())
     now(own.close_transport_if_owned())
 
 
