@@ -56,10 +56,18 @@ export async function openControl({
   const events = await Events.open(directory.events, log)
   const logs = new SandboxLogs(directory.logs, log)
   const tell = tellTransitions(events)
+  /** The project of every sandbox there is. */
+  const homes = new Map<string, string>()
+  const noted = (sandbox: Sandbox, gone: boolean) => {
+    const { name, namespace } = sandbox.metadata
+    if (gone) homes.delete(name)
+    else homes.set(name, namespace)
+    admission.note(sandbox, gone)
+  }
   const onTransition: OnTransition = (resource, from, to) => {
     tell(resource, from, to)
     if (resource.kind !== 'Sandbox') return
-    admission.note(resource, to === 'deleted')
+    noted(resource, to === 'deleted')
     logTransition(contextOf(resource.metadata.namespace), resource, to)
   }
   const recordsOf = (project: string) => new Records(store, project, onTransition)
@@ -90,7 +98,7 @@ export async function openControl({
   const contextOf = (project: string): Context => ({ ...shared, records: recordsOf(project), project: contextOf })
   const context = contextOf(SYSTEM_NAMESPACE)
   const present = await context.records.listEverywhere('Sandbox')
-  for (const sandbox of present) admission.note(sandbox, false)
+  for (const sandbox of present) noted(sandbox, false)
   await logs.keepOnly(new Set(present.map(({ metadata }) => metadata.name)))
   const reconciler = new Reconciler(context)
   const remove = async ({ metadata }: Sandbox) =>
@@ -136,7 +144,7 @@ export async function openControl({
     events: { list: (filter) => events.list(filter), follow: (filter, signal) => events.follow(filter, signal) },
     metrics: () => shared.telemetry.metrics.text(),
     keys: keyService(context.records, installationKey),
-    traffic: trafficService(context, tokenSecret),
+    traffic: trafficService(context, tokenSecret, (id) => homes.get(id)),
     collect: (options, signal) => collectAll(context, options, signal),
     async close(mode, signal) {
       const aborted = new Promise<never>((_, reject) =>

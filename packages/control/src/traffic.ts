@@ -4,22 +4,20 @@ import type { Context } from './context.ts'
 import type { SandboxTokens, Traffic } from './control.ts'
 import { reach } from './sandboxes/reach.ts'
 
-/** `context` is any project's; `secret` is what the tokens are derived from, and must stay the same over restarts. */
-export function trafficService(context: Context, secret: Buffer): Traffic {
-  /** Projects of sandboxes seen: an id is never of another one. */
-  const projects = new Map<string, string>()
-
+/**
+ * `context` is any project's; `secret` is what the tokens are derived from, and must stay the same over restarts. `projectOf` knows
+ * every sandbox, so that guessing ids costs nothing.
+ */
+export function trafficService(
+  context: Context,
+  secret: Buffer,
+  projectOf: (id: string) => string | undefined,
+): Traffic {
   const find = async (id: string): Promise<Sandbox> => {
-    const known = projects.get(id)
-    if (known !== undefined) {
-      const sandbox = await context.project(known).records.find('Sandbox', id)
-      if (sandbox !== undefined) return sandbox
-      projects.delete(id)
-    }
-    const sandbox = (await context.records.listEverywhere('Sandbox')).find(({ metadata }) => metadata.name === id)
+    const project = projectOf(id)
+    const sandbox = project === undefined ? undefined : await context.project(project).records.find('Sandbox', id)
     if (sandbox === undefined)
       throw new IceboxError('NotFound', `no sandbox has the id ${JSON.stringify(id)}`, { details: { sandbox: id } })
-    projects.set(id, sandbox.metadata.namespace)
     return sandbox
   }
   /** The uid is part of it: no other sandbox ever has the same. */
