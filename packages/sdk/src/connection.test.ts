@@ -110,6 +110,22 @@ test('a list is all of its pages', async (t) => {
   assert.equal(asked[0]?.query.get('metadata'), 'k=a%26b&l=2')
 })
 
+test('a list that is iterated asks for its pages as they are needed', async (t) => {
+  const { icebox, asked } = await peer(t, (one, response) => {
+    const second = one.query.get('after') === 'token'
+    sendJson(response, 200, page([{ ...SANDBOX, id: second ? 'b' : 'a' }], second ? undefined : 'token'))
+  })
+  const list = icebox.sandboxes.list()
+  assert.equal(asked.length, 0)
+  for await (const { id } of list) {
+    assert.equal(id, 'a')
+    break
+  }
+  assert.equal(asked.length, 1)
+  assert.deepEqual(await Array.fromAsync(list, ({ id }) => id), ['a', 'b'])
+  assert.equal(asked.length, 3)
+})
+
 test('create waits until it runs, and names what it is made of as the API does', async (t) => {
   const { icebox, asked } = await peer(t, (_, response) => sendJson(response, 202, SANDBOX))
   const sandbox = await icebox.sandboxes.create({ image: 'debian:bookworm', name: 'box', timeout: 60 })

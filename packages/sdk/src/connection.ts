@@ -4,6 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { isPageOf, isWireError } from './answers.ts'
 import { type CallOptions, Deadline } from './deadline.ts'
 import { IceboxError, notUnderstood, unavailable } from './error.ts'
+import { List } from './list.ts'
 
 type Method = 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE'
 export type Query = Record<string, string | number | boolean | readonly string[] | undefined>
@@ -63,16 +64,20 @@ export class Connection {
 
   /** The JSON answer; `isA` says whether it is one of this API. */
   async json<T>(method: Method, path: string, isA: (answer: unknown) => answer is T, call: Call = {}): Promise<T> {
+    const text = await this.text(method, path, call)
+    const answer = parse(text)
+    if (!isA(answer)) throw notUnderstood(`${method} ${path} answered ${JSON.stringify(text.slice(0, 200))}`)
+    return answer
+  }
+
+  async text(method: Method, path: string, call: Call = {}): Promise<string> {
     const deadline = new Deadline(call)
     try {
       const response = await this.#exchange(method, path, call, deadline)
-      const text = await readText(response).catch((thrown: unknown) => {
+      return await readText(response).catch((thrown: unknown) => {
         deadline.check()
         throw this.broken(thrown)
       })
-      const answer = parse(text)
-      if (!isA(answer)) throw notUnderstood(`${method} ${path} answered ${JSON.stringify(text.slice(0, 200))}`)
-      return answer
     } finally {
       deadline.met()
     }
@@ -100,17 +105,13 @@ export class Connection {
     })
   }
 
-  /** The whole of a list. What is there throughout is in it once, whatever is made or deleted meanwhile. */
-  async list<T>(path: string, isA: (item: unknown) => item is T, call: Call = {}): Promise<T[]> {
-    const items: T[] = []
-    let after: string | undefined
-    do {
+  /** The items of a list, each made into what callers get. */
+  list<T, R>(path: string, isA: (item: unknown) => item is T, call: Call, make: (item: T) => R): List<R> {
+    return new List(async (after) => {
       const query = { ...call.query, pageSize: PAGE_SIZE, after }
-      const answer = await this.json('GET', path, isPageOf(isA), { ...call, query })
-      items.push(...answer.items)
-      after = answer.pagination.nextToken
-    } while (after !== undefined)
-    return items
+      const { items, pagination } = await this.json('GET', path, isPageOf(isA), { ...call, query })
+      return { items: items.map(make), next: pagination.nextToken }
+    })
   }
 
   /** A raw byte stream by HTTP Upgrade. Either half can be ended on its own. */

@@ -5,6 +5,7 @@ import type { CallOptions } from './deadline.ts'
 import { Events } from './events.ts'
 import { Images } from './images.ts'
 import { Keys } from './keys.ts'
+import type { List } from './list.ts'
 import { Sandboxes } from './sandboxes.ts'
 import { type ConnectionOptions, connectionSettings } from './settings.ts'
 import { Snapshots } from './snapshots.ts'
@@ -58,12 +59,20 @@ export class Icebox {
     return this.#connection.json('GET', route('info'), isServerInfo, call)
   }
 
+  /** Measurements of the whole installation as Prometheus text. Needs the installation's own key. */
+  async metrics(call: CallOptions = {}): Promise<string> {
+    return this.#connection.text('GET', '/metrics', call)
+  }
+
+  /** The server's API as an OpenAPI 3.1 document. */
+  async openapi(call: CallOptions = {}): Promise<object> {
+    return this.#connection.json('GET', route('openapi.json'), isObject, call)
+  }
+
   /** What the sandboxes of the project have used that existed in the period (ISO 8601), newest first. */
-  async usage(
-    options: CallOptions & { from?: string | undefined; to?: string | undefined } = {},
-  ): Promise<WireUsage[]> {
+  usage(options: CallOptions & { from?: string | undefined; to?: string | undefined } = {}): List<WireUsage> {
     const { from, to, ...call } = options
-    return this.#connection.list(route('usage'), isUsage, { ...call, query: { from, to } })
+    return this.#connection.list(route('usage'), isUsage, { ...call, query: { from, to } }, (usage) => usage)
   }
 
   /**

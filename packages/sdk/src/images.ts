@@ -2,6 +2,7 @@ import type { WireImage } from '@icebox/model'
 import { hasId } from './answers.ts'
 import { type Connection, route, UNTIL_SETTLED } from './connection.ts'
 import type { CallOptions } from './deadline.ts'
+import type { List } from './list.ts'
 import { follow, type ProgressOptions } from './progress.ts'
 
 /** Images are named by id, unique prefix, digest or reference. */
@@ -18,8 +19,9 @@ export class Images {
     return follow(this.#connection, route('images'), { reference }, hasId<WireImage>, options)
   }
 
-  async list(call: CallOptions = {}): Promise<WireImage[]> {
-    return this.#connection.list(route('images'), hasId<WireImage>, call)
+  /** Newest first. */
+  list(call: CallOptions = {}): List<WireImage> {
+    return this.#connection.list(route('images'), hasId<WireImage>, call, (image) => image)
   }
 
   async get(ref: string, call: CallOptions = {}): Promise<WireImage> {

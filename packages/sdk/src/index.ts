@@ -27,6 +27,7 @@ export type { FileContent, FileOptions, Files } from './files.ts'
 export { Icebox, type ServerInfo } from './icebox.ts'
 export type { Images } from './images.ts'
 export type { Keys } from './keys.ts'
+export type { List } from './list.ts'
 export type { ProgressOptions, Step } from './progress.ts'
 export {
   type ConnectOptions,

@@ -2,6 +2,7 @@ import type { CreateApiKey, NewApiKey, WireApiKey } from '@icebox/model'
 import { hasId } from './answers.ts'
 import { type Connection, route } from './connection.ts'
 import type { CallOptions } from './deadline.ts'
+import type { List } from './list.ts'
 
 /** The API keys of projects. All calls need the installation's own key. Keys are named by id or a unique prefix of it. */
 export class Keys {
@@ -19,8 +20,8 @@ export class Keys {
   }
 
   /** Of all projects, newest first. */
-  async list(call: CallOptions = {}): Promise<WireApiKey[]> {
-    return this.#connection.list(route('keys'), hasId<WireApiKey>, call)
+  list(call: CallOptions = {}): List<WireApiKey> {
+    return this.#connection.list(route('keys'), hasId<WireApiKey>, call, (key) => key)
   }
 
   /** It opens nothing from here on. */

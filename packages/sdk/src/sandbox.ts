@@ -78,6 +78,10 @@ export interface ConnectOptions extends CallOptions {
 }
 export interface SnapshotOptions extends CallOptions {
   name?: string | undefined
+  /** With a name: tell several of one name apart, as `name:tag`. Default: `default`. */
+  tags?: string[] | undefined
+  /** Once it is ready it takes name and tags from the snapshots that have them; one left without a tag is deleted. */
+  replace?: boolean | undefined
   /** `memory` (the default): with its processes. `filesystem`: only its files; it restores by a boot. */
   kind?: 'memory' | 'filesystem' | undefined
   /** Delete the sandbox once the snapshot is durable. */
@@ -238,7 +242,22 @@ export class Sandbox implements AsyncDisposable {
     await this.#connection.delete(this.#route(), { ...call, headers: UNTIL_SETTLED })
   }
 
-  /** A connection to a TCP port inside. `NotFound` when nothing listens there. */
+  /**
+   * Where HTTP on a port of it is reached, and the headers that each request there needs: its traffic token, none when its ports are
+   * public. By a name of its own where the server has a domain, unless `byPath`; else by a path of the server.
+   */
+  async portUrl(
+    port: number,
+    options: CallOptions & { byPath?: boolean | undefined } = {},
+  ): Promise<{ url: string; headers: Record<string, string> }> {
+    const { byPath, ...call } = options
+    const path = this.#route('endpoints', String(port))
+    const request = { ...call, query: { use_server_proxy: byPath } }
+    const { endpoint, headers } = await this.#connection.json('GET', path, isEndpoint, request)
+    return { url: `${new URL(this.#connection.url).protocol}//${endpoint}`, headers }
+  }
+
+  /** A connection to a TCP port inside, for what is no HTTP. `NotFound` when nothing listens there. */
   async port(port: number, call: CallOptions = {}): Promise<Duplex> {
     return this.#connection.upgrade(this.#route('ports', String(port)), 'tcp', call)
   }
@@ -324,5 +343,7 @@ function unsettled(
 
 const isConnected = (answer: unknown): answer is { sandbox: WireSandbox; resumed: boolean } =>
   isObject(answer) && hasId(answer.sandbox) && typeof answer.resumed === 'boolean'
+const isEndpoint = (answer: unknown): answer is { endpoint: string; headers: Record<string, string> } =>
+  isObject(answer) && typeof answer.endpoint === 'string' && isObject(answer.headers)
 const isForkResult = (answer: unknown): answer is ForkResult =>
   isObject(answer) && (hasId(answer.sandbox) || isWireError(answer.error))

@@ -2,6 +2,7 @@ import type { WireSandbox } from '@icebox/model'
 import { hasId } from './answers.ts'
 import { type Connection, route } from './connection.ts'
 import type { CallOptions } from './deadline.ts'
+import type { List } from './list.ts'
 import { type CreateOptions, connectSandbox, createSandbox, Sandbox } from './sandbox.ts'
 
 export interface ListOptions extends CallOptions {
@@ -30,10 +31,10 @@ export class Sandboxes {
   }
 
   /** Newest first. */
-  async list(options: ListOptions = {}): Promise<Sandbox[]> {
+  list(options: ListOptions = {}): List<Sandbox> {
     const { state, metadata, ...call } = options
     const query = { state, metadata: metadata === undefined ? undefined : new URLSearchParams(metadata).toString() }
-    const resources = await this.#connection.list(route('sandboxes'), hasId<WireSandbox>, { ...call, query })
-    return resources.map((resource) => new Sandbox(this.#connection, resource))
+    const sandbox = (resource: WireSandbox) => new Sandbox(this.#connection, resource)
+    return this.#connection.list(route('sandboxes'), hasId<WireSandbox>, { ...call, query }, sandbox)
   }
 }

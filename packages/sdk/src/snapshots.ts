@@ -3,11 +3,13 @@ import type { SnapshotFault, WireSnapshot } from '@icebox/model'
 import { hasId, isObject } from './answers.ts'
 import { type Connection, route, UNTIL_SETTLED } from './connection.ts'
 import type { CallOptions } from './deadline.ts'
+import type { List } from './list.ts'
 import { bytes } from './streams.ts'
 
 export interface SnapshotListOptions extends CallOptions {
   /** Only those of this sandbox: id, name or unique prefix. */
   sandbox?: string | undefined
+  name?: string | undefined
   state?: WireSnapshot['status']['state'][] | undefined
   /** Also those that belong to a template, a fork or a paused sandbox. */
   hidden?: boolean | undefined
@@ -23,10 +25,10 @@ export class Snapshots {
   }
 
   /** Newest first. */
-  async list(options: SnapshotListOptions = {}): Promise<WireSnapshot[]> {
-    const { sandbox, state, hidden, ...call } = options
-    const query = { sandboxId: sandbox, state, hidden }
-    return this.#connection.list(route('snapshots'), hasId<WireSnapshot>, { ...call, query })
+  list(options: SnapshotListOptions = {}): List<WireSnapshot> {
+    const { sandbox, name, state, hidden, ...call } = options
+    const query = { sandboxId: sandbox, name, state, hidden }
+    return this.#connection.list(route('snapshots'), hasId<WireSnapshot>, { ...call, query }, (snapshot) => snapshot)
   }
 
   async get(ref: string, call: CallOptions = {}): Promise<WireSnapshot> {

@@ -2,6 +2,7 @@ import type { BuildTemplate, WireTemplate } from '@icebox/model'
 import { hasId } from './answers.ts'
 import { type Connection, route, UNTIL_SETTLED } from './connection.ts'
 import type { CallOptions } from './deadline.ts'
+import type { List } from './list.ts'
 import { follow, type ProgressOptions } from './progress.ts'
 
 export type BuildOptions = Pick<BuildTemplate, 'name' | 'image'> &
@@ -24,8 +25,9 @@ export class Templates {
     return follow(this.#connection, route('templates'), json, hasId<WireTemplate>, call)
   }
 
-  async list(call: CallOptions = {}): Promise<WireTemplate[]> {
-    return this.#connection.list(route('templates'), hasId<WireTemplate>, call)
+  /** Newest first. */
+  list(call: CallOptions = {}): List<WireTemplate> {
+    return this.#connection.list(route('templates'), hasId<WireTemplate>, call, (template) => template)
   }
 
   async get(name: string, call: CallOptions = {}): Promise<WireTemplate> {

@@ -46,7 +46,7 @@ async function measure(
   return rows.flat()
 }
 
-const running = (server: Icebox): Promise<Sandbox[]> => server.sandboxes.list({ state: ['Running'] })
+const running = async (server: Icebox): Promise<Sandbox[]> => server.sandboxes.list({ state: ['Running'] })
 
 export const command = define({
   arguments: [{ ...SANDBOX, optional: true, summary: `${SANDBOX.summary} Default: all that run.` }],
