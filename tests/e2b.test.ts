@@ -167,7 +167,6 @@ describe('what is not there', () => {
       ['POST', '/v2/templates'],
       ['POST', '/templates'],
       ['POST', '/templates/base'],
-      ['PATCH', '/v2/templates/base'],
       ['GET', '/templates/base/files/0'],
       ['POST', '/v2/templates/base/builds/1'],
       ['GET', '/templates/base/builds/1/status'],
@@ -427,7 +426,11 @@ describe('pause, connect and resume', () => {
     ])
     assert.deepEqual((await show(pausing.sandboxID)).lifecycle, { autoResume: true, onTimeout: 'pause' })
     await until(mortal.sandboxID, undefined)
-    await refused(404, 'POST', `/v2/sandboxes/${mortal.sandboxID}/connect`)
+    // On its way out it is a conflict.
+    const connect = () => send<Failure>('POST', `/v2/sandboxes/${mortal.sandboxID}/connect`)
+    let refusal = await connect()
+    while (refusal.status === 409) refusal = await connect()
+    assert.deepEqual([refusal.status, refusal.body.code], [404, 404])
     for (const cycle of ['1', '2']) {
       await until(pausing.sandboxID, 'paused')
       await expect(201, 'POST', `/v2/sandboxes/${pausing.sandboxID}/connect`, { json: { timeout: 60 } })
@@ -708,6 +711,12 @@ describe('templates', () => {
     for (const path of ['/templates/none', '/templates/aliases/none', '/templates/none/tags', '/templates/base%3Av1'])
       await refused(404, 'GET', path)
     await refused(404, 'DELETE', '/templates/none')
+    for (const isPublic of [false, true]) {
+      const json = { public: isPublic }
+      await refused(404, 'PATCH', '/v2/templates/base', { json, key: otherKey })
+      assert.deepEqual(await expect(200, 'PATCH', '/v2/templates/base', { json }), { names: ['default/base'] })
+      await expect(isPublic ? 200 : 404, 'GET', '/templates/aliases/base', { key: otherKey })
+    }
     await expect(204, 'DELETE', '/templates/base')
     assert.deepEqual(await expect(200, 'GET', '/templates'), [])
     await refused(404, 'POST', '/v2/sandboxes', { json: { templateID: 'base' } })

@@ -135,6 +135,14 @@ export class Calls {
     )
   }
 
+  #parentOf(prototype: object): string | undefined {
+    for (let at: unknown = Object.getPrototypeOf(prototype); isObject(at); at = Object.getPrototypeOf(at)) {
+      const label = this.#labels.get(at)
+      if (label !== undefined) return label
+    }
+    return undefined
+  }
+
   /** Learns the class of an object that a call gave, and of what the client hung on it. */
   #discover(value: unknown, label?: string): void {
     if (Array.isArray(value)) for (const each of value) this.#discover(each)
@@ -148,7 +156,8 @@ export class Calls {
       return
     }
     const known = this.#labels.get(prototype)
-    const name = known ?? label ?? lower(plain(made.name))
+    // A class that a client makes anew, such as one that knows its key, stands for the one it extends.
+    const name = known ?? this.#parentOf(prototype) ?? label ?? lower(plain(made.name))
     if (known === undefined) {
       this.#labels.set(prototype, name)
       this.#methods(prototype, name, ['constructor'], plain(made.name))

@@ -10,6 +10,7 @@ import { clientSteps, npmClients, pythonClients } from '../../setup/clients.ts'
 import { ServerProcess } from '../server-process.ts'
 import { type CallList, Calls } from './calls.ts'
 
+const ICEBOX = join(import.meta.dirname, '../../icebox')
 const DEADLINE_MS = 540_000
 const soon = () => AbortSignal.timeout(DEADLINE_MS)
 const CallsFile = z.object({ all: z.array(z.string()), called: z.array(z.string()) })
@@ -20,10 +21,12 @@ export async function startServer(name: string): Promise<ServerProcess> {
   return ServerProcess.start(`compat-${name}`, { flags: [] })
 }
 
-/** What an E2B program has in its environment: three variables, and nothing else is changed. */
+/** What an E2B program has in its environment, as `icebox e2b env` tells it: three variables, and nothing else is changed. */
 export async function e2bEnvironment(server: ServerProcess): Promise<Record<string, string>> {
-  const { url } = server.icebox
-  return { E2B_API_KEY: await keyOf(server), E2B_API_URL: url, E2B_SANDBOX_URL: url }
+  const { stdout, stderr } = await run([ICEBOX, 'e2b', 'env', '--json', '--data', server.dataDirectory], {})
+  const variables = z.record(z.string(), z.string()).safeParse(stdout === '' ? undefined : JSON.parse(stdout))
+  if (!variables.success) throw new Error(`icebox e2b env: ${stdout}${stderr}`)
+  return variables.data
 }
 
 export async function openSandboxEnvironment(server: ServerProcess): Promise<Record<string, string>> {
@@ -87,10 +90,11 @@ export async function npmCommand(
   name: string,
   args: readonly string[],
   variables: Record<string, string>,
+  options: { stdin?: string } = {},
 ): Promise<Ended> {
   const bin = join(await npmClients.path(soon()), 'node_modules', '.bin')
   const path = [bin, dirname(process.execPath), process.env.PATH ?? ''].join(delimiter)
-  return run([process.execPath, join(bin, name), ...args], { PATH: path, NO_COLOR: '1', ...variables })
+  return run([process.execPath, join(bin, name), ...args], { PATH: path, NO_COLOR: '1', ...variables }, options)
 }
 
 /**

@@ -36,11 +36,13 @@ suite('the E2B command line', { timeout: SUITE_MS }, () => {
     if (home !== undefined) await rm(home, { recursive: true, force: true })
   })
 
-  const e2b = async (...words: string[]): Promise<Ended> => {
+  const e2b = (...words: string[]) => typed('', ...words)
+  /** With this as its input. */
+  const typed = async (stdin: string, ...words: string[]): Promise<Ended> => {
     const said = words.join(' ')
     const called = calls.all.find((command) => said === command || said.startsWith(`${command} `))
     if (called !== undefined && !calls.called.includes(called)) calls.called.push(called)
-    return npmCommand('e2b', words, variables)
+    return npmCommand('e2b', words, variables, { stdin })
   }
   const works = async (...words: string[]): Promise<string> => {
     const { status, stdout, stderr } = await e2b(...words)
@@ -58,9 +60,9 @@ suite('the E2B command line', { timeout: SUITE_MS }, () => {
     assert.equal((await json('sandbox', 'info', id)).state, 'running')
     assert.equal(await works('sandbox', 'exec', id, 'whoami'), 'user\n')
     assert.equal((await e2b('sandbox', 'exec', '--user', 'root', '--cwd', '/tmp', id, 'sh -c "pwd; exit 3"')).status, 3)
-    // Its terminal ends with the input, which is at its end.
-    const { stdout } = await e2b('sandbox', 'connect', id)
+    const { stdout } = await typed('echo in-$((20 + 1)); exit\n', 'sandbox', 'connect', id)
     assert.match(stdout, new RegExp(id))
+    assert.match(stdout, /\bin-21\b/)
     await eventually(async () => ((await works('sandbox', 'metrics', id)).length > 0 ? true : undefined), 'metrics')
     await works('sandbox', 'logs', id)
 

@@ -4,8 +4,9 @@ const NO_VOLUMES = 'Icebox has no volumes: files live in the sandbox and in its 
 const NO_SECRETS = 'Icebox keeps no secrets for sandboxes. It answers 404.'
 const NO_BUILDS =
   'Icebox builds templates by its own API (`icebox template build`) so far. It answers with an error that says so.'
-const NO_TAGS = 'Templates of Icebox have no tags. It answers with an error that says so.'
-const NETWORK = 'The rules are stored and reported, and change nothing: a sandbox has no network, whatever they allow.'
+const TAGS =
+  'Named snapshots have tags as they do there. A template of `icebox template build` has the tag `default` and gets no other.'
+const NETWORK = 'Sandboxes have no network: what is asked for is stored and reported, and opens nothing.'
 const NO_MCP = 'Icebox has no MCP gateway and no template with one; a create that asks for `mcp` is refused.'
 
 /** What differs for the JavaScript client, in all its versions. */
@@ -21,12 +22,12 @@ export const E2B_JS: Differences = {
   'Sandbox.updateNetwork': { is: 'differs', why: NETWORK },
   'sandbox.updateNetwork': { is: 'differs', why: NETWORK },
   'Sandbox.create (network)': { is: 'differs', why: NETWORK },
+  'Sandbox.create (allowInternetAccess)': { is: 'differs', why: NETWORK },
   'TemplateBase.build': { is: 'absent', why: NO_BUILDS },
   'TemplateBase.buildInBackground': { is: 'absent', why: NO_BUILDS },
   'TemplateBase.getBuildStatus': { is: 'absent', why: NO_BUILDS },
-  'TemplateBase.assignTags': { is: 'absent', why: NO_TAGS },
-  'TemplateBase.removeTags': { is: 'absent', why: NO_TAGS },
-  'TemplateBase.getTags': { is: 'absent', why: NO_TAGS },
+  'TemplateBase.assignTags': { is: 'differs', why: TAGS },
+  'TemplateBase.removeTags': { is: 'differs', why: TAGS },
 }
 
 /** What differs for the Python client; the asynchronous half has the same under names of its own. */
@@ -39,9 +40,11 @@ export const E2B_PYTHON: Differences = Object.fromEntries(
       ...absent(['Secret.*', 'SecretPaginator.*'], NO_SECRETS),
       ...absent(['Sandbox.create (mcp)', 'Sandbox.get_mcp_token', 'Sandbox.get_mcp_url'], NO_MCP),
       ...absent(['Template.build', 'Template.build_in_background', 'Template.get_build_status'], NO_BUILDS),
-      ...absent(['Template.assign_tags', 'Template.remove_tags', 'Template.get_tags'], NO_TAGS),
+      [`${half}Template.assign_tags`, { is: 'differs', why: TAGS }] as const,
+      [`${half}Template.remove_tags`, { is: 'differs', why: TAGS }] as const,
       [`${half}Sandbox.update_network`, { is: 'differs', why: NETWORK }] as const,
       [`${half}Sandbox.create (network)`, { is: 'differs', why: NETWORK }] as const,
+      [`${half}Sandbox.create (allow_internet_access)`, { is: 'differs', why: NETWORK }] as const,
     ]
   }),
 )

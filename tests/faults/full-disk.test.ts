@@ -150,3 +150,28 @@ test('a restore whose disk does not fit is refused before it starts, beside thos
     await empty()
   }
 })
+
+test('of a fork whose children do not all fit, those that do are there and nothing of the others', async () => {
+  const { project } = parts
+  const { metadata } = await (await project.sandboxes.create({ template: 'base', env: {}, metadata: {} }, signal()))
+    .settled
+  const { name } = metadata
+  await run(name, 'head -c 150000000 /dev/urandom > /root/data; sha256sum /root/data > /root/sum')
+  const taken = await (await project.snapshots.create(name, { kind: 'memory', stop: false }, signal())).settled
+  try {
+    // Room for the fork's own snapshot, as large as this one, and for one child.
+    await fillTo((taken.status.sizeBytes ?? 0) / 2 ** 20 + 250)
+    const results = await project.sandboxes.fork(name, { count: 2, env: {} }, signal())
+    const errors = results.flatMap((result) => ('error' in result ? [result.error] : []))
+    assert.equal(errors.length, 1)
+    assert.ok(fullDisk(errors[0]), String(errors[0]))
+    const children = results.flatMap((result) => ('sandbox' in result ? [result.sandbox.metadata.name] : []))
+    const there = await project.sandboxes.list({}, signal())
+    assert.deepEqual(there.map((sandbox) => sandbox.metadata.name).sort(), [name, ...children].sort())
+    for (const child of children) await run(child, 'sha256sum -c /root/sum')
+  } finally {
+    await empty()
+  }
+  for (const sandbox of await project.sandboxes.list({}, signal()))
+    await (await project.sandboxes.delete(sandbox.metadata.name, signal())).settled
+})

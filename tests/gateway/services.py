@@ -38,8 +38,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         for name, content in headers: self.send_header(name, content)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        if self.command != "HEAD": self.wfile.write(data)
+        # In one piece: a connection that is shut down by another thread has all of an answer or nothing of it.
+        head = b"".join(self._headers_buffer) + b"\r\n"
+        self._headers_buffer = []
+        self.wfile.write(head if self.command == "HEAD" else head + data)
     def chunk(self, data):
         self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data)); self.wfile.flush()
     def do_any(self):

@@ -1,5 +1,6 @@
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
+import { setFlagsFromString } from 'node:v8'
 import { type Limits, openControl } from '@icebox/control'
 import { IceboxError, type Node } from '@icebox/model'
 import { cacheDirectory, ensureRuntime, gvisorDriver, openImageStore, openLocalNode, type Report } from '@icebox/node'
@@ -58,6 +59,9 @@ export interface RunningIcebox {
  * is settled before it listens. Errors: `Conflict` (data directory or port in use), `Unavailable` (something is missing).
  */
 export async function openIcebox(options: Composition, signal: AbortSignal): Promise<RunningIcebox> {
+  // What passes through to clients lies in buffers outside of V8's heap. Unless they count in one limit with it, V8 marks the whole
+  // heap for every few megabytes of them, which costs more than passing them on; those that are young go with young objects anyway.
+  setFlagsFromString('--external-memory-accounted-in-global-limit')
   const programs = await ensureRuntime(options.report, signal)
   await checkAddress(options.listen).catch(async (thrown: unknown) => {
     // When the port is that of the server which has this data directory, that says more.

@@ -120,15 +120,31 @@ test('what comes while all turns are taken waits, so many and so long', async ()
   await starting(hasty).accepted
 })
 
+test('one that is begun and not yet written has its place', async () => {
+  const admission = open({ sandboxes: 1 })
+  const { promise: written, resolve: write } = Promise.withResolvers<void>()
+  const first = admission.start('mine', newSandboxId(), async () => {
+    await written
+    return { resource: 1, settled: Promise.resolve(1) }
+  })
+  await settle()
+  await assert.rejects(starting(admission).accepted, refused)
+  write()
+  await first
+})
+
 test('a fork is refused as a whole before its snapshot, and afterwards none of its children is', async () => {
-  const admission = open({ sandboxes: 4, starts: 1, queue: 0 })
+  const admission = open({ sandboxes: 4, starts: 3 })
   let saved = 0
   const fork = (count: number) => {
     const ids = Array.from({ length: count }, newSandboxId)
     const save = async () => {
       saved += 1
       // Whoever comes now finds the places of the children taken, though nothing of them is written.
-      await assert.rejects(starting(admission).accepted, refused)
+      await assert.rejects(
+        starting(admission).accepted,
+        (error) => isError(error, 'TooManyRequests') && error.details.limit === 'sandboxes',
+      )
     }
     return admission.startAfter('mine', ids, save, async (id) => {
       admission.note(sandbox(id, 'creating'), false)
@@ -145,6 +161,18 @@ test('a fork is refused as a whole before its snapshot, and afterwards none of i
   )
   assert.equal(saved, 1)
   await assert.rejects(fork(1), refused)
+
+  const busy = open({ starts: 1, queue: 0 })
+  await starting(busy).accepted
+  await assert.rejects(
+    busy.startAfter(
+      'mine',
+      [newSandboxId()],
+      async () => assert.fail('it was saved'),
+      async () => assert.fail(),
+    ),
+    refused,
+  )
 })
 
 test('a turn that is set aside serves others', async () => {

@@ -129,6 +129,8 @@ export interface Templates {
   /** One of its own or, when it has none of the name, a public one of another project. */
   get(ref: string, signal: AbortSignal): Promise<Template>
   list(signal: AbortSignal): Promise<Template[]>
+  /** `public`: whether sandboxes of every project can be made from it. */
+  update(ref: string, changes: { public: boolean }, signal: AbortSignal): Promise<Template>
   delete(ref: string, signal: AbortSignal): Promise<Accepted<Template>>
 }
 
@@ -201,6 +203,8 @@ export interface Reached {
 export interface Traffic {
   /** Errors: `NotFound`. Changes nothing. */
   find(id: string, signal: AbortSignal): Promise<Sandbox>
+  /** The one that has a token of which this is true. Changes nothing. */
+  findBy(is: (tokens: SandboxTokens) => boolean, signal: AbortSignal): Promise<Sandbox | undefined>
   /** Waits while it is on its way, resumes it when it is paused and asks for that. Errors: `NotFound`, `InvalidState`. */
   reach(id: string, signal: AbortSignal): Promise<Reached>
   /** The same over pause and resume, others for every fork. */

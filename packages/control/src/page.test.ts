@@ -33,6 +33,7 @@ test('what is there throughout is in exactly one part, whatever comes and goes i
           assert.ok(part.items.length <= limit)
           seen.push(...part.items.map(({ metadata }) => metadata.name))
           after = part.next
+          assert.ok(turn <= all.length, 'it ends')
           turn += 1
         } while (after !== undefined)
         assert.equal(new Set(seen).size, seen.length, 'nothing twice')

@@ -1,7 +1,7 @@
 import { createHmac } from 'node:crypto'
 import { IceboxError, type Sandbox } from '@icebox/model'
 import type { Context } from './context.ts'
-import type { Traffic } from './control.ts'
+import type { SandboxTokens, Traffic } from './control.ts'
 import { reach } from './sandboxes/reach.ts'
 
 /** `context` is any project's; `secret` is what the tokens are derived from, and must stay the same over restarts. */
@@ -28,12 +28,22 @@ export function trafficService(context: Context, secret: Buffer): Traffic {
       .update(JSON.stringify([purpose, metadata.name, metadata.uid]))
       .digest('hex')
 
+  const tokens = (sandbox: Sandbox): SandboxTokens => ({
+    access: token('access', sandbox),
+    traffic: token('traffic', sandbox),
+  })
+
   return {
     find,
+    async findBy(is, signal) {
+      const sandboxes = await context.records.listEverywhere('Sandbox')
+      signal.throwIfAborted()
+      return sandboxes.find((sandbox) => is(tokens(sandbox)))
+    },
     async reach(id, signal) {
       const sandbox = await find(id)
       return reach(context.project(sandbox.metadata.namespace), sandbox, { wake: true }, signal)
     },
-    tokens: (sandbox) => ({ access: token('access', sandbox), traffic: token('traffic', sandbox) }),
+    tokens,
   }
 }

@@ -1,9 +1,12 @@
 import { type IncomingMessage, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
+import type { Traffic } from '@icebox/control'
 import { IceboxError } from '@icebox/model'
 import type { Access } from './access.ts'
 import type { App, Context } from './context.ts'
 import { allowOrigin } from './cors.ts'
+import { isSignedFile, signedFor } from './e2b/envd/signed-file.ts'
+import { ENVD_PORT } from './facades.ts'
 import type { Address } from './gateway/address.ts'
 import type { Gateway } from './gateway/gateway.ts'
 import { refusalOf, refuse } from './gateway/refusal.ts'
@@ -15,6 +18,7 @@ export interface FrontParts {
   access: Access
   gateway: Gateway
   upgrades: Context['upgrades']
+  traffic: Traffic
 }
 
 /** Decides for every request whether it is for the API or for a port of a sandbox. */
@@ -23,6 +27,7 @@ export function front({
   access,
   gateway,
   upgrades,
+  traffic,
 }: FrontParts): Pick<ListenerOptions, 'onRequest' | 'wantsUpgrade' | 'onUpgrade'> {
   /** Undefined: the API's. */
   const addressOf = (request: IncomingMessage): Address | IceboxError | undefined => {
@@ -62,8 +67,18 @@ export function front({
 
   const onRequest = (request: IncomingMessage, response: ServerResponse): void => {
     const address = addressOf(request)
-    if (address === undefined) toApp(request, response)
-    else toGateway(request, response, address)
+    if (address !== undefined) toGateway(request, response, address)
+    else if (isSignedFile(request)) void toSigned(request, response)
+    else toApp(request, response)
+  }
+
+  const toSigned = async (request: IncomingMessage, response: ServerResponse): Promise<void> => {
+    const found = await signedFor(request, traffic).then(
+      (sandbox) => sandbox && { sandbox, port: ENVD_PORT, path: request.url ?? '', prefix: '' },
+      (thrown: unknown) => IceboxError.from(thrown),
+    )
+    if (found) toGateway(request, response, found)
+    else toApp(request, response)
   }
 
   return {

@@ -109,7 +109,7 @@ export async function openServer(options: ServerOptions): Promise<Server> {
   const listener = await openListener({
     listen: options.listen,
     ...(options.tls === undefined ? {} : { tls: options.tls }),
-    ...front({ app, access, gateway, upgrades: context.upgrades }),
+    ...front({ app, access, gateway, upgrades: context.upgrades, traffic: options.control.traffic }),
     onCertificate: (error) => {
       if (error === undefined) app.log.info('certificate.read')
       else app.log.error({ error: error.message }, 'certificate.unusable')

@@ -160,7 +160,13 @@ async def terminals(sandbox):
     options = {"on_data": said.extend} if ASYNC else {}
     terminal = await of(sandbox.pty.create(size, envs={"P": "pty"}, **options))
     await of(sandbox.pty.resize(terminal.pid, e2b.PtySize(rows=30, cols=100)))
-    await of(sandbox.pty.send_stdin(terminal.pid, b"stty size; echo $P-$TERM; cat\n"))
+    await of(sandbox.pty.send_stdin(terminal.pid, b"stty size; echo $P-$TERM; touch begun; cat\n"))
+
+    async def begun():
+        return await of(sandbox.files.exists("begun"))
+
+    # From then on Ctrl-D means the end of the input: while the shell reads a line, it is a key like others.
+    await eventually(begun, "the shell does as it was told")
     second = await of(sandbox.pty.connect(terminal.pid, **options))
     await of(second.disconnect())
     if ASYNC:
@@ -261,6 +267,19 @@ async def snapshots(sandbox):
     assert await of(made.files.read("at-snapshot")) == "then"
     await of(made.kill())
     assert await of(Sandbox.delete_snapshot(snapshot.snapshot_id))
+    family = f"family-{'async' if ASYNC else 'sync'}"
+    for tag in ("v1", "v2"):
+        await of(sandbox.files.write("at-snapshot", tag))
+        await of(sandbox.create_snapshot(name=f"{family}:{tag}"))
+    await of(Template.assign_tags(f"{family}:v1", ["stable"]))
+    assert {each.tag for each in await of(Template.get_tags(family))} == {"v1", "v2", "stable"}
+    made = await of(Sandbox.create(f"{family}:stable"))
+    assert await of(made.files.read("at-snapshot")) == "v1"
+    await of(made.kill())
+    await of(Template.remove_tags(family, ["stable"]))
+    for tag in ("v1", "v2"):
+        assert await of(Sandbox.delete_snapshot(f"{family}:{tag}"))
+    await of(sandbox.files.write("at-snapshot", "then"))
     for fork in [*await of(sandbox.fork(count=2)), *await of(Sandbox.fork(sandbox.sandbox_id))]:
         assert await of(fork.files.read("at-snapshot")) == "then"
         await of(fork.kill())

@@ -1,4 +1,4 @@
-import { asExecutionId, newOperationId, type Sandbox } from '@icebox/model'
+import { asExecutionId, IceboxError, isError, newOperationId, type Sandbox } from '@icebox/model'
 import { type Context, DEADLINES } from '../context.ts'
 import type { Accepted } from '../control.ts'
 import { settledStatus } from '../records.ts'
@@ -43,4 +43,19 @@ async function remove(context: Context, sandbox: Sandbox): Promise<Sandbox> {
   await recordUsage(context, sandbox)
   await context.records.remove('Sandbox', name)
   return sandbox
+}
+
+/** Deletes what a create or a fork has left whose failure its caller was told. What was made under the same id since then stays. */
+export async function discardFailed(context: Context, { metadata: { name, uid } }: Sandbox): Promise<void> {
+  const begin = async () => {
+    const { metadata, status } = await context.records.get('Sandbox', name)
+    if (metadata.uid !== uid || status.state !== 'failed')
+      throw new IceboxError('NotFound', `sandbox ${name} is another one by now`)
+    return beginDelete(context, name)
+  }
+  try {
+    await (await context.operations.exclusiveInTurn(name, 'delete', begin)).settled
+  } catch (error) {
+    if (!isError(error, 'NotFound')) throw error
+  }
 }

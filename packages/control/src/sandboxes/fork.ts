@@ -13,6 +13,7 @@ import { dropSnapshot } from '../snapshots/remove.ts'
 import { saveOf } from '../snapshots/save.ts'
 import { type Noted, named } from '../telemetry/telemetry.ts'
 import { admit, type Birth, type Settings } from './create.ts'
+import { discardFailed } from './delete.ts'
 
 /**
  * One snapshot of the running sandbox and `count` restores of it under new ids. The source keeps running. The snapshot
@@ -64,9 +65,10 @@ async function fork(
       settings: settingsFrom(source),
     }
     const ids = Array.from({ length: body.count }, newSandboxId)
-    const settled = await context.admission.startAfter(namespace, ids, save, (id, turn) =>
-      admit(context, birth, { id: asSandboxId(id), turn }),
-    )
+    const settled = await context.admission.startAfter(namespace, ids, save, async (id, turn) => {
+      const { resource, settled } = await admit(context, birth, { id: asSandboxId(id), turn })
+      return { resource, settled: settled.catch((error) => withoutRemains(context, resource, error)) }
+    })
     const children = settled.map((child) =>
       child.status === 'fulfilled' ? { sandbox: child.value } : { error: IceboxError.from(child.reason) },
     )
@@ -75,6 +77,17 @@ async function fork(
   } finally {
     context.operations.afterwards(forkSettled(context, snapshot))
   }
+}
+
+/** Whoever is told of a child's failure never learns its id: nothing may be left under it. */
+async function withoutRemains(context: Context, child: Sandbox, failure: unknown): Promise<never> {
+  await discardFailed(context, child).catch((error) =>
+    context.log('warn', 'fork.child.discard.failed', {
+      sandbox: child.metadata.name,
+      error: IceboxError.from(error).message,
+    }),
+  )
+  throw failure
 }
 
 function settingsFrom({ spec }: Sandbox): Settings {

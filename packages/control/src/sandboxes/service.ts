@@ -1,4 +1,4 @@
-import { IceboxError, isError, newSandboxId, type Sandbox, type SandboxId } from '@icebox/model'
+import { newSandboxId, type Sandbox, type SandboxId } from '@icebox/model'
 import { type Context, DEADLINES, within } from '../context.ts'
 import type { Accepted, Sandboxes } from '../control.ts'
 import { caughtUp } from '../logs/collect.ts'
@@ -8,7 +8,7 @@ import { resolveRef } from '../records.ts'
 import { resolveSnapshot } from '../snapshots/resolve.ts'
 import { connect } from './connect.ts'
 import { admit, birthOf } from './create.ts'
-import { beginDelete } from './delete.ts'
+import { beginDelete, discardFailed } from './delete.ts'
 import { forkSandbox } from './fork.ts'
 import { beginPause, pauseVerb } from './pause.ts'
 import { reach } from './reach.ts'
@@ -49,19 +49,7 @@ export function sandboxService(context: Context): Sandboxes {
       }
       return key === undefined ? begin(newSandboxId()) : requests.once(key, body, begin)
     },
-    async discard({ metadata: { name, uid } }) {
-      const begin = async () => {
-        const { metadata, status } = await records.get('Sandbox', name)
-        if (metadata.uid !== uid || status.state !== 'failed')
-          throw new IceboxError('NotFound', `sandbox ${name} is another one by now`)
-        return beginDelete(context, name)
-      }
-      try {
-        await (await operations.exclusiveInTurn(name, 'delete', begin)).settled
-      } catch (error) {
-        if (!isError(error, 'NotFound')) throw error
-      }
-    },
+    discard: (failed) => discardFailed(context, failed),
     get: (ref) => resolveSandbox(context, ref),
     async list({ states, metadata, template, createdFrom }) {
       const wanted = Object.entries(metadata ?? {})

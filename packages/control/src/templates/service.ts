@@ -37,6 +37,10 @@ export function templateService(context: Context): Templates {
     },
     get: (ref) => usableTemplate(context, ref),
     list: async () => (await records.list('Template')).filter(({ spec }) => !spec.hidden).sort(newestFirst),
+    async update(ref, changes) {
+      const { name } = (await visibleTemplate(context, ref)).metadata
+      return records.setSpec('Template', name, ({ spec }) => ({ ...spec, ...changes }))
+    },
     async delete(ref) {
       const { name } = (await visibleTemplate(context, ref)).metadata
       operations.stop(

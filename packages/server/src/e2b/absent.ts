@@ -4,13 +4,11 @@ import type { App } from '../context.ts'
 import { AREAS } from './error.ts'
 import { REFUSALS } from './schemas.ts'
 
-const BUILDS: [method: 'GET' | 'POST' | 'PATCH', url: string, operationId: string][] = [
+const BUILDS: [method: 'GET' | 'POST', url: string, operationId: string][] = [
   ['POST', '/v3/templates', 'buildTemplateV3'],
   ['POST', '/v2/templates', 'buildTemplateV2'],
   ['POST', '/templates', 'buildTemplate'],
   ['POST', '/templates/:templateID', 'rebuildTemplate'],
-  ['PATCH', '/templates/:templateID', 'updateTemplate'],
-  ['PATCH', '/v2/templates/:templateID', 'updateTemplateV2'],
   ['GET', '/templates/:templateID/files/:hash', 'getTemplateFileUpload'],
   ['POST', '/templates/:templateID/builds/:buildID', 'startTemplateBuild'],
   ['POST', '/v2/templates/:templateID/builds/:buildID', 'startTemplateBuildV2'],
@@ -33,7 +31,7 @@ export async function absentRoutes(app: App): Promise<void> {
       handler: async () => {
         throw new IceboxError(
           'NotImplemented',
-          'templates cannot be built or changed over this API; build one on the server with `icebox template build NAME --image IMAGE`',
+          'templates cannot be built over this API; build one on the server with `icebox template build NAME --image IMAGE`',
         )
       },
     })

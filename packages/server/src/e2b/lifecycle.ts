@@ -5,7 +5,7 @@ import type { App, Context } from '../context.ts'
 import { DEADLINE, within } from '../deadline.ts'
 import { Nothing, optional } from '../schemas.ts'
 import { e2bError } from './error.ts'
-import { openedSandbox, presentSandbox, settled } from './present.ts'
+import { exactSandbox, openedSandbox, presentSandbox, settled } from './present.ts'
 import {
   ConnectRequest,
   ConnectRequestV2,
@@ -88,7 +88,11 @@ export async function lifecycleRoutes(app: App, context: Context): Promise<void>
     body: z.infer<typeof ConnectRequest>,
   ) {
     const { project } = request
-    const present = await within(DEADLINE.read, (signal) => presentSandbox(project, id, signal))
+    const present = await within(DEADLINE.read, async (signal) => {
+      const found = await exactSandbox(project, id, signal)
+      // One on its way out is told apart from one that is gone: the service says so.
+      return found.status.state === 'deleting' ? found : presentSandbox(project, id, signal)
+    })
     await refuseReboot(body.memory, present, request)
     const { sandbox, resumed } = await within(DEADLINE.work, (signal) =>
       project.sandboxes.connect(present.metadata.name, { timeout: body.timeout }, signal),

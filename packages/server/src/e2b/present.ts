@@ -1,6 +1,7 @@
 import type { Accepted, Project } from '@icebox/control'
 import { IceboxError, isError, isId, type Sandbox } from '@icebox/model'
 import type { FastifyReply, FastifyRequest } from 'fastify'
+import { authorityOf, hostName, isLoopback } from '../access.ts'
 import type { Context } from '../context.ts'
 import { DEADLINE, within } from '../deadline.ts'
 import type { E2bSandbox } from './schemas.ts'
@@ -55,10 +56,9 @@ export const openedSandbox = (context: Context, request: FastifyRequest, sandbox
  * Under which `<port>-<id>.<domain>` reaches ports: the configured domain; else, for who calls from this machine, `localhost`
  * with the port of the server. Null: only the way by headers and by path is there.
  */
-export function domainOf({ domains: [domain] }: Context, { headers, socket }: FastifyRequest): string | null {
+export function domainOf({ domains: [domain] }: Context, { raw, socket }: FastifyRequest): string | null {
   if (domain !== undefined) return domain
-  const isLocal = /^(?:localhost|127\.\d+\.\d+\.\d+|\[::1\])(?::\d+)?$/i.test(headers.host ?? '')
-  return isLocal ? `localhost:${socket.localPort}` : null
+  return isLoopback(hostName(authorityOf(raw) ?? '')) ? `localhost:${socket.localPort}` : null
 }
 
 /** Answers with the next token of a list in parts, when something follows. */

@@ -182,6 +182,8 @@ export const TemplateWithBuilds = z.object({ ...template, builds: z.array(Templa
 export type TemplateWithBuilds = z.infer<typeof TemplateWithBuilds>
 export const TemplateAlias = z.object({ templateID: z.string(), public: z.boolean() })
 export const TemplateTag = z.object({ tag: z.string(), buildID: z.uuid(), createdAt: z.iso.datetime() })
+export const TemplateUpdate = z.object({ public: z.boolean().optional() })
+export const TemplateNames = z.object({ names: z.array(z.string()) })
 /** `target`: `name:tag` of the build that gets the tags. */
 export const AssignTags = z.object({ target: z.string().min(1), tags: z.array(z.string()).min(1).max(100) })
 export const AssignedTags = z.object({ tags: z.array(z.string()), buildID: z.uuid() })

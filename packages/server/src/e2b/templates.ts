@@ -19,15 +19,16 @@ import {
   AssignTags,
   DeleteTags,
   E2bTemplate,
-  ENVD_VERSION,
   Part,
   REFUSALS,
   TemplateAlias,
+  TemplateNames,
   TemplateRef,
   TemplateTag,
+  TemplateUpdate,
   TemplateWithBuilds,
 } from './schemas.ts'
-import { sizeOf } from './wire.ts'
+import { buildTag, e2bTemplate, named, ofSnapshots, withBuilds } from './template-wire.ts'
 
 /** What a name means: a template, or the snapshots of that name, newest first. */
 type Found = { template: Template } | { snapshots: [Snapshot, ...Snapshot[]] }
@@ -110,6 +111,32 @@ export async function templateRoutes(app: App, context: Context): Promise<void> 
     },
   )
 
+  for (const [url, operationId] of [
+    ['/templates/:templateID', 'updateTemplate'],
+    ['/v2/templates/:templateID', 'updateTemplateV2'],
+  ] as const)
+    app.patch(
+      url,
+      {
+        schema: {
+          operationId,
+          summary: 'Let other projects make sandboxes from a template, or no more',
+          tags,
+          params: TemplateRef,
+          body: TemplateUpdate,
+          response: { 200: TemplateNames, ...REFUSALS },
+        },
+      },
+      async ({ params, body, project }) => {
+        const template = await within(DEADLINE.read, async (signal) => {
+          const { template: found } = requireTemplate(project, await find(project, params.templateID, signal))
+          const isPublic = body.public ?? found.spec.public === true
+          return project.templates.update(found.metadata.name, { public: isPublic }, signal)
+        })
+        return { names: named(project, template).names }
+      },
+    )
+
   app.delete(
     '/templates/:templateID',
     {
@@ -124,8 +151,7 @@ export async function templateRoutes(app: App, context: Context): Promise<void> 
     async ({ params, project }, reply) => {
       const found = await within(DEADLINE.read, (signal) => find(project, params.templateID, signal))
       if ('template' in found) {
-        const { name, namespace } = found.template.metadata
-        if (namespace !== project.name) throw templateNotFound(params.templateID)
+        const { name } = requireTemplate(project, found).template.metadata
         await settled(context, (signal) => project.templates.delete(name, signal))
       } else
         for (const { metadata } of found.snapshots)
@@ -228,78 +254,10 @@ function requireSnapshots(found: Found): [Snapshot, ...Snapshot[]] {
   )
 }
 
-const buildTag = (tag: string, { metadata }: Template | Snapshot) => ({
-  tag,
-  buildID: metadata.uid,
-  createdAt: metadata.createdAt,
-})
-
-function statusOf({ status }: Template | Snapshot): E2bTemplate['buildStatus'] {
-  switch (status.state) {
-    case 'creating':
-      return 'building'
-    case 'ready':
-      return 'ready'
-    case 'deleting':
-    case 'failed':
-      return 'error'
-  }
-}
-
-/** How often it was used is not counted. */
-const UNCOUNTED = { lastSpawnedAt: null, spawnCount: 0 }
-
-const named = (project: Project, { metadata, spec, status }: Template) => ({
-  templateID: metadata.name,
-  public: spec.public === true,
-  aliases: [metadata.name],
-  names: [`${project.name}/${metadata.name}`],
-  createdAt: metadata.createdAt,
-  updatedAt: status.lastTransitionAt,
-  ...UNCOUNTED,
-})
-
-const e2bTemplate = (project: Project, template: Template): E2bTemplate => ({
-  ...named(project, template),
-  ...sizeOf(template.spec.size),
-  buildID: template.metadata.uid,
-  createdBy: null,
-  buildCount: 1,
-  envdVersion: ENVD_VERSION,
-  buildStatus: statusOf(template),
-})
-
-const build = (of: Template | Snapshot) => ({
-  ...sizeOf(of.spec.size),
-  buildID: of.metadata.uid,
-  status: statusOf(of),
-  createdAt: of.metadata.createdAt,
-  updatedAt: of.status.lastTransitionAt,
-  ...(of.status.state === 'creating' ? {} : { finishedAt: of.status.lastTransitionAt }),
-  envdVersion: ENVD_VERSION,
-})
-
-const withBuilds = (project: Project, template: Template): TemplateWithBuilds => ({
-  ...named(project, template),
-  builds: [build(template)],
-})
-
-/** The snapshots of one name are builds of one template. */
-function ofSnapshots(
-  project: Project,
-  all: readonly [Snapshot, ...Snapshot[]],
-  shown: readonly Snapshot[],
-): TemplateWithBuilds {
-  const [newest] = all
-  const { displayName } = newest.spec
-  return {
-    templateID: displayName ?? newest.metadata.name,
-    public: false,
-    aliases: displayName === undefined ? [] : [displayName],
-    names: displayName === undefined ? [] : [`${project.name}/${displayName}`],
-    createdAt: all.at(-1)?.metadata.createdAt ?? newest.metadata.createdAt,
-    updatedAt: newest.status.lastTransitionAt,
-    ...UNCOUNTED,
-    builds: shown.map(build),
-  }
+/** One of the project's own. Throws `NotFound` for another's, `NotImplemented` for snapshots, which are of their project alone. */
+function requireTemplate(project: Project, found: Found & { name: TemplateName }): { template: Template } {
+  if ('snapshots' in found)
+    throw new IceboxError('NotImplemented', `'${found.name.alias}' is a snapshot, and cannot be public`)
+  if (found.template.metadata.namespace !== project.name) throw templateNotFound(found.name.alias)
+  return found
 }

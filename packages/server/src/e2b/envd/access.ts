@@ -21,6 +21,19 @@ export function signatureOf(file: {
   return `v1_${createHash('sha256').update(signed).digest('base64').replace(/=+$/, '')}`
 }
 
+/** Whether the owner of the token signed that this is done with this file, at whatever time. */
+export function isSignedWith(token: string, method: string | undefined, query: URLSearchParams): boolean {
+  const expiration = query.get('signature_expiration') ?? undefined
+  const wanted = signatureOf({
+    path: query.get('path') ?? '',
+    operation: method === 'GET' ? 'read' : 'write',
+    user: query.get('username') ?? '',
+    token,
+    expiration: expiration === undefined ? undefined : String(Number(expiration)),
+  })
+  return isEqual(query.get('signature') ?? '', wanted)
+}
+
 /** Throws a `RestError` with 401 when the request may not reach the sandbox. */
 export function checkAccess(request: Request, pathname: string, query: URLSearchParams, sandbox: EnvdSandbox): void {
   if (!sandbox.secure) return
@@ -35,14 +48,7 @@ export function checkAccess(request: Request, pathname: string, query: URLSearch
   const expiration = query.get('signature_expiration') ?? undefined
   if (expiration !== undefined && !/^-?\d{1,15}$/.test(expiration))
     throw new RestError(400, 'signature_expiration must be a number of seconds')
-  const wanted = signatureOf({
-    path: query.get('path') ?? '',
-    operation: request.method === 'GET' ? 'read' : 'write',
-    user: query.get('username') ?? '',
-    token: sandbox.accessToken,
-    expiration: expiration === undefined ? undefined : String(Number(expiration)),
-  })
-  if (!isEqual(signature, wanted)) throw new RestError(401, 'invalid signature')
+  if (!isSignedWith(sandbox.accessToken, request.method, query)) throw new RestError(401, 'invalid signature')
   if (expiration !== undefined && Number(expiration) < Math.floor(Date.now() / 1000))
     throw new RestError(401, 'signature is already expired')
 }

@@ -26,7 +26,9 @@ export interface EnvdSandbox {
   /** Whether requests need the access token. */
   secure: boolean
   accessToken: string
-  /** Environment of its execs. */
+  /** What it was made from. */
+  template: string
+  /** Environment of its execs, besides envd's own variables. */
   env: Readonly<Record<string, string>>
   /** Of its image; empty when that does not say. */
   defaults: { user: string; workingDir: string }
@@ -56,9 +58,13 @@ export const accessOf = ({ user, sandbox }: Call): { user: string; privileged: t
   privileged: true,
 })
 
+/** Where a process starts that is not told: where the image says, if it does, and another user than the image's at home. */
+export const workingDirOf = ({ user, sandbox: { defaults } }: Call): string =>
+  user === undefined || user === defaults.user ? defaults.workingDir : '.'
+
 /** A path as clients give it, as the guest takes it: absolute, or relative to the home of the user. */
-export function guestPath(path: string, { sandbox }: Call): string {
-  if (path === '') return sandbox.defaults.workingDir || '.'
+export function guestPath(path: string, call: Call): string {
+  if (path === '') return workingDirOf(call) || '.'
   if (path.startsWith('~')) {
     if (path.length > 1 && path[1] !== '/')
       throw new IceboxError('InvalidArgument', `${path}: the home of another user has to be written out`)

@@ -1,0 +1,21 @@
+import type { IncomingMessage } from 'node:http'
+import type { Traffic } from '@icebox/control'
+import { DEADLINE } from '../../deadline.ts'
+import { isSignedWith } from './access.ts'
+
+/**
+ * The sandbox that a signed address of a file is about, when it names none: clients that are told one address for all sandboxes
+ * (`E2B_SANDBOX_URL`) sign addresses of that, and only the signature tells which sandbox's token made it.
+ */
+export async function signedFor({ method, url = '' }: IncomingMessage, traffic: Traffic): Promise<string | undefined> {
+  const query = new URLSearchParams(url.split(/\?(.*)/s)[1])
+  const found = await traffic.findBy(
+    ({ access }) => isSignedWith(access, method, query),
+    AbortSignal.timeout(DEADLINE.read),
+  )
+  return found?.metadata.name
+}
+
+/** Whether it could be such a request. */
+export const isSignedFile = ({ method, url = '' }: IncomingMessage): boolean =>
+  (method === 'GET' || method === 'POST') && /^\/files\?(.*&)?signature=/s.test(url)
