@@ -125,19 +125,19 @@ suite('the API answers as its OpenAPI document says', { timeout: DEADLINE_MS + 1
   const each = (flag: string, operations: readonly string[]) => operations.flatMap((operation) => [flag, operation])
 
   test('the native API, with sandboxes that stay', { timeout: DEADLINE_MS }, () =>
-    check('openapi.json', 50, each('--exclude-operation-id', [...Object.keys(NOT_TRIED), ...LIFECYCLE])),
+    check('openapi.json', 45, each('--exclude-operation-id', [...Object.keys(NOT_TRIED), ...LIFECYCLE])),
   )
 
   test('the native API, where sandboxes come and go', { timeout: DEADLINE_MS }, () =>
-    check('openapi.json', 30, each('--include-operation-id', LIFECYCLE)),
+    check('openapi.json', 60, each('--include-operation-id', LIFECYCLE)),
   )
 
   test('the E2B API, with sandboxes that stay', { timeout: DEADLINE_MS }, () =>
-    check('openapi-e2b.json', 40, each('--exclude-operation-id', E2B_LIFECYCLE)),
+    check('openapi-e2b.json', 30, each('--exclude-operation-id', E2B_LIFECYCLE)),
   )
 
   test('the E2B API, where sandboxes come and go', { timeout: DEADLINE_MS }, () =>
-    check('openapi-e2b.json', 30, each('--include-operation-id', E2B_LIFECYCLE)),
+    check('openapi-e2b.json', 45, each('--include-operation-id', E2B_LIFECYCLE)),
   )
 })
 

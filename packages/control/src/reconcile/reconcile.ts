@@ -11,7 +11,7 @@ import {
 import { forgotten, unclaimed } from '../collect/forgotten.ts'
 import { type Context, DEADLINES, within } from '../context.ts'
 import type { Accepted } from '../control.ts'
-import { recordImage } from '../images/ensure.ts'
+import { keepImage } from '../images/ensure.ts'
 import { settledStatus } from '../records.ts'
 import { beginAgain } from '../sandboxes/again.ts'
 import { finishDelete } from '../sandboxes/delete.ts'
@@ -199,7 +199,7 @@ export class Reconciler {
     for (const image of here) {
       const owners = known.filter(({ spec }) => spec.digest === image.digest).map(({ metadata }) => metadata.namespace)
       for (const owner of owners.length > 0 ? owners : [DEFAULT_PROJECT])
-        await recordImage(project(owner), image).catch((error) =>
+        await keepImage(project(owner), image).catch((error) =>
           this.#context.log('error', 'reconcile.image.failed', {
             digest: image.digest,
             error: IceboxError.from(error).message,
