@@ -25,6 +25,8 @@ pub struct Dial {
     host_ended: bool,
     shut: bool,
     guest_ended: bool,
+    /// Why the socket takes nothing more; what the host sends from then on is dropped.
+    deaf: Option<io::Error>,
 }
 
 fn connect(port: u16, v6: bool) -> io::Result<OwnedFd> {
@@ -72,6 +74,7 @@ impl Dial {
             host_ended: false,
             shut: false,
             guest_ended: false,
+            deaf: None,
         })
     }
 
@@ -154,7 +157,14 @@ impl Dial {
     fn exchange(&mut self, channel: u32, events: libc::c_short, link: &mut Link) -> io::Result<bool> {
         let mut taken = 0;
         while !self.buffer.is_empty() {
-            let n = sys::write(self.fd(), self.buffer.as_slices().0)?;
+            let n = match sys::write(self.fd(), self.buffer.as_slices().0) {
+                Ok(n) => n,
+                // What was said before that can still be read, such as why the rest is not wanted.
+                Err(error) => {
+                    self.deaf = Some(error);
+                    self.buffer.len()
+                }
+            };
             if n == 0 {
                 break;
             }
@@ -186,7 +196,10 @@ impl Dial {
                 }
             }
         }
-        Ok(self.guest_ended && self.shut)
+        match self.deaf.take_if(|_| self.guest_ended) {
+            Some(error) => Err(error),
+            None => Ok(self.guest_ended && self.shut),
+        }
     }
 }
 

@@ -26,7 +26,7 @@ import { Metrics } from './telemetry/metrics.ts'
 import { Telemetry } from './telemetry/telemetry.ts'
 import { tellMissed, tellTransitions } from './telemetry/transitions.ts'
 import { templateService } from './templates/service.ts'
-import { trafficService } from './traffic.ts'
+import { trafficService, Whereabouts } from './traffic.ts'
 import { usageOf } from './usage.ts'
 
 /** Opens the control plane over a store and a node: first everything a crash left is finished, undone or removed. */
@@ -53,16 +53,13 @@ export async function openControl({
   const stopping = new AbortController()
   const closing = new AbortController()
   const admission = new Admission(limits, stopping.signal)
+  const whereabouts = new Whereabouts(tokenSecret)
   const events = await Events.open(directory.events, log)
   const logs = new SandboxLogs(directory.logs, log)
   const tell = tellTransitions(events)
-  /** The project of every sandbox there is. */
-  const homes = new Map<string, string>()
   const noted = (sandbox: Sandbox, gone: boolean) => {
-    const { name, namespace } = sandbox.metadata
-    if (gone) homes.delete(name)
-    else homes.set(name, namespace)
     admission.note(sandbox, gone)
+    whereabouts.note(sandbox, gone)
   }
   const onTransition: OnTransition = (resource, from, to) => {
     tell(resource, from, to)
@@ -144,7 +141,7 @@ export async function openControl({
     events: { list: (filter) => events.list(filter), follow: (filter, signal) => events.follow(filter, signal) },
     metrics: () => shared.telemetry.metrics.text(),
     keys: keyService(context.records, installationKey),
-    traffic: trafficService(context, tokenSecret, (id) => homes.get(id)),
+    traffic: trafficService(context, whereabouts),
     collect: (options, signal) => collectAll(context, options, signal),
     async close(mode, signal) {
       const aborted = new Promise<never>((_, reject) =>
