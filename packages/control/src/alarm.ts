@@ -1,8 +1,8 @@
 import { IceboxError } from '@icebox/model'
 import type { Log } from './context.ts'
 
-/** Longest delay that setTimeout takes. */
-const LONGEST_WAIT_MS = 2 ** 31 - 1
+/** The times are of the clock on the wall, which may be set or jump over a sleep of the machine; a timer's is not. */
+const LONGEST_WAIT_MS = 60_000
 const RETRY_MS = 5_000
 
 /**
