@@ -432,6 +432,25 @@ describe('answers', () => {
     await eventually(async () => (((await state()).open ?? 0) <= before ? true : undefined), 'the connection has ended')
   })
 
+  it("that no server should give are the service's failure, and nobody else's", async () => {
+    const offers = ['Connection: close', 'Connection: Upgrade\r\nUpgrade: websocket']
+    for (const [odd, expected] of [
+      ['reason', / 200 \r\n[\s\S]*hi$/],
+      ['coding', / 502 Bad Gateway\r\n/],
+      ['header', / 502 Bad Gateway\r\n/],
+      ['status', / 502 Bad Gateway\r\n/],
+      ['switch', / 502 Bad Gateway\r\n/],
+      ['empty', / 204 No Content\r\n/],
+    ] as const)
+      for (const offer of offers) {
+        const answer = await raw(`GET /odd-${odd} HTTP/1.1\r\nHost: 3002-${id}.localhost\r\n${offer}\r\n\r\n`)
+        assert.match(answer, expected, `${odd}, ${offer}`)
+        assert.doesNotMatch(answer, /content-length: 5/i)
+      }
+    assert.equal((await call(path('/reset', 3002))).status, 502)
+    assert.equal((await call(path('/c'))).status, 200)
+  })
+
   it('that are no HTTP, or late, are said so', async () => {
     assert.equal((await call(path('/garbage', 3002))).status, 502)
     const hasty = await inside.serve({ gateway: { headDeadline: 100 } })

@@ -97,7 +97,9 @@ export async function openControl({
   }
   const contextOf = (project: string): Context => ({ ...shared, records: recordsOf(project), project: contextOf })
   const context = contextOf(SYSTEM_NAMESPACE)
-  for (const sandbox of await context.records.listEverywhere('Sandbox')) noted(sandbox, false)
+  const present = await context.records.listEverywhere('Sandbox')
+  for (const sandbox of present) noted(sandbox, false)
+  await logs.keepOnly(new Set(present.map(({ metadata }) => metadata.name)))
   const reconciler = new Reconciler(context)
   const remove = async ({ metadata }: Sandbox) =>
     (await project(metadata.namespace).sandboxes.delete(metadata.name, context.closing)).settled

@@ -133,3 +133,36 @@ test('who follows gets what was and what comes, in order, until it leaves', asyn
   assert.deepEqual(seen, ['creating', 'running', 'deleted'])
   await events.close()
 })
+
+test('who follows slowly misses nothing of what happens meanwhile', async (t) => {
+  const { store, open } = await place(t)
+  const events = await open()
+  const records = new Records(store, 'mine', tellTransitions(events))
+  const name = newSandboxId()
+  await records.create('Sandbox', name, { spec: SPEC, status: creating() })
+  const leaving = new AbortController()
+  const seen: string[] = []
+  for await (const { to } of events.follow({}, leaving.signal)) {
+    seen.push(to)
+    if (to === 'creating') await records.setStatus('Sandbox', name, ({ status }) => ({ ...status, state: 'running' }))
+    if (to === 'running') await records.remove('Sandbox', name)
+    if (to === 'deleted') leaving.abort()
+  }
+  assert.deepEqual(seen, ['creating', 'running', 'deleted'])
+  await events.close()
+})
+
+test('what was told so long ago that it is forgotten is not told again', async (t) => {
+  const { store, open } = await place(t)
+  const first = await open()
+  const records = new Records(store, 'mine', tellTransitions(first))
+  await records.create('Sandbox', newSandboxId(), { spec: SPEC, status: creating() })
+  const at = new Date(Date.now() + 1000).toISOString()
+  const another = { at, project: 'mine', kind: 'Sandbox', resource: newSandboxId(), to: 'deleted' } as const
+  for (let count = 0; count < 10_000; count += 1) first.append(another)
+  await first.close()
+  const second = await open()
+  await tellMissed(second, records)
+  assert.equal(second.list({}).at(-1)?.id, 10_001)
+  await second.close()
+})
