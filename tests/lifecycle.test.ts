@@ -1,11 +1,12 @@
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
-import { chmod, open, readFile } from 'node:fs/promises'
+import { readFile } from 'node:fs/promises'
 import { type AddressInfo, createServer, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { isIceboxError, type Sandbox } from '@icebox/sdk'
+import { flipBit } from './faults/flip-bit.ts'
 import { buildBase, eventually, output, ServerProcess } from './server-process.ts'
 
 let server: ServerProcess
@@ -392,20 +393,6 @@ server = socket.create_server(('127.0.0.1', 8000))
 while True:
     server.accept()[0].close()
 `
-
-async function flipBit(file: string): Promise<void> {
-  await chmod(file, 0o600)
-  const handle = await open(file, 'r+')
-  try {
-    const { size } = await handle.stat()
-    const byte = Buffer.alloc(1)
-    await handle.read(byte, 0, 1, Math.floor(size / 2))
-    byte[0] = (byte[0] ?? 0) ^ 1
-    await handle.write(byte, 0, 1, Math.floor(size / 2))
-  } finally {
-    await handle.close()
-  }
-}
 
 test('a server that goes down waits for no image that does not come; the next one begins to make the sandbox again', async () => {
   const asked: Socket[] = []
