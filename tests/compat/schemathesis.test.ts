@@ -30,7 +30,7 @@ const Answers = z.record(z.string(), z.record(z.string(), z.int()))
  * schemathesis makes requests of an OpenAPI document, good ones and bad ones, and compares the answers with it. Half of the ids that
  * it sends are of sandboxes, snapshots and execs that are there.
  */
-suite('the API answers as its OpenAPI document says', { timeout: DEADLINE_MS + 120_000 }, () => {
+suite('the API answers as its OpenAPI document says', { timeout: 4 * DEADLINE_MS }, () => {
   let server: ServerProcess
   let directory: string
   let image: string
