@@ -18,8 +18,9 @@ schemathesis.serializer.alias("application/x-tar", "application/octet-stream")
 URL, KEY, IMAGE = os.environ["ICEBOX_URL"], os.environ["ICEBOX_API_KEY"], os.environ["ICEBOX_IMAGE"]
 SECONDS = 60
 WAITING = {"prefer": f"wait={SECONDS}"}
-# Of each operation.
-ACCEPTED = 2
+# Of each operation, and of those that move whole disks.
+ACCEPTED = int(os.environ["ACCEPTED"])
+COSTLY = {"POST /v1/snapshots/import": 1, "POST /v1/snapshots/{id}/export": 1}
 
 answers = collections.defaultdict(collections.Counter)
 numbers = itertools.count()
@@ -187,6 +188,7 @@ NATIVE = {
         body={"name": f"s{next(numbers)}"}, headers=WAITING, after=lambda made: ask("DELETE", f"/v1/snapshots/{made['id']}")
     ),
     "DELETE /v1/snapshots/{id}": lambda: {"path": {"id": snapshot(one("rolling"), kind="filesystem")}},
+    "POST /v1/snapshots/{id}/export": lambda: {"path": {"id": snapshot(one("rolling"), kind="filesystem")}},
     "POST /v1/snapshots/import": lambda: {"body": export(), "query": {"name": f"i{next(numbers)}"}},
     "POST /v1/templates": lambda: {"body": {"name": f"t{next(numbers)}", "image": IMAGE}},
     "DELETE /v1/templates/{name}": lambda: {"path": {"name": template()}},
@@ -251,7 +253,10 @@ after = {}
 @schemathesis.hook
 def before_call(context, case, kwargs):
     label = case.operation.label
-    if label not in ACCEPTABLE or case.method.upper() != case.operation.method.upper() or given[label] >= ACCEPTED:
+    # All others are made from it.
+    if case.method.upper() == "DELETE" and "base" in (case.path_parameters or {}).values():
+        case.path_parameters = {name: "another" for name in case.path_parameters}
+    if label not in ACCEPTABLE or case.method.upper() != case.operation.method.upper() or given[label] >= min(ACCEPTED, COSTLY.get(label, ACCEPTED)):
         return
     given[label] += 1
     good = ACCEPTABLE[label]()

@@ -135,12 +135,18 @@ async function removeHidden(context: Context, { metadata: { name }, status }: Te
     return operation?.snapshot !== undefined && operation.snapshot === status.snapshot
   })
   if (starting) return false
-  const { settled } = await operations.exclusive(key, 'delete', async () => {
-    const resource = await records.setStatus('Template', name, (present) => ({ ...present.status, state: 'deleting' }))
-    return { resource, settled: finishTemplateDelete(context, resource) }
-  })
-  await settled
-  return true
+  try {
+    const { settled } = await operations.exclusive(key, 'delete', async () => {
+      const intent = ({ status: present }: Template) => ({ ...present, state: 'deleting' as const })
+      const resource = await records.setStatus('Template', name, intent)
+      return { resource, settled: finishTemplateDelete(context, resource) }
+    })
+    await settled
+    return true
+  } catch (error) {
+    if (isError(error, 'Conflict', 'NotFound')) return false
+    throw error
+  }
 }
 
 /** The same of every project, and what belongs to nobody: hidden snapshots and files that were left behind. */
