@@ -424,8 +424,12 @@ function program(name: string, title: string, server: () => ServerProcess): void
     await e2b.Sandbox.updateNetwork(sandbox.sandboxId, { denyOut: [] })
     await assert.rejects(create({ volumeMounts: { '/data': 'none' } }), /volume/i)
     await assert.rejects(create({ mcp: { github: {} } }), /mcp/i)
-    await assert.rejects(e2b.Volume.list())
-    await assert.rejects(e2b.Secret.list().nextItems())
+    await assert.rejects(e2b.Volume.list(), /404|not found|does not offer/i)
+    await assert.rejects(e2b.Secret.list().nextItems(), /404|not found|does not offer/i)
+    const offline = await create({ allowInternetAccess: true, network: { allowOut: ['example.com'] } })
+    assert.equal((await offline.getInfo()).allowInternetAccess, false)
+    assert.equal((await offline.commands.run('tail -n +3 /proc/net/dev | cut -d: -f1 | tr -d " "')).stdout, 'lo\n')
+    await offline.kill()
   })
 
   test('templates: what there is can be asked for, builds say that they are not made here', async () => {
@@ -473,11 +477,15 @@ function program(name: string, title: string, server: () => ServerProcess): void
 
     const plain = Template().fromBaseImage().runCmd('true')
     const onBuildLogs = e2b.defaultBuildLogger()
-    await assert.rejects(TemplateBase.build(plain, 'mine', { onBuildLogs }), /template/i)
-    await assert.rejects(TemplateBase.buildInBackground(plain, 'mine'), /template/i)
-    await assert.rejects(TemplateBase.getBuildStatus({ templateId: 'base', buildId: 'none' }))
-    await assert.rejects(TemplateBase.assignTags('base', 'tag'), /template/i)
-    await assert.rejects(TemplateBase.removeTags('base', 'tag'), /template/i)
+    await assert.rejects(TemplateBase.build(plain, 'mine', { onBuildLogs }), /cannot be built/)
+    await assert.rejects(TemplateBase.buildInBackground(plain, 'mine'), /cannot be built/)
+    await assert.rejects(TemplateBase.getBuildStatus({ templateId: 'base', buildId: 'none' }), /cannot be built/)
+    await assert.rejects(TemplateBase.assignTags('base', 'tag'), /tag default only/)
+    await assert.rejects(TemplateBase.removeTags('base', 'tag'), /tag default only/)
+    assert.deepEqual(
+      (await TemplateBase.getTags('base')).map(({ tag }: { tag: string }) => tag),
+      ['default'],
+    )
     await assert.rejects(TemplateBase.getTags('none'), /not found|no template/i)
   })
 

@@ -49,6 +49,8 @@ async function theServer(icebox: Icebox): Promise<void> {
 }
 
 async function processes(sandbox: Sandbox): Promise<void> {
+  // More than is sent ahead of what the SDK says has arrived.
+  assert.equal((await sandbox.exec(['head', '-c', '1000000', '/dev/zero'])).stdout.length, 1_000_000)
   const { id } = await sandbox.spawn(['sh', '-c', 'echo out; echo err >&2; exec sleep 100000'])
   await eventually(
     async () => (await sandbox.execs()).find((each) => each.id === id && each.stderrBytes === 4),
@@ -97,9 +99,7 @@ async function life(icebox: Icebox, sandbox: Sandbox, server: ConnectionOptions)
   await sandbox.resume()
   const text = Buffer.concat(await Array.fromAsync(await sandbox.logs())).toString()
   assert.equal(text, 'begun\n')
-  const entries = sandbox.logEntries({ follow: true })
-  assert.equal((await entries.next()).value?.source, 'stdout')
-  await entries.return(undefined)
+  for await (const entry of sandbox.logEntries({ follow: true })) if (entry.source === 'stdout') break
   const [made] = await icebox.events.list({ resource: sandbox.id })
   assert.equal(made?.to, 'creating')
   for await (const event of icebox.events.follow({ resource: sandbox.id, after: made?.id }))
@@ -112,16 +112,16 @@ async function ports(sandbox: Sandbox): Promise<void> {
   const { url, headers } = await sandbox.portUrl(9000, { byPath: true })
   assert.deepEqual(Object.keys(headers), ['e2b-traffic-access-token'])
   assert.equal((await fetch(`${url}/hostname`)).status, 403)
-  assert.equal((await (await fetch(`${url}/hostname`, { headers })).text()).trim(), sandbox.id)
+  assert.equal((await (await fetch(`${url}/hostname`, { headers })).text()).trim(), 'tour')
   const socket = await sandbox.port(9000)
   socket.end('GET /hostname HTTP/1.0\r\n\r\n')
-  assert.match(Buffer.concat(await Array.fromAsync(socket)).toString(), new RegExp(`${sandbox.id}\\s*$`))
+  assert.match(Buffer.concat(await Array.fromAsync(socket)).toString(), /tour\s*$/)
 }
 
 async function snapshots(icebox: Icebox, sandbox: Sandbox): Promise<void> {
   const snapshot = await sandbox.snapshot({ name: 'tour', tags: ['v1'], kind: 'filesystem' })
   const again = await sandbox.snapshot({ name: 'tour', tags: ['v1'], replace: true })
-  assert.equal((await icebox.snapshots.get('tour')).id, again.id)
+  assert.equal((await icebox.snapshots.get('tour:v1')).id, again.id)
   const query = { sandbox: sandbox.id, name: 'tour', state: ['Ready'], hidden: true } as const
   const listed = await icebox.snapshots.list({ ...query, state: [...query.state] })
   assert.deepEqual(

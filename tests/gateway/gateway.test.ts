@@ -418,6 +418,19 @@ describe('answers', () => {
     })
   })
 
+  it('are all answered when there are 1 000, of 50 clients at once', async () => {
+    let asked = 0
+    const client = async () => {
+      while (asked < 1000) {
+        const each = path(`/n?${asked++}`)
+        const { status, body } = await call(each)
+        assert.deepEqual([status, body.path], [200, each.slice(each.indexOf('/n?'))])
+      }
+    }
+    await Promise.all(Array.from({ length: 50 }, client))
+    assert.equal(asked, 1000)
+  })
+
   it('of a client that went away are not read on', async () => {
     const before = (await state()).open ?? 0
     const response = await send(path('/bytes?n=100000000'))

@@ -1,7 +1,7 @@
 //! Connections to TCP ports on the guest's loopback.
 
 use crate::failure::Failure;
-use crate::frame::{kind, MAX_PAYLOAD};
+use crate::frame::kind;
 use crate::libc;
 use crate::link::Link;
 use crate::payload::Writer;
@@ -181,20 +181,18 @@ impl Dial {
             unsafe { libc::shutdown(self.fd(), libc::SHUT_WR) };
         }
         if events & (libc::POLLIN | libc::POLLHUP | libc::POLLERR) != 0 && !self.guest_ended {
-            let mut buffer = [0u8; MAX_PAYLOAD];
             while self.credit > 0 && link.has_room() {
-                let max = self.credit.min(buffer.len() as u64) as usize;
-                match sys::read(self.fd(), &mut buffer[..max])? {
-                    Got::Bytes(n) => {
-                        self.credit -= n as u64;
-                        link.send(kind::DATA, channel, &buffer[..n]);
-                    }
+                let (got, more) = link.forward(channel, self.fd(), self.credit as usize)?;
+                match got {
+                    Got::Bytes(n) => self.credit -= n as u64,
                     Got::End => {
                         self.guest_ended = true;
                         link.send(kind::END, channel, &[]);
-                        break;
                     }
-                    Got::Later => break,
+                    Got::Later => {}
+                }
+                if !more {
+                    break;
                 }
             }
         }

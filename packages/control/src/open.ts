@@ -57,11 +57,14 @@ export async function openControl({
   const events = await Events.open(directory.events, log)
   const logs = new SandboxLogs(directory.logs, log)
   const tell = tellTransitions(events)
+  const noted = (sandbox: Sandbox, gone: boolean) => {
+    admission.note(sandbox, gone)
+    whereabouts.note(sandbox, gone)
+  }
   const onTransition: OnTransition = (resource, from, to) => {
     tell(resource, from, to)
     if (resource.kind !== 'Sandbox') return
-    admission.note(resource, to === 'deleted')
-    whereabouts.note(resource, to === 'deleted')
+    noted(resource, to === 'deleted')
     logTransition(contextOf(resource.metadata.namespace), resource, to)
   }
   const recordsOf = (project: string) => new Records(store, project, onTransition)
@@ -91,10 +94,9 @@ export async function openControl({
   }
   const contextOf = (project: string): Context => ({ ...shared, records: recordsOf(project), project: contextOf })
   const context = contextOf(SYSTEM_NAMESPACE)
-  for (const sandbox of await context.records.listEverywhere('Sandbox')) {
-    admission.note(sandbox, false)
-    whereabouts.note(sandbox, false)
-  }
+  const present = await context.records.listEverywhere('Sandbox')
+  for (const sandbox of present) noted(sandbox, false)
+  await logs.keepOnly(new Set(present.map(({ metadata }) => metadata.name)))
   const reconciler = new Reconciler(context)
   const remove = async ({ metadata }: Sandbox) =>
     (await project(metadata.namespace).sandboxes.delete(metadata.name, context.closing)).settled

@@ -6,30 +6,32 @@ const now = () => new Date().toISOString()
 /** The image's record: its name is the hex of its digest. */
 export const imageName = (digest: string): string => digest.slice(digest.indexOf(':') + 1)
 
-/** Writes down what the node has. */
-export async function recordImage(context: Context, image: NodeImage): Promise<Image> {
+/** Writes down that the node has an image that the project asked for by its reference. */
+export async function recordImage({ records }: Pick<Context, 'records'>, image: NodeImage): Promise<Image> {
+  const { reference } = image
+  const present = await keepImage({ records }, image)
+  if (present.spec.reference === reference) return present
+  return records.setSpec('Image', present.metadata.name, ({ spec }) => ({ ...spec, reference }))
+}
+
+/** The same, but for one that nobody asked for now: the reference that a project knows it by stays. */
+export async function keepImage({ records }: Pick<Context, 'records'>, image: NodeImage): Promise<Image> {
   const name = imageName(image.digest)
   const spec = { reference: image.reference, digest: image.digest }
   const status = { state: 'ready' as const, config: image.config, sizeBytes: image.sizeBytes }
-  if ((await context.records.find('Image', name)) === undefined) {
-    const written = await context.records
-      .create('Image', name, { spec, status: { ...status, lastTransitionAt: now() } })
-      .catch((thrown: unknown) => {
-        // Another pull of it has ended at the same time.
-        if (!isError(thrown, 'AlreadyExists')) throw thrown
-      })
-    if (written !== undefined) return written
-  }
-  await context.records.setSpec('Image', name, (present) =>
-    present.spec.reference === spec.reference ? undefined : spec,
-  )
-  return context.records.setStatus('Image', name, (present) => (present.status.state === 'ready' ? undefined : status))
+  if ((await records.find('Image', name)) === undefined)
+    try {
+      return await records.create('Image', name, { spec, status: { ...status, lastTransitionAt: now() } })
+    } catch (error) {
+      // Others of the project have come to need it at the same time.
+      if (!isError(error, 'AlreadyExists')) throw error
+    }
+  return records.setStatus('Image', name, (present) => (present.status.state === 'ready' ? undefined : status))
 }
 
 /** Takes over another project's image, whose bytes are here: what is made of it keeps it. */
-export async function shareImage(context: Context, { spec, status }: Image): Promise<Image> {
-  const { reference, digest } = spec
-  return recordImage(context, { reference, digest, config: status.config, sizeBytes: status.sizeBytes })
+export async function shareImage(context: Pick<Context, 'records'>, { spec, status }: Image): Promise<Image> {
+  return keepImage(context, { ...spec, config: status.config, sizeBytes: status.sizeBytes })
 }
 
 /** Sources that are read from the files of this machine, which only those may read who have its own project. */

@@ -2,6 +2,7 @@ import { asExecutionId, type ExecInfo, type Guest, IceboxError, type Sandbox } f
 import { type Context, DEADLINES, within } from '../context.ts'
 import { ENTRYPOINT_TAG } from '../sandboxes/run.ts'
 import { START_TAG } from '../templates/build.ts'
+import type { NewEntry } from './logs.ts'
 
 /** Milliseconds that output on its way into the log is waited for. */
 const CATCH_UP_MS = 2_000
@@ -10,13 +11,13 @@ const CATCH_UP_MS = 2_000
 export async function collectLogs(context: Context, sandbox: Sandbox): Promise<void> {
   const { name } = sandbox.metadata
   try {
-    await context.logs.during(name, async () => {
+    await context.logs.during(name, sandbox.status.execution ?? '', async (append) => {
       const guest = guestOf(context, sandbox)
       const execs = await writers(context, guest)
       if (execs.length === 0) return
       const ends = await context.logs.ends(name)
       const start = { stdout: 0, stderr: 0 }
-      await Promise.all(execs.map((exec) => collect(context, name, guest, exec, ends.get(exec.id) ?? start)))
+      await Promise.all(execs.map((exec) => collect(context, guest, exec, ends.get(exec.id) ?? start, append)))
     })
   } catch (thrown) {
     // A run that ends takes its link with it.
@@ -45,10 +46,10 @@ export async function caughtUp(context: Context, sandbox: Sandbox, signal: Abort
 
 async function collect(
   context: Context,
-  sandbox: string,
   guest: Guest,
   exec: ExecInfo,
   known: { stdout: number; stderr: number },
+  append: (entry: NewEntry) => Promise<void>,
 ): Promise<void> {
   // After a rollback the process has written less than what is here.
   const from = { stdout: Math.min(known.stdout, exec.stdoutBytes), stderr: Math.min(known.stderr, exec.stderrBytes) }
@@ -63,18 +64,18 @@ async function collect(
         case 'output': {
           const text = decoders[event.stream].decode(event.data, { stream: true })
           const end = event.offset + event.data.length
-          context.logs.append(sandbox, { ...said, source: event.stream, text, end })
+          await append({ ...said, source: event.stream, text, end })
           break
         }
         case 'gap': {
           const text = `[${event.to - event.from} bytes of ${event.stream} were dropped]\n`
-          context.logs.append(sandbox, { ...said, source: event.stream, text, end: event.to })
+          await append({ ...said, source: event.stream, text, end: event.to })
           break
         }
         case 'exit': {
           const { exitCode, signal } = event.exit
           const how = exitCode === undefined ? `was ended by ${signal}` : `ended with status ${exitCode}`
-          context.logs.append(sandbox, { ...said, source: 'lifecycle', text: `the ${exec.tag} process ${how}` })
+          await append({ ...said, source: 'lifecycle', text: `the ${exec.tag} process ${how}` })
           break
         }
         default:

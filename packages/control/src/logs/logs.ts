@@ -1,4 +1,4 @@
-import { appendFile, open, readFile, rename, rm, stat } from 'node:fs/promises'
+import { appendFile, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { IceboxError, LogEntry } from '@icebox/model'
 import type { Log } from '../context.ts'
@@ -7,6 +7,8 @@ import type { Log } from '../context.ts'
 const FILE_BYTES = 2 ** 20
 /** Milliseconds that entries wait for company on their way to the disk. */
 const DELAY_MS = 50
+/** Characters on their way to the disk beyond which whoever writes output waits: so much in each delay is all that is kept up with. */
+const PENDING = 2 ** 17
 
 const START: End = { stdout: 0, stderr: 0 }
 
@@ -19,13 +21,17 @@ interface Book {
   /** How often a new file was begun. */
   generation: number
   waiting: string[]
+  /** Characters that are not yet written. */
+  pending: number
   timer?: NodeJS.Timeout | undefined
   writing: Promise<void>
-  /** Processes whose output is being written. */
-  active: number
+  /** Runs whose output is being written. */
+  active: Set<string>
   wake: Set<() => void>
   /** Where what was appended ends, by exec. */
   ends: Map<string, End>
+  /** Its sandbox is gone: nothing more is written. */
+  gone: boolean
 }
 interface End {
   stdout: number
@@ -49,44 +55,65 @@ export class SandboxLogs {
   }
 
   append(sandbox: string, entry: NewEntry): void {
-    const book = this.#book(sandbox)
+    this.#append(sandbox, this.#book(sandbox), entry)
+  }
+
+  #append(sandbox: string, book: Book, entry: NewEntry): void {
+    if (book.gone) return
     if (entry.exec !== undefined && entry.end !== undefined && entry.source !== 'lifecycle')
       book.ends.set(entry.exec, { ...(book.ends.get(entry.exec) ?? START), [entry.source]: entry.end })
-    book.waiting.push(`${JSON.stringify({ at: new Date().toISOString(), ...entry })}\n`)
+    const line = `${JSON.stringify({ at: new Date().toISOString(), ...entry })}\n`
+    book.waiting.push(line)
+    book.pending += line.length
     book.timer ??= setTimeout(() => this.#flush(sandbox, book), DELAY_MS)
   }
 
-  /** Appends what the process writes as long as `work` goes on: who follows waits for it. */
-  async during(sandbox: string, work: () => Promise<void>): Promise<void> {
+  /**
+   * Appends what the processes of a run write as long as `work` goes on, which waits for each entry: who follows waits for it.
+   * Does nothing when that is being done for the run already.
+   */
+  async during(
+    sandbox: string,
+    run: string,
+    work: (append: (entry: NewEntry) => Promise<void>) => Promise<void>,
+  ): Promise<void> {
     const book = this.#book(sandbox)
-    book.active += 1
+    if (book.active.has(run)) return
+    book.active.add(run)
     try {
-      await work()
+      await work(async (entry) => {
+        this.#append(sandbox, book, entry)
+        while (book.pending > PENDING && !book.gone) await woken(book)
+      })
     } finally {
-      book.active -= 1
+      book.active.delete(run)
       await this.#flush(sandbox, book)
       for (const wake of book.wake) wake()
     }
   }
 
   /** Where the output that is here ends, by exec and stream: bytes since the start of the process. */
-  async ends(sandbox: string): Promise<Map<string, End>> {
+  async ends(sandbox: string): Promise<ReadonlyMap<string, End>> {
+    const book = this.#book(sandbox)
     const ends = new Map<string, End>()
     for await (const { exec, source, end } of this.read(sandbox, { follow: false }, new AbortController().signal)) {
       if (exec === undefined || end === undefined || source === 'lifecycle') continue
       ends.set(exec, { ...(ends.get(exec) ?? START), [source]: end })
     }
-    return ends
+    // What was read before is not in memory after a start of the server, and what was appended here may be in no file any more.
+    for (const [exec, end] of ends) if (!book.ends.has(exec)) book.ends.set(exec, end)
+    return book.ends
   }
 
   /** Resolves once the output of the exec is here up to the end given, or the signal aborts. */
   async until(sandbox: string, exec: string, end: End, signal: AbortSignal): Promise<void> {
-    const book = this.#book(sandbox)
+    const book = this.#books.get(sandbox)
+    if (book === undefined) return
     const isHere = () => {
       const here = book.ends.get(exec) ?? START
       return here.stdout >= end.stdout && here.stderr >= end.stderr
     }
-    while (!isHere() && !signal.aborted) await woken(book, signal)
+    while (!isHere() && !book.gone && !signal.aborted) await woken(book, signal)
   }
 
   /** All entries that are kept, oldest first; with `follow` also what comes, until no process is there to write or the signal aborts. */
@@ -105,7 +132,7 @@ export class SandboxLogs {
         generation = book.generation
         offset = 0
       }
-      const wasActive = (book?.active ?? 0) > 0
+      const wasActive = (book?.active.size ?? 0) > 0
       const awaited = book === undefined ? undefined : woken(book, signal)
       const text = await readFrom(this.#file(sandbox, 0), offset)
       const whole = text.slice(0, text.lastIndexOf('\n') + 1)
@@ -119,10 +146,21 @@ export class SandboxLogs {
   /** Drops what the sandbox has said. */
   async remove(sandbox: string): Promise<void> {
     const book = this.#books.get(sandbox)
-    clearTimeout(book?.timer)
-    this.#books.delete(sandbox)
-    await book?.writing
+    if (book !== undefined) {
+      clearTimeout(book.timer)
+      book.gone = true
+      book.waiting = []
+      this.#books.delete(sandbox)
+      for (const wake of book.wake) wake()
+      await book.writing
+    }
     for (const age of [0, 1]) await rm(this.#file(sandbox, age), { force: true })
+  }
+
+  /** Drops what all others have said: a crash may have parted files from their sandboxes. To be called before anything is written. */
+  async keepOnly(sandboxes: ReadonlySet<string>): Promise<void> {
+    for (const file of await readdir(this.#directory))
+      if (!sandboxes.has(file.slice(0, file.indexOf('.')))) await rm(join(this.#directory, file))
   }
 
   async close(): Promise<void> {
@@ -140,10 +178,12 @@ export class SandboxLogs {
       bytes: -1,
       generation: 0,
       waiting: [],
+      pending: 0,
       writing: Promise.resolve(),
-      active: 0,
+      active: new Set(),
       wake: new Set(),
       ends: new Map(),
+      gone: false,
     }
     this.#books.set(sandbox, book)
     return book
@@ -154,16 +194,21 @@ export class SandboxLogs {
     book.timer = undefined
     const lines = book.waiting
     book.waiting = []
-    if (lines.length > 0)
-      book.writing = book.writing
-        .then(() => this.#write(sandbox, book, Buffer.from(lines.join(''))))
-        .catch((thrown) =>
-          this.#log('warn', 'logs.write.failed', {
-            sandbox,
-            lost: lines.length,
-            error: IceboxError.from(thrown).message,
-          }),
-        )
+    if (lines.length === 0) return book.writing
+    const text = lines.join('')
+    book.writing = book.writing
+      .then(() => this.#write(sandbox, book, Buffer.from(text)))
+      .catch((thrown) =>
+        this.#log('warn', 'logs.write.failed', {
+          sandbox,
+          lost: lines.length,
+          error: IceboxError.from(thrown).message,
+        }),
+      )
+      .then(() => {
+        book.pending -= text.length
+        for (const wake of book.wake) wake()
+      })
     return book.writing
   }
 
@@ -177,20 +222,19 @@ export class SandboxLogs {
     }
     await appendFile(file, lines, { mode: 0o600 })
     book.bytes += lines.length
-    for (const wake of book.wake) wake()
   }
 }
 
 /** Resolves at the next entry, or when the signal aborts. */
-function woken(book: Book, signal: AbortSignal): Promise<void> {
+function woken(book: Book, signal?: AbortSignal): Promise<void> {
   return new Promise((resolve) => {
     const done = () => {
       book.wake.delete(done)
-      signal.removeEventListener('abort', done)
+      signal?.removeEventListener('abort', done)
       resolve()
     }
     book.wake.add(done)
-    signal.addEventListener('abort', done)
+    signal?.addEventListener('abort', done)
   })
 }
 

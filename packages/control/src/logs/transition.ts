@@ -1,4 +1,4 @@
-import type { Sandbox } from '@icebox/model'
+import { IceboxError, type Sandbox } from '@icebox/model'
 import type { Context } from '../context.ts'
 import { collectLogs } from './collect.ts'
 
@@ -6,7 +6,9 @@ import { collectLogs } from './collect.ts'
 export function logTransition(context: Context, sandbox: Sandbox, to?: 'deleted'): void {
   const { name } = sandbox.metadata
   if (to === 'deleted') {
-    context.operations.afterwards(context.logs.remove(name))
+    const failed = (error: unknown) =>
+      context.log('warn', 'logs.remove.failed', { sandbox: name, error: IceboxError.from(error).message })
+    context.operations.afterwards(context.logs.remove(name).catch(failed))
     return
   }
   const { state, reason, message } = sandbox.status

@@ -11,7 +11,8 @@ import {
 import { forgotten, unclaimed } from '../collect/forgotten.ts'
 import { type Context, DEADLINES, within } from '../context.ts'
 import type { Accepted } from '../control.ts'
-import { recordImage } from '../images/ensure.ts'
+import { keepImage } from '../images/ensure.ts'
+import { MISSING } from '../missing.ts'
 import { settledStatus } from '../records.ts'
 import { beginAgain } from '../sandboxes/again.ts'
 import { finishDelete } from '../sandboxes/delete.ts'
@@ -29,8 +30,6 @@ import { claimedExecutions, type Observed, planSandbox, type SandboxAction } fro
 
 /** How often what is not settled is looked at again, milliseconds. */
 const INTERVAL_MS = 5_000
-/** Reason of an image or snapshot whose files were gone. It is ready again when they are back. */
-const MISSING = 'Missing'
 
 async function observe(context: Context): Promise<Observed> {
   const machines = new Map(context.node.machines().map(({ execution, frozen }) => [execution as string, { frozen }]))
@@ -199,7 +198,7 @@ export class Reconciler {
     for (const image of here) {
       const owners = known.filter(({ spec }) => spec.digest === image.digest).map(({ metadata }) => metadata.namespace)
       for (const owner of owners.length > 0 ? owners : [DEFAULT_PROJECT])
-        await recordImage(project(owner), image).catch((error) =>
+        await keepImage(project(owner), image).catch((error) =>
           this.#context.log('error', 'reconcile.image.failed', {
             digest: image.digest,
             error: IceboxError.from(error).message,

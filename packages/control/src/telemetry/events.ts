@@ -70,11 +70,13 @@ export class Events {
   async *follow(filter: EventFilter, signal: AbortSignal): AsyncGenerator<WireEvent> {
     let after = filter.after ?? 0
     while (!signal.aborted) {
+      // Before the first is read: more may happen until the last is.
+      const newest = this.#next - 1
       for (const event of this.list({ ...filter, after })) {
         yield event
         if (signal.aborted) return
       }
-      after = Math.max(after, this.#next - 1)
+      after = Math.max(after, newest)
       await new Promise<void>((resolve) => {
         const done = () => {
           this.#followers.delete(done)

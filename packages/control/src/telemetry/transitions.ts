@@ -50,7 +50,9 @@ export const tellTransitions =
  */
 export async function tellMissed(events: Events, records: Records): Promise<void> {
   const key = (kind: string, project: string, name: string) => JSON.stringify([kind, project, name])
-  const told = new Map(events.list({}).map((event) => [key(event.kind, event.project, event.resource), event]))
+  const kept = events.list({})
+  const oldest = kept[0]?.at
+  const told = new Map(kept.map((event) => [key(event.kind, event.project, event.resource), event]))
   const resources = [
     ...(await records.listEverywhere('Sandbox')),
     ...(await records.listEverywhere('Snapshot')),
@@ -61,7 +63,10 @@ export async function tellMissed(events: Events, records: Records): Promise<void
     const last = told.get(own)
     told.delete(own)
     const happening = happeningOf(resource, last?.to)
-    if (happening !== undefined && (last?.to !== happening.to || last.at !== happening.at)) events.append(happening)
+    if (happening === undefined || (last?.to === happening.to && last.at === happening.at)) continue
+    // What happened before all that is kept was told, and is forgotten.
+    if (last === undefined && oldest !== undefined && happening.at < oldest) continue
+    events.append(happening)
   }
   for (const {
     id: _id,

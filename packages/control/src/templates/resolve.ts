@@ -1,25 +1,31 @@
-import { IceboxError, type Template } from '@icebox/model'
+import { DEFAULT_PROJECT, IceboxError, type Template } from '@icebox/model'
 import type { Context } from '../context.ts'
+import { newestFirst } from '../page.ts'
 
 /** Names what is under way for a template: its name is its own only within its project. */
 export const operationKey = (context: Context, name: string): string => `${context.records.namespace}/${name}`
 
 /** A template of this name that users see. */
-export async function visibleTemplate(context: Context, name: string): Promise<Template> {
-  const template = await context.records.find('Template', name)
+export async function visibleTemplate({ records }: Pick<Context, 'records'>, name: string): Promise<Template> {
+  const template = await records.find('Template', name)
   if (template === undefined || template.spec.hidden) {
     throw new IceboxError('NotFound', `no template is named ${JSON.stringify(name)}`, { details: { template: name } })
   }
   return template
 }
 
-/** One of the project's own or, when it has none of the name, a public one. */
-export async function usableTemplate(context: Context, name: string): Promise<Template> {
+/**
+ * One of the project's own or, when it has none of the name, a public one: the installation's own before others, and then the
+ * oldest, so that nobody takes a name that is known over by publishing it once more.
+ */
+export async function usableTemplate(context: Pick<Context, 'records'>, name: string): Promise<Template> {
   const own = await context.records.find('Template', name)
   if (own !== undefined) return visibleTemplate(context, name)
   const all = await context.records.listEverywhere('Template')
-  const shared = all.find(({ metadata, spec }) => metadata.name === name && spec.public === true)
-  return shared ?? visibleTemplate(context, name)
+  const shared = all.filter(({ metadata, spec }) => metadata.name === name && spec.public === true)
+  const isOther = ({ metadata }: Template) => Number(metadata.namespace !== DEFAULT_PROJECT)
+  const [first] = shared.sort((a, b) => isOther(a) - isOther(b) || newestFirst(b, a))
+  return first ?? visibleTemplate(context, name)
 }
 
 /** One that sandboxes can be made from, after a build that is under way: who asks for it now means what is being made. */

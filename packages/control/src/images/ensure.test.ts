@@ -1,0 +1,46 @@
+import assert from 'node:assert/strict'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { type TestContext, test } from 'node:test'
+import type { NodeImage } from '@icebox/model'
+import { openSqliteStore } from '@icebox/store'
+import { Records } from '../records.ts'
+import { recordImage, shareImage } from './ensure.ts'
+
+const IMAGE: NodeImage = {
+  reference: 'docker.io/library/python:3.12',
+  digest: `sha256:${'0'.repeat(64)}`,
+  config: { env: {}, workingDir: '/', user: '', entrypoint: [], cmd: [] },
+  sizeBytes: 1,
+}
+
+async function projects(t: TestContext) {
+  const directory = await mkdtemp(join(tmpdir(), 'icebox-images-'))
+  const store = await openSqliteStore(join(directory, 'icebox.db'))
+  t.after(async () => {
+    await store.close()
+    await rm(directory, { recursive: true, force: true })
+  })
+  return (name: string) => ({ records: new Records(store, name, () => undefined) })
+}
+
+test('many who need an image at once for the first time all get it', async (t) => {
+  const project = await projects(t)
+  const [mine, theirs] = [project('mine'), project('theirs')]
+  const image = await recordImage(theirs, IMAGE)
+  const shared = await Promise.all(Array.from({ length: 20 }, () => shareImage(mine, image)))
+  assert.equal(new Set(shared.map(({ metadata }) => metadata.uid)).size, 1)
+  const pulled = await Promise.all(Array.from({ length: 20 }, () => recordImage(project('others'), IMAGE)))
+  assert.equal(new Set(pulled.map(({ metadata }) => metadata.uid)).size, 1)
+})
+
+test('an image keeps the reference that its project asked for it by', async (t) => {
+  const project = await projects(t)
+  const [mine, theirs] = [project('mine'), project('theirs')]
+  await recordImage(mine, IMAGE)
+  const other = await recordImage(theirs, { ...IMAGE, reference: 'dir:/home/theirs' })
+  assert.equal((await shareImage(mine, other)).spec.reference, IMAGE.reference)
+  const again = await recordImage(mine, { ...IMAGE, reference: 'docker.io/library/python:3' })
+  assert.equal(again.spec.reference, 'docker.io/library/python:3')
+})
