@@ -156,6 +156,9 @@ suite('the icebox command', { timeout: DEADLINE_MS }, () => {
     assert.equal(second.code, 'Conflict')
     assert.match(second.message, new RegExp(`process ${pid}`))
     assert.equal((await failure(['up', '-d', '--no-base', '--listen', '127.0.0.1:0'])).code, 'Conflict')
+    const { port } = new URL(JSON.parse(readFileSync(join(data, 'server.json'), 'utf8')).url)
+    const same = await failure(['up', '-d', '--no-base', '--listen', `127.0.0.1:${port}`])
+    assert.match(same.message, new RegExp(`process ${pid}`))
     const blocker = createServer().listen(0, '127.0.0.1')
     await once(blocker, 'listening')
     const address = blocker.address()
@@ -280,6 +283,16 @@ suite('the icebox command', { timeout: DEADLINE_MS }, () => {
       ['Conflict', 'cannot build slow: a build of slow with other settings is under way'],
     )
     assert.deepEqual([(await first).status, equal.status], [0, 0])
+  })
+
+  test('events are asked for by the name of what is there', async () => {
+    const { id } = await json('sandbox', 'create', 'counter', '--name', 'told')
+    const events: { resource: string; to: string }[] = await json('events', 'told')
+    assert.deepEqual([events[0]?.resource, events[0]?.to], [id, 'creating'])
+    assert.ok((await json('events', 'counter')).every(({ kind }: { kind: string }) => kind === 'Template'))
+    await json('sandbox', 'delete', 'told')
+    assert.deepEqual(await json('events', 'told'), [])
+    assert.equal((await json('events', id)).at(-1).to, 'deleted')
   })
 
   test('a disk that is full inside a sandbox is not taken for one of the server', async () => {

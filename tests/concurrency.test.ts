@@ -14,6 +14,12 @@ after(() => server[Symbol.asyncDispose]())
 const create = () => server.icebox.sandboxes.create({ template: 'base' })
 const states = async () => (await server.icebox.sandboxes.list()).map(({ resource }) => resource.status.state)
 
+test('pulls of one image at the same time are one, and all succeed', async () => {
+  await using other = await ServerProcess.start('pulls')
+  const images = await Promise.all(Array.from({ length: 4 }, () => other.icebox.images.pull(BASE_IMAGE)))
+  assert.deepEqual(new Set(images.map(({ id }) => id)), new Set((await other.icebox.images.list()).map(({ id }) => id)))
+})
+
 test('pauses at the same time all succeed, and so do resumes, with one machine', async () => {
   const sandbox = await create()
   await output(sandbox.exec(['sh', '-c', 'echo here > /dev/shm/mark']))

@@ -85,16 +85,48 @@ export async function run(
   return { status: typeof status === 'number' ? status : null, ...said }
 }
 
-/** A command of the npm clients' packages, with the Node that runs this. */
+/** A command of the npm clients' packages, with the Node that runs this, and what it needs in its environment. */
+async function npmProgram(name: string): Promise<{ words: string[]; variables: Record<string, string> }> {
+  const bin = join(await npmClients.path(soon()), 'node_modules', '.bin')
+  const path = [bin, dirname(process.execPath), process.env.PATH ?? ''].join(delimiter)
+  return { words: [process.execPath, join(bin, name)], variables: { PATH: path, NO_COLOR: '1' } }
+}
+
 export async function npmCommand(
   name: string,
   args: readonly string[],
   variables: Record<string, string>,
-  options: { stdin?: string } = {},
 ): Promise<Ended> {
-  const bin = join(await npmClients.path(soon()), 'node_modules', '.bin')
-  const path = [bin, dirname(process.execPath), process.env.PATH ?? ''].join(delimiter)
-  return run([process.execPath, join(bin, name), ...args], { PATH: path, NO_COLOR: '1', ...variables }, options)
+  const program = await npmProgram(name)
+  return run([...program.words, ...args], { ...program.variables, ...variables })
+}
+
+/** The same in a terminal, in which this is typed once what stands there ends with `prompt`. Gives all that stood there. */
+export async function npmDialogue(
+  name: string,
+  args: readonly string[],
+  variables: Record<string, string>,
+  { prompt, typed }: { prompt: RegExp; typed: string },
+): Promise<string> {
+  const program = await npmProgram(name)
+  const command = [...program.words, ...args].map((word) => `'${word.replaceAll("'", "'\\''")}'`).join(' ')
+  const child = spawn('script', ['--quiet', '--return', '--command', command, '/dev/null'], {
+    env: { ...process.env, ...program.variables, ...variables },
+    signal: AbortSignal.timeout(120_000),
+    killSignal: 'SIGKILL',
+  })
+  child.stdin.on('error', () => undefined)
+  let seen = ''
+  let isTyped = false
+  child.stdout.setEncoding('utf8').on('data', (text: string) => {
+    seen += text
+    if (isTyped || !prompt.test(seen)) return
+    isTyped = true
+    child.stdin.write(typed)
+  })
+  const [status] = await once(child, 'close')
+  if (status !== 0) throw new Error(`${command} ended with ${status}: ${seen}`)
+  return seen
 }
 
 /**

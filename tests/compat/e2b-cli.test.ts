@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { after, before, suite, test } from 'node:test'
 import { eventually, type ServerProcess } from '../server-process.ts'
 import type { CallList } from './calls.ts'
-import { type Ended, e2bEnvironment, npmCommand, startServer } from './compat.ts'
+import { type Ended, e2bEnvironment, npmCommand, npmDialogue, startServer } from './compat.ts'
 import { checkCompatibility } from './compatibility.ts'
 import { E2B_CLI } from './e2b-differences.ts'
 
@@ -36,13 +36,14 @@ suite('the E2B command line', { timeout: SUITE_MS }, () => {
     if (home !== undefined) await rm(home, { recursive: true, force: true })
   })
 
-  const e2b = (...words: string[]) => typed('', ...words)
-  /** With this as its input. */
-  const typed = async (stdin: string, ...words: string[]): Promise<Ended> => {
+  const isCalled = (words: string[]) => {
     const said = words.join(' ')
     const called = calls.all.find((command) => said === command || said.startsWith(`${command} `))
     if (called !== undefined && !calls.called.includes(called)) calls.called.push(called)
-    return npmCommand('e2b', words, variables, { stdin })
+  }
+  const e2b = async (...words: string[]): Promise<Ended> => {
+    isCalled(words)
+    return npmCommand('e2b', words, variables)
   }
   const works = async (...words: string[]): Promise<string> => {
     const { status, stdout, stderr } = await e2b(...words)
@@ -60,9 +61,10 @@ suite('the E2B command line', { timeout: SUITE_MS }, () => {
     assert.equal((await json('sandbox', 'info', id)).state, 'running')
     assert.equal(await works('sandbox', 'exec', id, 'whoami'), 'user\n')
     assert.equal((await e2b('sandbox', 'exec', '--user', 'root', '--cwd', '/tmp', id, 'sh -c "pwd; exit 3"')).status, 3)
-    const { stdout } = await typed('echo in-$((20 + 1)); exit\n', 'sandbox', 'connect', id)
-    assert.match(stdout, new RegExp(id))
-    assert.match(stdout, /\bin-21\b/)
+    const connect = ['sandbox', 'connect', id]
+    isCalled(connect)
+    const dialogue = { prompt: /user@.*\$ /, typed: 'echo in-$((20 + 1)) $(stty size)\rexit\r' }
+    assert.match(await npmDialogue('e2b', connect, variables, dialogue), /\bin-21 \d+ \d+\r/)
     await eventually(async () => ((await works('sandbox', 'metrics', id)).length > 0 ? true : undefined), 'metrics')
     await works('sandbox', 'logs', id)
 

@@ -110,6 +110,8 @@ function program(name: string, title: string, server: () => ServerProcess): void
     assert.deepEqual([result.exitCode, result.stdout, result.stderr], [0, 'user\n/tmp\n', 'ä\n'])
     assert.equal(told.join('').length, 'user\n/tmp\nä\n'.length)
     assert.equal((await commands.run('pwd; id -u', { user: 'root' })).stdout, '/root\n0\n')
+    const own = await commands.run('echo $E2B_SANDBOX $E2B_SANDBOX_ID $E2B_TEMPLATE_ID')
+    assert.equal(own.stdout, `true ${sandbox.sandboxId} base\n`)
     await assert.rejects(commands.run('echo no >&2; exit 3'), (thrown: { exitCode: number; stderr: string }) => {
       assert.ok(thrown instanceof e2b.CommandExitError)
       assert.deepEqual([thrown.exitCode, thrown.stderr], [3, 'no\n'])
@@ -137,6 +139,16 @@ function program(name: string, title: string, server: () => ServerProcess): void
     assert.equal(await commands.kill(second.pid), true)
     assert.equal(await commands.kill(second.pid), false)
     await assert.rejects(commands.connect(second.pid), e2b.NotFoundError)
+    await assert.rejects(commands.run(`kill -0 ${second.pid}`), e2b.CommandExitError)
+    await assert.rejects(commands.run('true', { cwd: '/nowhere' }), e2b.InvalidArgumentError)
+    await assert.rejects(commands.run('true', { user: 'nobody-here' }), e2b.AuthenticationError)
+    const much = await commands.run('head -c 3000000 /dev/zero | tr "\\0" x; printf "\\342\\202"; printf "\\254"')
+    assert.deepEqual([much.stdout.length, much.stdout.at(-1)], [3_000_001, '€'])
+    const together = await Promise.all(Array.from({ length: 20 }, (_, i) => commands.run(`echo ${i}`)))
+    assert.deepEqual(
+      together.map(({ stdout }: { stdout: string }) => Number(stdout)),
+      [...together.keys()],
+    )
   })
 
   test('files', async () => {
@@ -171,6 +183,23 @@ function program(name: string, title: string, server: () => ServerProcess): void
     assert.equal((await files.getInfo('/root/secret', { user: 'root' })).owner, 'root')
     await files.remove('work/deep')
     assert.equal(await files.exists('work/deep'), false)
+    await files.write('empty', '')
+    assert.deepEqual([await files.read('empty'), (await files.read('empty', { format: 'bytes' })).length], ['', 0])
+    const odd = `work/ü b#?%&"'\\.txt`
+    await files.write(odd, 'odd', { metadata: { source: 'test' } })
+    assert.equal(await files.read(odd), 'odd')
+    assert.deepEqual((await files.getInfo(odd)).metadata, { source: 'test' })
+    await sandbox.commands.run('ln -s one.txt link', { cwd: '/home/user/work' })
+    assert.match((await files.getInfo('work/link')).symlinkTarget, /one\.txt$/)
+    await assert.rejects(files.rename('none', 'other'), e2b.NotFoundError)
+    await assert.rejects(files.makeDir('work/a'), e2b.InvalidArgumentError)
+    await assert.rejects(files.list('work/a'), e2b.InvalidArgumentError)
+    await assert.rejects(files.read('work'), e2b.InvalidArgumentError)
+    await files.remove('none')
+    await assert.rejects(
+      files.watchDir('none', () => undefined),
+      e2b.NotFoundError,
+    )
     await assert.rejects(files.read('none'), e2b.NotFoundError)
     await assert.rejects(files.list('none'), e2b.NotFoundError)
   })
@@ -309,6 +338,25 @@ function program(name: string, title: string, server: () => ServerProcess): void
     assert.equal(await e2b.Sandbox.kill(box.sandboxId), true)
   })
 
+  test('what was in memory and on disk is the same after every pause', async () => {
+    const box = await create({ timeoutMs: LIVES_MS })
+    const connected = () => e2b.Sandbox.connect(box.sandboxId)
+    const run = async (command: string) => (await (await connected()).commands.run(command, { user: 'root' })).stdout
+    await run('for f in disk holes short /dev/shm/memory; do head -c 8000000 /dev/urandom > $f; done')
+    await box.pause()
+    const sums = 'sha256sum disk holes short /dev/shm/memory'
+    await run('dd if=/dev/zero of=holes bs=1M seek=2 count=3 conv=notrunc; truncate -s 3M short; truncate -s 8M short')
+    const before = await run(sums)
+    await box.pause()
+    assert.equal(await run(sums), before)
+    const boot = await run('cat /proc/sys/kernel/random/boot_id')
+    await box.pause({ keepMemory: false })
+    assert.notEqual(await run('cat /proc/sys/kernel/random/boot_id'), boot)
+    const files = 'sha256sum disk holes short'
+    assert.ok(before.startsWith(await run(files)))
+    await box.kill()
+  })
+
   test('a sandbox pauses at the end of its time, and a request resumes it', async () => {
     const box = await create({ timeoutMs: 2000, lifecycle: { onTimeout: 'pause', autoResume: true } })
     await box.files.write('kept', 'x')
@@ -376,8 +424,12 @@ function program(name: string, title: string, server: () => ServerProcess): void
     await e2b.Sandbox.updateNetwork(sandbox.sandboxId, { denyOut: [] })
     await assert.rejects(create({ volumeMounts: { '/data': 'none' } }), /volume/i)
     await assert.rejects(create({ mcp: { github: {} } }), /mcp/i)
-    await assert.rejects(e2b.Volume.list())
-    await assert.rejects(e2b.Secret.list().nextItems())
+    await assert.rejects(e2b.Volume.list(), /404|not found|does not offer/i)
+    await assert.rejects(e2b.Secret.list().nextItems(), /404|not found|does not offer/i)
+    const offline = await create({ allowInternetAccess: true, network: { allowOut: ['example.com'] } })
+    assert.equal((await offline.getInfo()).allowInternetAccess, false)
+    assert.equal((await offline.commands.run('tail -n +3 /proc/net/dev | cut -d: -f1 | tr -d " "')).stdout, 'lo\n')
+    await offline.kill()
   })
 
   test('templates: what there is can be asked for, builds say that they are not made here', async () => {
@@ -425,11 +477,15 @@ function program(name: string, title: string, server: () => ServerProcess): void
 
     const plain = Template().fromBaseImage().runCmd('true')
     const onBuildLogs = e2b.defaultBuildLogger()
-    await assert.rejects(TemplateBase.build(plain, 'mine', { onBuildLogs }), /template/i)
-    await assert.rejects(TemplateBase.buildInBackground(plain, 'mine'), /template/i)
-    await assert.rejects(TemplateBase.getBuildStatus({ templateId: 'base', buildId: 'none' }))
-    await assert.rejects(TemplateBase.assignTags('base', 'tag'), /template/i)
-    await assert.rejects(TemplateBase.removeTags('base', 'tag'), /template/i)
+    await assert.rejects(TemplateBase.build(plain, 'mine', { onBuildLogs }), /cannot be built/)
+    await assert.rejects(TemplateBase.buildInBackground(plain, 'mine'), /cannot be built/)
+    await assert.rejects(TemplateBase.getBuildStatus({ templateId: 'base', buildId: 'none' }), /cannot be built/)
+    await assert.rejects(TemplateBase.assignTags('base', 'tag'), /tag default only/)
+    await assert.rejects(TemplateBase.removeTags('base', 'tag'), /tag default only/)
+    assert.deepEqual(
+      (await TemplateBase.getTags('base')).map(({ tag }: { tag: string }) => tag),
+      ['default'],
+    )
     await assert.rejects(TemplateBase.getTags('none'), /not found|no template/i)
   })
 

@@ -15,8 +15,6 @@ const OTHER_TEMPLATES = {
   is: 'absent',
   why: 'templates of Icebox have another shape: `icebox template build`, or the native API',
 } as const
-const SETTINGS = { is: 'differs', why: 'settings of the program itself: no server is asked' } as const
-const INSIDE = { is: 'differs', why: 'keeps the state of a pool within the program: no server is asked' } as const
 
 /** Of npm `@alibaba-group/opensandbox`. */
 export const OPENSANDBOX_JS: Differences = {
@@ -62,7 +60,4 @@ export const OPENSANDBOX_PYTHON: Differences = {
   ...both('.isolation.*', NO_ISOLATION),
   ...both('.get_signed_endpoint', NO_SIGNATURES),
   ...both('.patch_egress_rules (allow)', NO_NETWORK),
-  ...both('Manager.connection_config.*', SETTINGS),
-  'InMemoryAsyncPoolStateStore.*': INSIDE,
-  'InMemoryPoolStateStore.*': INSIDE,
 }

@@ -241,7 +241,12 @@ describe('contents of files by envd', { timeout: 60_000 }, () => {
   })
 
   test('environment and use are told', async () => {
-    assert.deepEqual(await (await envd.fetch('/envs')).json(), { FROM_SANDBOX: 'yes' })
+    assert.deepEqual(await (await envd.fetch('/envs')).json(), {
+      E2B_SANDBOX: 'true',
+      E2B_SANDBOX_ID: envd.sandbox.id,
+      E2B_TEMPLATE_ID: envd.sandbox.template,
+      FROM_SANDBOX: 'yes',
+    })
     const metrics = z.record(z.string(), z.number()).parse(await (await envd.fetch('/metrics')).json())
     assert.deepEqual(Object.keys(metrics), [
       'ts',

@@ -11,7 +11,8 @@ import { ServerProcess } from '../server-process.ts'
 import { formatHistory, type History } from './history/record.ts'
 import { takeCensus } from './load/census.ts'
 import { runClient } from './load/clients.ts'
-import { COUNTER, COUNTING, FILES, Fleet } from './load/fleet.ts'
+import { COUNTER, COUNTING } from './load/counter.ts'
+import { FILES, Fleet } from './load/fleet.ts'
 import { Random } from './load/random.ts'
 import { Recorder } from './load/recorder.ts'
 
@@ -21,7 +22,19 @@ const SECONDS = Number(process.env.ICEBOX_FAULT_SECONDS ?? 60)
 const LONGER_SECONDS = 150
 /** What has to be done: a run in which little happened shows little. */
 const ENOUGH = { kills: 3 + SECONDS / 20, acknowledged: 150 + SECONDS, ofEachVerb: 3 + SECONDS / 60 }
-const VERBS = ['create', 'fork', 'snapshot', 'pause', 'resume', 'write', 'read', 'count', 'delete', 'list'] as const
+const VERBS = [
+  'create',
+  'fork',
+  'snapshot',
+  'pause',
+  'expire',
+  'resume',
+  'write',
+  'read',
+  'count',
+  'delete',
+  'list',
+] as const
 /** The same seed makes the same choices; what comes of them depends on the machine. */
 const SEED = Number(process.env.ICEBOX_FAULT_SEED ?? Math.floor(Math.random() * 2 ** 31))
 /** The history is left in this file. */
@@ -65,7 +78,10 @@ async function readEverything(fleet: Fleet): Promise<void> {
 async function deleteEverything(fleet: Fleet): Promise<void> {
   await fleet.list(0)
   for (const sandbox of [...fleet.believed.keys()]) await fleet.delete(0, sandbox)
-  for (const { id } of await fleet.icebox.snapshots.list()) await fleet.drop(0, id)
+  for (const { id } of await fleet.icebox.snapshots.list({ state: ['Ready'] })) await fleet.drop(0, id)
+  // Those that a kill cut off are there with their reason until they are collected.
+  await fleet.icebox.collect()
+  assert.deepEqual(await fleet.icebox.snapshots.list(), [])
 }
 
 /** What was done, so that a run in which little happened is seen. */
@@ -119,7 +135,7 @@ test(`a server killed at random moments for ${SECONDS} s under a mixed load lose
     const template = { name: 'counting', image: image.digest, size, startCommand: COUNTER, readyCommand: COUNTING }
     await server.icebox.templates.build(template)
     const apiKey = (await readFile(join(server.dataDirectory, 'key'), 'utf8')).trim()
-    const fleet = new Fleet(new Icebox({ url: server.icebox.url, apiKey }), template.name, recorder)
+    const fleet = new Fleet(new Icebox({ url: server.icebox.url, apiKey }), apiKey, template.name, recorder)
 
     const over = new AbortController()
     const until = over.signal
@@ -139,6 +155,9 @@ test(`a server killed at random moments for ${SECONDS} s under a mixed load lose
     context.diagnostic(`${elapsed().toFixed(0)} s of load`)
     const census = () => takeCensus(fleet.icebox, server.dataDirectory, () => recorder.now(), SETTLE_MS)
     if (failure !== undefined) throw failure.reason
+    // A time that is about to end would do so in the middle of what follows.
+    await fleet.list(0)
+    for (const sandbox of fleet.sandboxes('Running')) await fleet.renew(0, sandbox)
     recorder.note(await census())
     await readEverything(fleet)
     recorder.note(await census())

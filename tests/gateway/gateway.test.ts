@@ -216,6 +216,13 @@ describe('headers', () => {
     })
     const text = JSON.stringify(there)
     for (const secret of [KEY, traffic, access, 'anything', '1111']) assert.ok(!text.includes(secret), secret)
+    const odd = [`Authorization: Token ${KEY}`, `Authorization: Basic eDp5\r\nAuthorization: Bearer ${KEY}`]
+    for (const header of [...odd, `X-API-Key: a\r\nX-API-Key: ${KEY}`]) {
+      const head = `GET /h HTTP/1.1\r\nHost: 3000-${id}.localhost\r\nConnection: close\r\n${header}\r\n\r\n`
+      const answer = await raw(head)
+      assert.match(answer, / 200 OK\r\n/)
+      assert.ok(!answer.includes(KEY), header)
+    }
     const own = await seen({ 'x-api-key': 'own', authorization: 'Bearer own', 'x-access-token': 'own', cookie: 'a=b' })
     for (const name of ['x-api-key', 'authorization', 'x-access-token', 'cookie'])
       assert.equal(get(own, name).length, 1, name)
@@ -411,12 +418,44 @@ describe('answers', () => {
     })
   })
 
+  it('are all answered when there are 1 000, of 50 clients at once', async () => {
+    let asked = 0
+    const client = async () => {
+      while (asked < 1000) {
+        const each = path(`/n?${asked++}`)
+        const { status, body } = await call(each)
+        assert.deepEqual([status, body.path], [200, each.slice(each.indexOf('/n?'))])
+      }
+    }
+    await Promise.all(Array.from({ length: 50 }, client))
+    assert.equal(asked, 1000)
+  })
+
   it('of a client that went away are not read on', async () => {
     const before = (await state()).open ?? 0
     const response = await send(path('/bytes?n=100000000'))
     await once(response, 'readable')
     response.destroy()
     await eventually(async () => (((await state()).open ?? 0) <= before ? true : undefined), 'the connection has ended')
+  })
+
+  it("that no server should give are the service's failure, and nobody else's", async () => {
+    const offers = ['Connection: close', 'Connection: Upgrade\r\nUpgrade: websocket']
+    for (const [odd, expected] of [
+      ['reason', / 200 \r\n[\s\S]*hi$/],
+      ['coding', / 502 Bad Gateway\r\n/],
+      ['header', / 502 Bad Gateway\r\n/],
+      ['status', / 502 Bad Gateway\r\n/],
+      ['switch', / 502 Bad Gateway\r\n/],
+      ['empty', / 204 No Content\r\n/],
+    ] as const)
+      for (const offer of offers) {
+        const answer = await raw(`GET /odd-${odd} HTTP/1.1\r\nHost: 3002-${id}.localhost\r\n${offer}\r\n\r\n`)
+        assert.match(answer, expected, `${odd}, ${offer}`)
+        assert.doesNotMatch(answer, /content-length: 5/i)
+      }
+    assert.equal((await call(path('/reset', 3002))).status, 502)
+    assert.equal((await call(path('/c'))).status, 200)
   })
 
   it('that are no HTTP, or late, are said so', async () => {

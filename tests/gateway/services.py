@@ -38,8 +38,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         for name, content in headers: self.send_header(name, content)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        if self.command != "HEAD": self.wfile.write(data)
+        # In one piece: a connection that is shut down by another thread has all of an answer or nothing of it.
+        head = b"".join(self._headers_buffer) + b"\r\n"
+        self._headers_buffer = []
+        self.wfile.write(head if self.command == "HEAD" else head + data)
     def chunk(self, data):
         self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data)); self.wfile.flush()
     def do_any(self):
@@ -91,6 +93,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             state["gate"].clear(); state["gate"].wait(); self.answer({})
         elif path == "/early":
             self.answer({"early": True}, 413); self.close_connection = True
+            # As servers do: closing with something unread would reset the connection, and the answer with it.
+            self.connection.shutdown(socket.SHUT_WR)
+            while self.rfile.read1(65536): pass
         elif path == "/half":
             self.send_response(200); self.send_header("Content-Length", "1000"); self.end_headers()
             self.wfile.write(b"half"); self.wfile.flush(); self.close_connection = True
@@ -131,6 +136,15 @@ def websocket(c):
         if h[0] & 15 == 8: break
     c.close()
 
+ODD = {
+    "reason": b"HTTP/1.1 200 O\x01K\r\nContent-Length: 2\r\n\r\nhi",
+    "coding": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+    "header": b"HTTP/1.1 200 OK\r\nX-A: a\x01b\r\nContent-Length: 0\r\n\r\n",
+    "status": b"HTTP/1.1 099 Odd\r\nContent-Length: 0\r\n\r\n",
+    "switch": b"HTTP/1.1 101 Switching\r\n\r\n",
+    "empty": b"HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n",
+}
+
 def raw(c):
     """Answers with the head it got, byte for byte, then what the path asks for."""
     head = b""
@@ -147,6 +161,8 @@ def raw(c):
     elif b"/garbage" in line: c.sendall(b"SSH-2.0-x\r\n")
     elif b"/smuggle" in line: c.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nabc")
     elif b"/ten" in line: c.sendall(b"HTTP/1.0 200 OK\r\n\r\nuntil the end")
+    elif b"/odd-" in line: c.sendall(ODD[line.split(b"/odd-")[1].split()[0].decode()])
+    elif b"/reset" in line: c.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     elif b"/huge" in line: c.sendall(b"HTTP/1.1 200 OK\r\nX-Huge: " + b"x" * 100000 + b"\r\n\r\n")
     elif b"/continue" in line:
         c.sendall(b"HTTP/1.1 100 Continue\r\n\r\n"); body = c.recv(100)

@@ -1,4 +1,6 @@
+import { existsSync } from 'node:fs'
 import { join } from 'node:path'
+import { setFlagsFromString } from 'node:v8'
 import { type Limits, openControl } from '@icebox/control'
 import { IceboxError, type Node } from '@icebox/model'
 import { cacheDirectory, ensureRuntime, gvisorDriver, openImageStore, openLocalNode, type Report } from '@icebox/node'
@@ -57,8 +59,16 @@ export interface RunningIcebox {
  * is settled before it listens. Errors: `Conflict` (data directory or port in use), `Unavailable` (something is missing).
  */
 export async function openIcebox(options: Composition, signal: AbortSignal): Promise<RunningIcebox> {
+  // What passes through to clients lies in buffers outside of V8's heap. Unless they count in one limit with it, V8 marks the whole
+  // heap for every few megabytes of them, which costs more than passing them on; those that are young go with young objects anyway.
+  setFlagsFromString('--external-memory-accounted-in-global-limit')
   const programs = await ensureRuntime(options.report, signal)
-  await checkAddress(options.listen)
+  await checkAddress(options.listen).catch(async (thrown: unknown) => {
+    // When the port is that of the server which has this data directory, that says more.
+    if (existsSync(join(options.dataDirectory, 'server.json')))
+      await (await openDataDirectory(options.dataDirectory)).close()
+    throw thrown
+  })
   const data = await openDataDirectory(options.dataDirectory)
   const undo: (() => Promise<unknown>)[] = [() => data.close()]
   try {

@@ -213,7 +213,8 @@ try {
     await server.close('kill', AbortSignal.timeout(60_000))
   }
   console.log(`\n${styleText('green', '✔')} everything shown was checked; ${took(performance.now() - started)} in all.`)
-  console.log('Next: ./icebox up -d && ./icebox run debian:bookworm -- uname -a    (./icebox --help for the rest)')
+  console.log('Next: ./icebox up -d && ./icebox run base -- uname -a    (./icebox --help for the rest)')
+  console.log('For programs that use E2B: eval "$(./icebox e2b env)"')
 } catch (error) {
   console.error(error instanceof Error ? `✘ ${error.message}` : error)
   process.exitCode = 1

@@ -174,6 +174,7 @@ export async function resolveRef<K extends 'Sandbox' | 'Snapshot' | 'Image' | 'A
   if (match === undefined)
     throw new IceboxError('NotFound', `no ${noun} has the id or name ${JSON.stringify(ref)}`, {
       details: { [noun]: ref },
+      ...(kind === 'ApiKey' ? { remedy: 'List what exists (`icebox key list`) and use one of those ids.' } : {}),
     })
   if (another !== undefined) {
     throw new IceboxError(

@@ -59,7 +59,7 @@ export class Icebox {
     return this.#connection.json('GET', route('info'), isServerInfo, call)
   }
 
-  /** Measurements of the whole installation as Prometheus text. Needs the key of the project `default`. */
+  /** Measurements of the whole installation as Prometheus text. Needs the installation's own key. */
   async metrics(call: CallOptions = {}): Promise<string> {
     return this.#connection.text('GET', '/metrics', call)
   }

@@ -34,8 +34,18 @@ async function opened(t: TestContext, path: string): Promise<DataDirectory> {
 
 test('makes the layout, for its owner alone', async (t) => {
   const data = await opened(t, join(await scratch(t), 'deep', 'data'))
-  assert.deepEqual((await readdir(data.path)).sort(), ['blobs', 'bundles', 'images', 'lock', 'snapshots', 'tmp'])
-  for (const path of [data.path, data.images, data.blobs, data.snapshots, data.bundles, data.tmp, data.run])
+  assert.deepEqual((await readdir(data.path)).sort(), [
+    'blobs',
+    'bundles',
+    'events',
+    'images',
+    'lock',
+    'logs',
+    'snapshots',
+    'tmp',
+  ])
+  const { path: whole, images, blobs, snapshots, bundles, events, logs, tmp, run } = data
+  for (const path of [whole, images, blobs, snapshots, bundles, events, logs, tmp, run])
     assert.equal(await permissions(path), 0o700, path)
   assert.equal(await permissions(join(data.path, 'lock')), 0o600)
   assert.match(data.run, /^\/run\/icebox\/[0-9a-f]{16}$/)

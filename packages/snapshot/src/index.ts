@@ -18,7 +18,7 @@ export {
   type TrustedKey,
   trustKey,
 } from './keyring.ts'
-export { getXattrs, mkfifo, setXattr, tryLock } from './linux/libc.ts'
+export { enlargePipe, getXattrs, mkfifo, setXattr, tryLock } from './linux/libc.ts'
 export { createNetworkNamespace, unmount } from './linux/namespace.ts'
 export type { DriverFacts, Manifest } from './manifest.ts'
 export {

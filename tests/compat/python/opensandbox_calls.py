@@ -3,7 +3,9 @@
 import asyncio
 import os
 import time
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
+
+import httpx
 
 from opensandbox import (
     InMemoryAsyncPoolStateStore,
@@ -212,9 +214,54 @@ def pool_calls(now, pool_class, store, config, pool_manager):
     now(pool_manager.destroy("ours"))
 
 
+def store_calls(now, store):
+    """What the program keeps by itself."""
+    pool, owner, second = "other", "owner", timedelta(seconds=1)
+    now(store.set_max_idle(pool, 2))
+    now(store.get_max_idle(pool))
+    now(store.set_idle_entry_ttl(pool, timedelta(hours=1)))
+    for each in ("a", "b", "c"):
+        now(store.put_idle(pool, each))
+    now(store.remove_idle(pool, "c"))
+    assert now(store.snapshot_counters(pool)).idle_count == 2
+    assert len(now(store.snapshot_idle_entries(pool))) == 2
+    assert now(store.try_take_idle(pool)) == "a"
+    assert now(store.try_take_idle_min_ttl(pool, second)).sandbox_id == "b"
+    now(store.reap_expired_idle(pool, datetime.now(timezone.utc)))
+    now(store.reap_expired_idle_min_ttl(pool, datetime.now(timezone.utc), second))
+    assert now(store.try_acquire_primary_lock(pool, owner, second))
+    assert now(store.renew_primary_lock(pool, owner, second))
+    now(store.release_primary_lock(pool, owner))
+    now(store.begin_destroy(pool, owner))
+    now(store.get_destroy_state(pool))
+    now(store.clear_pool_state(pool))
+    now(store.mark_destroyed(pool, owner, second))
+
+
+def config_calls(now, config):
+    assert config.get_api_key() == os.environ["OPEN_SANDBOX_API_KEY"]
+    assert config.get_domain() == os.environ["OPEN_SANDBOX_DOMAIN"]
+    assert config.get_base_url().endswith("/v1")
+    assert config.protocol_must_be_valid("https") == "https"
+    assert config.timeout_must_be_positive(timedelta(seconds=1))
+    own = config.with_transport_if_missing()
+    transport = own.new_owned_transport()
+    request = httpx.Request("GET", f"http://{config.get_domain()}/health")
+    for each in (transport, transport.inner):
+        if now.loop is None:
+            assert each.handle_request(request).status_code == 200
+        else:
+            assert now(each.handle_async_request(request)).status_code == 200
+    for each in (transport, transport.inner):
+        now(each.close() if now.loop is None else each.aclose())
+    now(own.close_transport_if_owned())
+
+
 def main():
     now = Now(None)
     manager = SandboxManagerSync.create()
+    config_calls(now, manager.connection_config)
+    store_calls(now, InMemoryPoolStateStore())
     sandbox_calls(now, SandboxSync, manager)
     killed = SandboxSync.create(**CREATE)
     manager.kill_sandbox(killed.id)
@@ -227,6 +274,8 @@ def main():
     asyncio.set_event_loop(loop)
     now = Now(loop)
     manager = now(SandboxManager.create())
+    config_calls(now, manager.connection_config)
+    store_calls(now, InMemoryAsyncPoolStateStore())
     sandbox_calls(now, Sandbox, manager)
     killed = now(Sandbox.create(**CREATE))
     now(manager.kill_sandbox(killed.id))

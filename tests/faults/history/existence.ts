@@ -1,18 +1,6 @@
 import { type Finding, precedes, type Span, when } from './finding.ts'
-import type { Lineage } from './lineage.ts'
-import { type History, type Operation, ofVerb, type Seen } from './record.ts'
-
-interface Look extends Span {
-  sandboxes: readonly Seen[]
-}
-
-/** Every list, also those of a census. */
-export const looks = (history: History): Look[] => [
-  ...ofVerb(history, 'list').flatMap(({ begin, end, outcome }) =>
-    outcome.is === 'ok' ? [{ begin, end, sandboxes: outcome.sandboxes }] : [],
-  ),
-  ...ofVerb(history, 'census'),
-]
+import { type Lineage, looks } from './lineage.ts'
+import { type History, type Operation, ofVerb } from './record.ts'
 
 /** What was made is there until its delete was asked for, what was deleted is gone, and nothing is there that nobody asked for. */
 export function checkExistence(history: History, lineage: Lineage): Finding[] {
@@ -57,6 +45,8 @@ function checkSandbox(history: History, lineage: Lineage, id: string): Finding[]
         })
     }
   }
+  for (const operation of ofVerb(history, 'create'))
+    if (operation.outcome.is === 'ok' && operation.outcome.sandbox === id) sightings.push(operation)
   const gone = absences.toSorted((one, other) => one.end - other.end)[0]
   const back = gone && sightings.find((sighting) => precedes(gone, sighting))
   if (gone !== undefined && back !== undefined && Number.isFinite(deleteBegan))
@@ -68,7 +58,8 @@ function checkSandbox(history: History, lineage: Lineage, id: string): Finding[]
 }
 
 /** A NotFound of a file call may be about the file. */
-const isAboutSandbox = ({ op }: Operation): boolean => ['pause', 'resume', 'fork', 'snapshot', 'renew'].includes(op)
+const isAboutSandbox = ({ op }: Operation): boolean =>
+  ['pause', 'resume', 'fork', 'snapshot', 'renew', 'expire'].includes(op)
 
 /** A create makes one sandbox and a fork as many as asked, whatever was answered; an error that says so leaves none. */
 function checkNumbers(history: History, lineage: Lineage): Finding[] {
@@ -76,6 +67,11 @@ function checkNumbers(history: History, lineage: Lineage): Finding[] {
   const members = [...lineage.members.values()]
   for (const { id } of members.filter(({ origin }) => origin === undefined))
     findings.push({ fault: 'orphan', text: `${id} is there, and nobody asked for it` })
+  for (const [key, attempts] of Map.groupBy(ofVerb(history, 'create'), (create) => create.key)) {
+    const told = new Set(attempts.flatMap(({ outcome }) => (outcome.is === 'ok' ? [outcome.sandbox] : [])))
+    if (told.size > 1)
+      findings.push({ fault: 'doubled', text: `the create ${key} was sent again and told of ${[...told].join(', ')}` })
+  }
   const made = Map.groupBy(members, ({ origin }) => origin)
   for (const [origin, group] of made) {
     if (origin === undefined) continue

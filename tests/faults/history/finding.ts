@@ -1,9 +1,10 @@
 /**
  * lost: acknowledged and not there. doubled: there more often than asked for. orphan: there, and nobody asked for it or it was
  * deleted. stale: an older content than what was acknowledged. mixed: a content that nobody wrote. state: paused or running where
- * the other was acknowledged, or failed. process: a process that is another one, or went back in time.
+ * the other was acknowledged, or failed. process: a process that is another one, or went back in time. account: events or usage
+ * that tell something else.
  */
-export type Fault = 'lost' | 'doubled' | 'orphan' | 'stale' | 'mixed' | 'state' | 'process'
+export type Fault = 'lost' | 'doubled' | 'orphan' | 'stale' | 'mixed' | 'state' | 'process' | 'account'
 
 export interface Finding {
   fault: Fault

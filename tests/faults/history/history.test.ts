@@ -22,7 +22,8 @@ const VERBS: Record<Wish['verb'], number> = {
   delete: 3,
   pause: 5,
   resume: 5,
-  renew: 1,
+  renew: 2,
+  expire: 3,
   write: 12,
   read: 12,
   count: 5,
@@ -140,8 +141,12 @@ const MUTATIONS: Record<string, { fault: Fault; mutate: Mutation }> = {
     fault: 'state',
     mutate: (history, pick) => {
       const census = censusOf(history)
+      const sleepers = ofVerb(history, 'create').flatMap(({ wakes, outcome }) =>
+        wakes === false && outcome.is === 'ok' ? [outcome.sandbox] : [],
+      )
       // An unknown resume may be what brought it back.
       const isSure = (id: string) =>
+        sleepers.includes(id) &&
         ofVerb(history, 'resume').every(({ sandbox, outcome }) => sandbox !== id || outcome.is === 'refused')
       const sure = census?.sandboxes.filter(({ id, state }) => state === 'Paused' && isSure(id)) ?? []
       const paused = choose(
@@ -150,8 +155,73 @@ const MUTATIONS: Record<string, { fault: Fault; mutate: Mutation }> = {
       )
       if (census === undefined || paused === undefined) return undefined
       const time = endOf(history)
-      const late = { op: 'count' as const, client: 0, begin: time + 1, end: time + 2, sandbox: paused.id }
-      return [...history, { ...late, outcome: { is: 'ok', process: 'counter', count: 1_000_000 } }]
+      // Not a use, which might wake it.
+      const late = { op: 'snapshot' as const, client: 0, begin: time + 1, end: time + 2, sandbox: paused.id }
+      return [...history, { ...late, outcome: { is: 'ok', snapshot: 'late' } }]
+    },
+  },
+  'a sandbox is paused by itself after a use of it': {
+    fault: 'state',
+    mutate: (history, pick) => {
+      // What has a time may be paused by its end, and what was asked for may still come about.
+      const isSure = (id: string) =>
+        ofVerb(history, 'expire').every(({ sandbox }) => sandbox !== id) &&
+        ofVerb(history, 'pause').every(({ sandbox, outcome }) => sandbox !== id || outcome.is !== 'unknown')
+      const running = censusOf(history)?.sandboxes.filter(({ id, state }) => state === 'Running' && isSure(id)) ?? []
+      const seen = choose(running, pick)
+      if (seen === undefined) return undefined
+      const time = endOf(history)
+      const use = { op: 'count' as const, client: 0, begin: time + 1, end: time + 2, sandbox: seen.id }
+      const list = { op: 'list' as const, client: 0, begin: time + 3, end: time + 4 }
+      return [
+        ...history,
+        { ...use, outcome: { is: 'ok', process: 'counter', count: 1_000_000 } },
+        { ...list, outcome: { is: 'ok', sandboxes: [{ ...seen, state: 'Paused' }] } },
+      ]
+    },
+  },
+  'a create that was sent again gives another sandbox': {
+    fault: 'doubled',
+    mutate: (history, pick) => {
+      const create = choose(
+        ofVerb(history, 'create').filter(({ outcome }) => outcome.is === 'ok'),
+        pick,
+      )
+      const time = endOf(history)
+      return (
+        create && [...history, { ...create, begin: time + 1, end: time + 2, outcome: { is: 'ok', sandbox: 'another' } }]
+      )
+    },
+  },
+  'the last event of a sandbox tells another state': {
+    fault: 'account',
+    mutate: (history, pick) => {
+      const census = censusOf(history)
+      const id = choose(Object.keys(census?.events ?? {}), pick)
+      if (census === undefined || id === undefined) return undefined
+      return replace(history, census, { ...census, events: { ...census.events, [id]: 'pausing' } })
+    },
+  },
+  'nothing tells what a sandbox that is gone has used': {
+    fault: 'account',
+    mutate: (history, pick) => {
+      const census = censusOf(history)
+      const made = ofVerb(history, 'create').flatMap(({ outcome }) => (outcome.is === 'ok' ? [outcome.sandbox] : []))
+      const gone = ofVerb(history, 'delete').filter(({ sandbox, outcome }) => {
+        return outcome.is === 'ok' && made.includes(sandbox)
+      })
+      const id = choose(gone, pick)?.sandbox
+      if (census === undefined || id === undefined) return undefined
+      return replace(history, census, { ...census, usage: census.usage?.filter(({ sandbox }) => sandbox !== id) })
+    },
+  },
+  'what a sandbox has used is recorded twice': {
+    fault: 'account',
+    mutate: (history, pick) => {
+      const census = censusOf(history)
+      const twice = choose(census?.usage ?? [], pick)
+      if (census?.usage === undefined || twice === undefined) return undefined
+      return replace(history, census, { ...census, usage: [...census.usage, twice] })
     },
   },
   'a process goes back in time': {

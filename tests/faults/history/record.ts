@@ -26,12 +26,16 @@ const times = { client: z.int(), begin: z.number(), end: z.number() }
 
 /** One line of a history: an operation that a client asked for, or what was found on the machine when all was quiet. */
 export const Operation = z.discriminatedUnion('op', [
-  /** `from` is a snapshot; without it the template. */
+  /**
+   * `from` is a snapshot; without it the template. `wakes`: it is resumed by a use of it. Several with the same key are one request
+   * that was sent again.
+   */
   z.object({
     op: z.literal('create'),
     ...times,
     key: z.string(),
     from: z.string().optional(),
+    wakes: z.boolean().optional(),
     outcome: outcome({ sandbox: z.string() }),
   }),
   /** `outcome.children` are those that run; of `count`, the others were refused or are unknown. */
@@ -48,7 +52,10 @@ export const Operation = z.discriminatedUnion('op', [
   z.object({ op: z.literal('delete'), ...times, sandbox: z.string(), outcome: outcome({}) }),
   z.object({ op: z.literal('pause'), ...times, sandbox: z.string(), outcome: outcome({}) }),
   z.object({ op: z.literal('resume'), ...times, sandbox: z.string(), outcome: outcome({}) }),
+  /** It is given a time that does not end within the history. */
   z.object({ op: z.literal('renew'), ...times, sandbox: z.string(), outcome: outcome({}) }),
+  /** It is given a time of so many milliseconds, at whose end it is paused. */
+  z.object({ op: z.literal('expire'), ...times, sandbox: z.string(), after: z.number(), outcome: outcome({}) }),
   /** No value is written twice in a history. */
   z.object({
     op: z.literal('write'),
@@ -80,6 +87,10 @@ export const Operation = z.discriminatedUnion('op', [
     op: z.literal('census'),
     ...times,
     sandboxes: z.array(Seen),
+    /** By sandbox the state that its last event told; absent: not looked at. */
+    events: z.record(z.string(), z.string()).optional(),
+    /** Records of what sandboxes that are gone have used; absent: not looked at. */
+    usage: z.array(z.object({ sandbox: z.string(), runningSeconds: z.number() })).optional(),
     /** All that are ready. Hidden: of a template, a pause or a fork. */
     snapshots: z.array(z.object({ id: z.string(), hidden: z.boolean(), template: z.string().optional() })),
     node: z.object({

@@ -25,6 +25,10 @@ interface Machine {
   id: string
   key: string
   paused: boolean
+  /** Resumed by a use of it. */
+  wakes: boolean
+  /** When it is paused by itself. */
+  ends: number
   files: Map<string, string>
   /** By value the file that a process is about to write it to. */
   writing: Map<string, string>
@@ -47,6 +51,9 @@ class Timeline {
 /** Icebox as it should be: everything happens whole, at one moment. */
 class System {
   readonly machines = new Map<string, Machine>()
+  /** By key the sandbox of every create. */
+  readonly #made = new Map<string, string>()
+  readonly #gone: string[] = []
   readonly #snapshots = new Map<string, Content>()
   readonly #timeline: Timeline
   #number = 0
@@ -63,6 +70,7 @@ class System {
     if (asked.op !== 'write') return undefined
     const machine = this.machines.get(asked.sandbox)
     if (machine === undefined) return NOT_FOUND
+    if (machine.wakes) wake(machine)
     if (machine.paused) return WRONG_STATE
     machine.writing.set(asked.value, asked.file)
     return undefined
@@ -71,8 +79,13 @@ class System {
   act(asked: Invocation, now: number): Answer {
     switch (asked.op) {
       case 'create': {
+        const made = this.#made.get(asked.key)
+        if (made !== undefined) return this.machines.has(made) ? { is: 'ok', sandbox: made } : KEY_USED
         const content = asked.from === undefined ? EMPTY : this.#snapshots.get(asked.from)
-        return content === undefined ? NOT_FOUND : { is: 'ok', sandbox: this.#add(asked.key, content, now) }
+        if (content === undefined) return NOT_FOUND
+        const sandbox = this.#add(asked, content, now)
+        this.#made.set(asked.key, sandbox)
+        return { is: 'ok', sandbox }
       }
       case 'list':
         return { is: 'ok', sandboxes: this.list() }
@@ -97,6 +110,11 @@ class System {
     const taken = [...this.#snapshots.keys()]
     return Operation.parse({
       ...{ op: 'census', client, begin: now, end: now, sandboxes },
+      events: Object.fromEntries([
+        ...sandboxes.map(({ id, state }) => [id, state.toLowerCase()]),
+        ...this.#gone.map((id) => [id, 'deleted']),
+      ]),
+      usage: this.#gone.map((sandbox) => ({ sandbox, runningSeconds: 0 })),
       snapshots: [
         ...taken.map((id) => ({ id, hidden: false })),
         ...hidden.map((id) => ({ id, hidden: true })),
@@ -119,15 +137,26 @@ class System {
     // Its process stands still in what is paused, or has gone with it.
     if (asked.op === 'write' && machine?.paused !== false) return CUT
     if (machine === undefined) return NOT_FOUND
-    if (machine.paused === (asked.op !== 'resume') && asked.op !== 'delete' && asked.op !== 'renew') return WRONG_STATE
+    if (machine.wakes && (asked.op === 'read' || asked.op === 'count')) wake(machine)
+    if (machine.paused === (asked.op !== 'resume') && asked.op !== 'delete') return WRONG_STATE
     switch (asked.op) {
       case 'delete':
         this.machines.delete(machine.id)
+        this.#gone.push(machine.id)
         return DONE
       case 'renew':
+        machine.ends = Infinity
         return DONE
+      case 'expire': {
+        const ends = now + asked.after
+        machine.ends = ends
+        this.#timeline.at(ends, () => {
+          if (machine.ends === ends) pause(machine)
+        })
+        return DONE
+      }
       case 'pause':
-        machine.paused = true
+        pause(machine)
         return DONE
       case 'resume':
         machine.paused = false
@@ -143,7 +172,8 @@ class System {
         return { is: 'ok', process: 'counter', count: Math.floor(now) }
       case 'fork': {
         const content = contentOf(machine)
-        const children = Array.from({ length: asked.count }, () => this.#add(asked.key, content, now))
+        const child = { key: asked.key, wakes: machine.wakes }
+        const children = Array.from({ length: asked.count }, () => this.#add(child, content, now))
         return { is: 'ok', children }
       }
       case 'snapshot': {
@@ -156,9 +186,13 @@ class System {
     }
   }
 
-  #add(key: string, { files, writing }: Content, now: number): string {
+  #add(
+    { key, wakes = false }: { key: string; wakes?: boolean | undefined },
+    { files, writing }: Content,
+    now: number,
+  ): string {
     const id = this.#next('box')
-    const machine = { id, key, paused: false, files: new Map(files), writing: new Map(writing) }
+    const machine = { id, key, wakes, paused: false, ends: Infinity, files: new Map(files), writing: new Map(writing) }
     this.machines.set(id, machine)
     for (const [value, file] of writing)
       this.#timeline.at(now + PROCESS_MS, () => {
@@ -178,10 +212,22 @@ const DONE: Answer = { is: 'ok' }
 const NOT_FOUND: Answer = { is: 'refused', code: 'NotFound' }
 const WRONG_STATE: Answer = { is: 'refused', code: 'InvalidState' }
 const CUT: Answer = { is: 'unknown', code: 'GuestFailed' }
+const KEY_USED: Answer = { is: 'refused', code: 'Conflict' }
 const UNDER_WAY: Answer = { is: 'refused', code: 'Conflict' }
 const PROCESS_MS = 7
 /** The most by which something may come about after the client was told that the connection broke. */
 const LATE_MS = 40
+/** The most that a time lasts that ends within the history. */
+const MOST_TIME_MS = 60
+
+function pause(machine: Machine): void {
+  machine.paused = true
+  machine.ends = Infinity
+}
+
+function wake(machine: Machine): void {
+  machine.paused = false
+}
 
 const contentOf = ({ files, writing }: Machine): Content => ({ files: new Map(files), writing: new Map(writing) })
 
@@ -192,6 +238,7 @@ export function simulate(wishes: readonly Wish[], files: readonly string[]): Ope
   const history: Operation[] = []
   const sandboxes: string[] = []
   const snapshots: string[] = []
+  const creates: Extract<Invocation, { op: 'create' }>[] = []
   /** Sandboxes that a pause or resume is to come about in whose client has gone. */
   const late = new Set<string>()
   let number = 0
@@ -205,13 +252,20 @@ export function simulate(wishes: readonly Wish[], files: readonly string[]): Ope
     const snapshot = snapshots[pick % snapshots.length]
     const file = files[pick % files.length] ?? ''
     if (verb === 'list') return { op: verb, client }
-    if (verb === 'create')
-      return { op: verb, client, key, ...(pick % 2 === 0 && snapshot !== undefined ? { from: snapshot } : {}) }
+    if (verb === 'create') {
+      const again = pick % 4 === 3 ? creates[pick % creates.length] : undefined
+      if (again !== undefined) return { ...again, client }
+      const from = pick % 2 === 0 && snapshot !== undefined ? { from: snapshot } : {}
+      const create = { op: verb, client, key, ...from, wakes: pick % 3 === 0 }
+      creates.push(create)
+      return create
+    }
     if (verb === 'drop') return snapshot === undefined ? undefined : { op: verb, client, snapshot }
     if (sandbox === undefined) return undefined
     if (verb === 'fork') return { op: verb, client, key, sandbox, count: 1 + (pick % 3) }
     if (verb === 'write') return { op: verb, client, sandbox, file, value: `value${number}` }
     if (verb === 'read') return { op: verb, client, sandbox, file }
+    if (verb === 'expire') return { op: verb, client, sandbox, after: 1 + (pick % MOST_TIME_MS) }
     return { op: verb, client, sandbox }
   }
 
@@ -229,12 +283,14 @@ export function simulate(wishes: readonly Wish[], files: readonly string[]): Ope
     if (wish === undefined) return
     const begin = now + 1 + wish.idle
     const end = begin + wish.acting + wish.answering
-    last = Math.max(last, end + LATE_MS + PROCESS_MS)
+    last = Math.max(last, end + LATE_MS + Math.max(PROCESS_MS, MOST_TIME_MS))
     timeline.at(begin, () => {
       const asked = invocation(wish)
       if (asked === undefined) return go(queue, index + 1, begin)
       const subject = asked.op === 'pause' || asked.op === 'resume' ? asked.sandbox : undefined
-      const moment = wish.broken === 'late' ? end + (wish.pick % LATE_MS) : begin + wish.acting
+      // A use that wakes a sandbox is over with its connection, and so is what sets a time.
+      const isLate = wish.broken === 'late' && asked.op !== 'read' && asked.op !== 'count' && asked.op !== 'renew'
+      const moment = isLate ? end + (wish.pick % LATE_MS) : begin + wish.acting
       let answer = wish.broken === 'request' ? undefined : system.begin(asked)
       if (wish.broken !== 'request' && answer === undefined) {
         // One change of state at a time: the others are refused.

@@ -1,6 +1,5 @@
-import { looks } from './existence.ts'
 import { type Finding, precedes, type Span, when } from './finding.ts'
-import { effectEnd, type Lineage } from './lineage.ts'
+import { effectEnd, type Lineage, looks } from './lineage.ts'
 import { type History, ofVerb } from './record.ts'
 
 type Target = 'Running' | 'Paused'
@@ -22,14 +21,20 @@ export function checkStates(history: History, lineage: Lineage): Finding[] {
 function checkSandbox(history: History, lineage: Lineage, id: string): Finding[] {
   const findings: Finding[] = []
   const changes = changesOf(history, lineage, id)
+  const uses = (['write', 'read', 'count', 'fork', 'snapshot'] as const).flatMap((verb) =>
+    ofVerb(history, verb).filter(({ sandbox, outcome }) => sandbox === id && outcome.is === 'ok'),
+  )
+  /** What is known to have been so at some moment of its span. */
+  const shown: (Span & { target: Target })[] = [
+    ...changes.filter(({ acknowledged }) => acknowledged),
+    ...uses.map(({ begin, end }) => ({ begin, end, target: 'Running' as const })),
+  ]
   const knownAt = lineage.members.get(id)?.knownAt ?? Number.POSITIVE_INFINITY
   const observe = (state: Target, seen: Span, by: string) => {
     const explains = (change: Change) =>
       change.target === state &&
       change.begin <= seen.end &&
-      !changes.some(
-        (later) => later.target !== state && later.acknowledged && precedes(change, later) && precedes(later, seen),
-      )
+      !shown.some((later) => later.target !== state && precedes(change, later) && precedes(later, seen))
     if (changes.some(explains)) return
     const against = changes.filter(({ target, acknowledged }) => target !== state && acknowledged)
     const last = against.filter((change) => precedes(change, seen)).at(-1)
@@ -49,19 +54,20 @@ function checkSandbox(history: History, lineage: Lineage, id: string): Finding[]
     for (const { id: each, state } of census.sandboxes)
       if (each === id && state !== 'Running' && state !== 'Paused')
         findings.push({ fault: 'state', text: `${id} is ${state} when all is quiet` })
-  for (const verb of ['write', 'read', 'count', 'fork', 'snapshot'] as const)
-    for (const operation of ofVerb(history, verb))
-      if (operation.sandbox === id && operation.outcome.is === 'ok') observe('Running', operation, `a ${verb}`)
+  for (const use of uses) observe('Running', use, `a ${use.op}`)
   return findings
 }
 
 function changesOf(history: History, lineage: Lineage, id: string): Change[] {
   const member = lineage.members.get(id)
-  const asked = [...ofVerb(history, 'pause'), ...ofVerb(history, 'resume')].filter(
-    ({ sandbox, outcome }) => sandbox === id && outcome.is !== 'refused',
-  )
+  const isOfIt = ({ sandbox }: { sandbox: string }) => sandbox === id
+  const isMine = ({ sandbox, outcome }: { sandbox: string; outcome: { is: string } }) =>
+    sandbox === id && outcome.is !== 'refused'
+  const asked = [...ofVerb(history, 'pause'), ...ofVerb(history, 'resume')].filter(isMine)
+  // One that was refused may have resumed it, and then found it on its way out.
+  const uses = [...ofVerb(history, 'write'), ...ofVerb(history, 'read'), ...ofVerb(history, 'count')].filter(isOfIt)
   const acknowledged = asked.filter(({ outcome }) => outcome.is === 'ok')
-  const changes = asked.map((operation): Change => {
+  const changes = [...asked, ...(member?.wakes === true ? uses : [])].map((operation): Change => {
     // They exclude each other: the first acknowledged one that began after this had no answer found it ended.
     const after = acknowledged.filter((other) => precedes(operation, other)).map(({ end }) => end)
     return {
@@ -72,6 +78,19 @@ function changesOf(history: History, lineage: Lineage, id: string): Change[] {
       what: `a ${operation.op}`,
     }
   })
+  const times = [...ofVerb(history, 'renew'), ...ofVerb(history, 'expire')].filter(isMine)
+  const ends = [...ofVerb(history, 'pause').filter(isMine), ...times].filter(({ outcome }) => outcome.is === 'ok')
+  for (const expire of ofVerb(history, 'expire').filter(isMine)) {
+    // It has another time from then on, or none while it is paused and a new one when it is resumed.
+    const after = ends.filter((other) => expire.outcome.is === 'ok' && precedes(expire, other)).map(({ end }) => end)
+    changes.push({
+      target: 'Paused',
+      acknowledged: false,
+      begin: expire.begin + expire.after,
+      end: Math.min(...after),
+      what: 'the end of its time',
+    })
+  }
   if (member?.origin !== undefined)
     changes.push({
       target: 'Running',

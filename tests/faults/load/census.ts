@@ -4,6 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { WireSandbox } from '@icebox/model'
 import type { Icebox } from '@icebox/sdk'
 import { runDirectoryOf } from '@icebox/snapshot'
+import { checkEvents } from '../history/accounts.ts'
 import type { OperationOf, Seen } from '../history/record.ts'
 import { checkRemains } from '../history/remains.ts'
 
@@ -78,8 +79,10 @@ async function nodeOf(dataDirectory: string): Promise<Census['node']> {
 
 async function look(icebox: Icebox, dataDirectory: string, now: () => number): Promise<Census> {
   const begin = now()
-  const [sandboxes, visible, all, node] = await Promise.all([
+  const [sandboxes, events, usage, visible, all, node] = await Promise.all([
     icebox.sandboxes.list(),
+    icebox.events.list(),
+    icebox.usage(),
     icebox.snapshots.list({ state: ['Ready'] }),
     icebox.snapshots.list({ state: ['Ready'], hidden: true }),
     nodeOf(dataDirectory),
@@ -88,6 +91,12 @@ async function look(icebox: Icebox, dataDirectory: string, now: () => number): P
   return {
     ...{ op: 'census', client: 0, begin, end: now() },
     sandboxes: sandboxes.map(({ resource }) => seenOf(resource)),
+    events: Object.fromEntries(
+      events.filter(({ kind }) => kind === 'Sandbox').map(({ resource, to }) => [resource, to]),
+    ),
+    usage: usage.flatMap(({ sandboxId, runningSeconds, deletedAt }) =>
+      deletedAt === undefined ? [] : [{ sandbox: sandboxId, runningSeconds }],
+    ),
     snapshots: all.map(({ id, template }) => ({
       ...{ id, hidden: !shown.has(id) },
       ...(template === undefined ? {} : { template }),
@@ -110,7 +119,8 @@ export async function takeCensus(
   for (;;) {
     const census = await look(icebox, dataDirectory, now)
     const isSettled = census.sandboxes.every(({ state }) => state === 'Running' || state === 'Paused')
-    if ((isSettled && checkRemains([census]).length === 0) || performance.now() > until) return census
+    const isQuiet = isSettled && checkRemains([census]).length === 0 && checkEvents(census).length === 0
+    if (isQuiet || performance.now() > until) return census
     await sleep(LOOK_MS)
   }
 }

@@ -16,7 +16,9 @@ const WEIGHTS = {
   fork: 8,
   snapshot: 5,
   replace: 5,
-  renew: 5,
+  renew: 4,
+  expire: 9,
+  again: 7,
   list: 6,
 }
 
@@ -47,28 +49,34 @@ async function doOne(fleet: Fleet, client: number, random: Random, target: numbe
   const file = random.choose(FILES) ?? FILES[0]
   const snapshot = random.choose([...fleet.snapshots])
   const room = target - fleet.believed.size
-  if (room > 0 && random.fraction() < 0.3) return fleet.create(client, random.fraction() < 0.4 ? snapshot : undefined)
+  const wanted = { from: random.fraction() < 0.4 ? snapshot : undefined, wakes: random.fraction() < 0.5 }
+  if (room > 0 && random.fraction() < 0.3) return fleet.create(client, wanted)
   // More came about than were acknowledged.
   if (room < 0 && any !== undefined && random.fraction() < 0.3) return fleet.delete(client, any)
   const what = random.weighted(WEIGHTS)
   if (what === 'list' || any === undefined) return fleet.list(client)
-  if (what === 'renew') return fleet.renew(client, any, random.between(3600, 7200))
+  if (what === 'renew') return fleet.renew(client, any)
   if (what === 'replace') {
     await fleet.delete(client, any)
-    return fleet.create(client, random.fraction() < 0.4 ? snapshot : undefined)
+    return fleet.create(client, wanted)
   }
+  if (what === 'again') return fleet.again(client, random.choose(fleet.repeatable) ?? '')
   if (what === 'resume') return paused === undefined ? undefined : fleet.resume(client, paused)
-  if (running === undefined) return fleet.list(client)
+  // What is paused is asked, too: it may be one that wakes.
+  const used = random.fraction() < 0.7 ? running : (paused ?? running)
+  if (running === undefined || used === undefined) return fleet.list(client)
   switch (what) {
     case 'write':
-      return fleet.write(client, running, file)
+      return fleet.write(client, used, file)
     case 'upload':
-      return fleet.upload(client, running, file)
+      return fleet.upload(client, used, file)
     case 'read':
-      return fleet.read(client, running, file)
+      return fleet.read(client, used, file)
     case 'count':
-      await fleet.count(client, running)
+      await fleet.count(client, used)
       return
+    case 'expire':
+      return fleet.expire(client, running, random.between(1, 3))
     case 'pause':
       return fleet.pause(client, running)
     case 'fork':

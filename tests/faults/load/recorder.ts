@@ -24,6 +24,8 @@ export class HalfDone extends Error {
 }
 
 type Result<V extends Invocation['op']> = Omit<Extract<Outcome<V>, { is: 'ok' }>, 'is'>
+/** What became of an operation, with its result. */
+type Ended<V extends Invocation['op']> = ({ is: 'ok' } & Result<V>) | { is: 'refused' | 'unknown' }
 
 /** Writes down what clients ask and what they are told. */
 export class Recorder {
@@ -34,22 +36,22 @@ export class Recorder {
     return performance.now() - this.#began
   }
 
-  /** Does it and writes it down, whatever becomes of it. Gives the result; undefined when there is none. */
+  /** Does it and writes it down, whatever becomes of it. */
   async run<V extends Invocation['op']>(
     asked: Extract<Invocation, { op: V }>,
     act: () => Promise<Result<V>>,
-  ): Promise<Result<V> | undefined> {
+  ): Promise<Ended<V>> {
     const begin = this.now()
     try {
       const result = await act()
       this.#add({ ...asked, begin, end: this.now(), outcome: { is: 'ok', ...result } })
-      return result
+      return { is: 'ok', ...result }
     } catch (thrown) {
       if (!(isIceboxError(thrown) || thrown instanceof HalfDone)) throw thrown
       const is = isIceboxError(thrown) && REFUSALS.has(thrown.code) ? 'refused' : 'unknown'
       this.#add({ ...asked, begin, end: this.now(), outcome: { is, code: thrown.code } })
       if (thrown.code === 'Internal') throw thrown
-      return undefined
+      return { is }
     }
   }
 

@@ -15,7 +15,7 @@ export const command = define({
       throw new Refusal(
         'Unauthorized',
         'no API key was found',
-        'Set ICEBOX_API_KEY, name the data directory with --data, or run as the user who may read it.',
+        'Start the server (`icebox up -d`), which makes one; or set ICEBOX_API_KEY, name the data directory with --data, or run as the user who may read it.',
       )
     const address = url.replace(/\/+$/, '')
     const variables = { E2B_API_URL: address, E2B_SANDBOX_URL: address, E2B_API_KEY: apiKey }

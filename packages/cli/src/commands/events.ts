@@ -1,6 +1,6 @@
-import type { WireEvent } from '@icebox/sdk'
+import { type Icebox, isIceboxError, type WireEvent } from '@icebox/sdk'
 import { define, SERVER_FLAGS } from '../command.ts'
-import { type Column, print, printJson, table } from '../output.ts'
+import { type Column, note, print, printJson, table } from '../output.ts'
 import { serverOf } from '../server.ts'
 
 const COLUMNS: Column<WireEvent>[] = [
@@ -12,16 +12,37 @@ const COLUMNS: Column<WireEvent>[] = [
   { title: 'WHY', cell: ({ reason, message, verb }) => [reason, message].filter(Boolean).join(': ') || (verb ?? '-') },
 ]
 
+/** By which its events name it. What is gone has events too, so that a name that nothing has stands for itself. */
+async function nameOf(server: Icebox, ref: string): Promise<string> {
+  for (const find of [
+    () => server.templates.get(ref),
+    () => server.sandboxes.connect(ref),
+    () => server.snapshots.get(ref),
+  ])
+    try {
+      return (await find()).id
+    } catch (thrown) {
+      if (!isIceboxError(thrown, 'NotFound')) throw thrown
+    }
+  return ref
+}
+
 export const command = define({
   arguments: [
-    { name: 'resource', summary: 'Id of a sandbox or snapshot, or name of a template. Default: all.', optional: true },
+    {
+      name: 'resource',
+      summary: 'A sandbox or snapshot, by the whole id when it is gone, or a template. Default: all.',
+      optional: true,
+    },
   ],
   flags: {
     follow: { summary: 'Go on with what comes, until Ctrl-C.', short: 'f' },
     ...SERVER_FLAGS,
   },
-  async run({ arguments: { resource }, flags }) {
-    const { events } = serverOf(flags)
+  async run({ arguments: { resource: ref }, flags }) {
+    const server = serverOf(flags)
+    const { events } = server
+    const resource = ref === undefined ? undefined : await nameOf(server, ref)
     if (flags.follow) {
       // One line each, as they come: widths of what is to come are not known.
       for await (const event of events.follow({ resource }))
@@ -30,7 +51,10 @@ export const command = define({
     }
     const past = await events.list({ resource })
     if (flags.json) printJson(past)
-    else print(table(past, COLUMNS))
+    else {
+      print(table(past, COLUMNS))
+      if (ref !== undefined && past.length === 0) note(`nothing is kept of ${ref}`)
+    }
     return 0
   },
 })

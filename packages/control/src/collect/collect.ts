@@ -1,6 +1,7 @@
 import { isError, type Snapshot, type Template } from '@icebox/model'
 import { type Context, DEADLINES, within } from '../context.ts'
 import type { Collected } from '../control.ts'
+import { MISSING } from '../missing.ts'
 import { requireUnused } from '../snapshots/delete.ts'
 import { dropSnapshot } from '../snapshots/remove.ts'
 import { isExpired, overKept, retire } from '../snapshots/retention.ts'
@@ -62,6 +63,11 @@ async function removalsOf(context: Context): Promise<Removal[]> {
   for (const snapshot of snapshots)
     if (snapshot.spec.purpose === 'user' && isExpired(snapshot, now))
       retiring.set(snapshot, `it was to be kept until ${snapshot.spec.expiresAt}`)
+  for (const snapshot of snapshots) {
+    const { state, reason, message } = snapshot.status
+    if (snapshot.spec.purpose === 'user' && state === 'failed' && reason !== MISSING)
+      retiring.set(snapshot, `it was not taken: ${message}`)
+  }
 
   const removals: Removal[] = []
   for (const [snapshot, reason] of retiring) {

@@ -1,8 +1,8 @@
 import { randomInt } from 'node:crypto'
 import { closeSync, constants, openSync, readSync } from 'node:fs'
 import { Socket } from 'node:net'
-import type { Readable, Writable } from 'node:stream'
 import { IceboxError } from '@icebox/model'
+import { enlargePipe } from '@icebox/snapshot'
 import { encodeFrame, KIND, PADDING } from './frame.ts'
 import { MuxedGuestLink } from './guest-link.ts'
 import type { GuestLink } from './link.ts'
@@ -12,6 +12,13 @@ import { PayloadWriter } from './payload.ts'
 const { O_NONBLOCK, O_RDONLY, O_WRONLY } = constants
 /** Somebody who writes on and on while we read is there. */
 const MAX_LEFT_READS = 64
+/** Bytes the guest can say before it has to wait for this process. The system's default is two frames, less their headers. */
+const FIFO_SIZE = 256 * 1024
+/**
+ * Where everything that guests say arrives: what one read finds is dealt with before the next. A buffer for each read would be
+ * memory outside of the heap, and so much of that each second that the collector would hardly do anything else.
+ */
+const ARRIVING = Buffer.allocUnsafeSlow(FIFO_SIZE)
 
 /**
  * Takes the link to a guest by the two FIFOs in its machine's run directory, and begins a new epoch. Whoever had the link before
@@ -27,7 +34,7 @@ export async function attachLink(paths: { in: string; out: string }, signal: Abo
       closeSync(fd)
       throw gone(paths.out)
     }
-    return await attachStreams(new Socket({ fd, readable: true, writable: false }), output, signal)
+    return new MuxedGuestLink(await greeted(fd, output, signal))
   } catch (error) {
     output.destroy()
     throw error
@@ -59,12 +66,20 @@ function hasWriter(fd: number): boolean {
   return true
 }
 
-/** The same on any byte stream: `input` carries what the guest says, `output` what it is told. They are destroyed on failure. */
-export async function attachStreams(input: Readable, output: Writable, signal: AbortSignal): Promise<GuestLink> {
+/** Begins an epoch, and waits for the guest to do the same. The descriptor, which the guest is heard on, is closed on failure. */
+async function greeted(fd: number, output: Socket, signal: AbortSignal): Promise<Mux> {
+  enlargePipe(fd, FIFO_SIZE)
+  const callback = (length: number, buffer: Uint8Array) => {
+    mux.receive(buffer.subarray(0, length))
+    return true
+  }
+  const input = new Socket({ fd, readable: true, writable: false, onread: { buffer: ARRIVING, callback } })
   // Random, so that nothing a process or a client ever wrote can pass for a frame of this epoch.
   const epoch = randomInt(1, 2 ** 32)
   const attached = Promise.withResolvers<void>()
   const mux = new Mux(input, output, epoch, () => attached.resolve())
+  // Else nobody hears of its end.
+  input.resume()
   // A half frame of the last host's, or a length it announced, ends within the padding.
   output.write(Buffer.alloc(PADDING))
   const payload = new PayloadWriter().u32(epoch).done()
@@ -79,5 +94,5 @@ export async function attachStreams(input: Readable, output: Writable, signal: A
     mux.destroy(failure)
     throw failure
   }
-  return new MuxedGuestLink(mux)
+  return mux
 }

@@ -35,6 +35,7 @@ class Peer {
   #channels = 0
 
   constructor() {
+    this.#out.on('data', (bytes: Buffer) => this.mux.receive(bytes))
     this.#say(KIND.attached, 0, new PayloadWriter().u8(1).text('test').done())
   }
 

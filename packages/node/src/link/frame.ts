@@ -28,7 +28,7 @@ export interface Frame {
   flags: number
   epoch: number
   channel: number
-  /** From the parser: a view of the bytes it was fed. */
+  /** From the parser: a view of what it was fed, to be read before it is asked for the next frame. */
   payload: Uint8Array
 }
 
@@ -62,7 +62,8 @@ export function* encodeMessage(kind: number, epoch: number, channel: number, mes
 
 /**
  * Finds frames in a stream that may hold anything. What is not a sound frame is skipped and counted. Because the header has a
- * checksum of its own, a damaged payload is dropped whole: nothing inside it is ever taken for a frame.
+ * checksum of its own, a damaged payload is dropped whole: nothing inside it is ever taken for a frame. What it is fed stays the
+ * caller's.
  */
 export class FrameParser {
   #buffer: Buffer = Buffer.alloc(0)
@@ -86,6 +87,8 @@ export class FrameParser {
     if (rest.length === 0) return
     this.#buffer = this.#buffer.length === 0 ? rest : Buffer.concat([this.#buffer, rest])
     yield* this.#frames()
+    // Whoever reads has one buffer for all that comes.
+    this.#buffer = Buffer.from(this.#buffer)
   }
 
   /** How many of the fresh bytes end the frame that is held in part, as far as its header can be believed. */

@@ -128,7 +128,10 @@ export class Mux {
   readonly closed: Promise<void>
   readonly #resolveClosed: () => void
 
-  /** `input` carries what the guest says, `output` what it is told. `attached` is called with the guest's greeting. */
+  /**
+   * Ends with either stream. `input` carries what the guest says, which is for `receive`; `output` what it is told. `attached` is
+   * called with the guest's greeting.
+   */
   constructor(input: Readable, output: Writable, epoch: number, attached: (greeting: PayloadReader) => void) {
     this.#input = input
     this.#output = output
@@ -147,7 +150,6 @@ export class Mux {
       stream.on('close', gone)
     }
     input.on('end', gone)
-    input.on('data', (bytes: Buffer) => this.#receive(bytes))
     output.on('drain', () => {
       for (const resume of this.#drained.splice(0)) resume()
     })
@@ -200,7 +202,9 @@ export class Mux {
     return this.#ended
   }
 
-  #receive(bytes: Buffer): void {
+  /** What the guest says. The bytes are read before it returns: the buffer is the caller's. */
+  receive(bytes: Uint8Array): void {
+    if (this.#ended) return
     try {
       for (const frame of this.#parser.feed(bytes)) {
         if (frame.epoch === this.#epoch) this.#dispatch(frame)
@@ -241,11 +245,11 @@ export class Mux {
 
   #assemble(frame: Frame): Uint8Array | undefined {
     const parts = this.#partial.get(frame.channel)
-    if (!parts && !(frame.flags & MORE)) return frame.payload
     // Parts for a channel that is gone are not collected.
     if (!this.#channels.has(frame.channel)) return undefined
+    if (!parts && !(frame.flags & MORE)) return Buffer.from(frame.payload)
     const whole = parts ?? []
-    whole.push(frame.payload)
+    whole.push(Buffer.from(frame.payload))
     if (whole.reduce((sum, part) => sum + part.length, 0) > MAX_REPLY) throw new Error('a message that is too long')
     if (frame.flags & MORE) {
       this.#partial.set(frame.channel, whole)

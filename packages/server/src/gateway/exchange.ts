@@ -59,13 +59,17 @@ const repeatable = (request: IncomingMessage): boolean =>
   (request.method === 'GET' || request.method === 'HEAD') && !hasBody(request)
 
 const isConnectionLost = (thrown: unknown): boolean =>
-  thrown instanceof Error && 'code' in thrown && ['ECONNRESET', 'EPIPE', 'GuestFailed'].includes(String(thrown.code))
+  thrown instanceof IceboxError
+    ? thrown.code === 'GuestFailed' || thrown.details.errno !== undefined
+    : thrown instanceof Error && 'code' in thrown && ['ECONNRESET', 'EPIPE'].includes(String(thrown.code))
 
 export const tooLate = (what: string, milliseconds: number): IceboxError =>
   new IceboxError('DeadlineExceeded', `${what} within ${milliseconds / 1000} s`)
 
-function failure(thrown: unknown): IceboxError | ClientGone {
-  if (thrown instanceof IceboxError || thrown instanceof ClientGone) return thrown
+/** What the guest says or fails to say is its failure, whatever it is called: the client's request was understood by then. */
+export function failure(thrown: unknown): IceboxError | ClientGone {
+  if (thrown instanceof ClientGone) return thrown
+  if (thrown instanceof IceboxError && thrown.code !== 'InvalidArgument' && thrown.code !== 'Internal') return thrown
   const reason = thrown instanceof Error ? thrown.message : String(thrown)
   return new IceboxError('GuestFailed', `The service inside did not answer in HTTP: ${reason}`, { cause: thrown })
 }
@@ -117,13 +121,18 @@ function sendBody(request: IncomingMessage, outgoing: ClientRequest): void {
   outgoing.flushHeaders()
 }
 
+/** What may stand in the first line of an answer: the guest's may have what Node does not write. */
+const REASON = /^[\t\x20-\x7e\x80-\xff]*$/
+
 /** Resolves when the client has all of it. */
 async function relay(answer: IncomingMessage, response: ServerResponse): Promise<void> {
   const { promise, resolve, reject } = Promise.withResolvers<void>()
-  const { statusCode = 502, statusMessage = '' } = answer
+  const { statusCode = 0, statusMessage = '' } = answer
+  // Nobody has asked for another protocol here, and what is only on the way is no answer.
+  if (statusCode < 200) throw new Error(`its answer has the status ${statusCode}`)
   const headers = toClient(answer)
   if (response.req.httpVersionMajor >= 2) response.writeHead(statusCode, headers)
-  else response.writeHead(statusCode, statusMessage, headers)
+  else response.writeHead(statusCode, REASON.test(statusMessage) ? statusMessage : '', headers)
   // A small answer leaves in one piece; the head of one that takes its time leaves at once.
   let begun = false
   answer.once('data', () => {

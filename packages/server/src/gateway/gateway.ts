@@ -108,6 +108,12 @@ export class Gateway {
   ): Promise<void> {
     const over = new AbortController()
     let leave: (() => void) | undefined
+    let response: ServerResponse | undefined
+    // What fails while the guest's answer is passed on is told by the same one.
+    const answer = () => {
+      response ??= respond()
+      return response
+    }
     socket.once('close', () => over.abort(new ClientGone()))
     try {
       leave = this.#enter(address)
@@ -116,9 +122,9 @@ export class Gateway {
       const outgoing = await this.#begin({ request, address, credentials, over }, { fresh: true, upgrade: true })
       const word = await offer(outgoing, this.#headDeadline, over.signal)
       if (word.taken) await join(socket, head, word)
-      else await passBack(request, respond(), outgoing, word.answer)
+      else await passBack(request, answer(), outgoing, word.answer)
     } catch (thrown) {
-      if (!socket.destroyed) this.#fail(thrown, request, respond(), address)
+      if (!socket.destroyed) this.#fail(thrown, request, answer(), address)
     } finally {
       leave?.()
       this.#tunnels.delete(socket)

@@ -136,9 +136,11 @@ function forwarded(request: IncomingMessage, { prefix }: Address): Pair[] {
 export function toClient(answer: IncomingMessage): string[] {
   const passes = endToEnd(answer)
   const { chunked } = framing(answer)
+  // Where there is no body, a length would make the next hop wait for one.
+  const hasLength = !chunked && answer.statusCode !== 204
   const kept = pairs(answer).filter(([name]) => {
     const lower = name.toLowerCase()
-    return passes(lower) && (lower !== 'trailer' || chunked) && !(chunked && lower === 'content-length')
+    return passes(lower) && (lower !== 'trailer' || chunked) && (lower !== 'content-length' || hasLength)
   })
   return kept.flat()
 }

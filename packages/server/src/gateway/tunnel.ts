@@ -1,6 +1,6 @@
 import type { ClientRequest, IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
-import { tooLate } from './exchange.ts'
+import { failure, tooLate } from './exchange.ts'
 import { toClient } from './headers.ts'
 
 /** What a request to upgrade came to. */
@@ -8,7 +8,7 @@ export type Offer =
   | { taken: true; answer: IncomingMessage; guest: Duplex; head: Buffer }
   | { taken: false; answer: IncomingMessage }
 
-/** Waits for the guest's word on an upgrade, so many milliseconds at most. Rejects with the request's error. */
+/** Waits for the guest's word on an upgrade, so many milliseconds at most. Throws an IceboxError when it does not come. */
 export async function offer(outgoing: ClientRequest, milliseconds: number, signal: AbortSignal): Promise<Offer> {
   const { promise, resolve, reject } = Promise.withResolvers<Offer>()
   outgoing.once('upgrade', (answer, guest, head) => resolve({ taken: true, answer, guest, head }))
@@ -23,6 +23,8 @@ export async function offer(outgoing: ClientRequest, milliseconds: number, signa
   outgoing.end()
   try {
     return await promise
+  } catch (thrown) {
+    throw failure(thrown)
   } finally {
     clearTimeout(late)
     signal.removeEventListener('abort', stop)

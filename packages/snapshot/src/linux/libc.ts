@@ -3,6 +3,7 @@ import koffi from 'koffi'
 /** The few system calls that Node does not offer. Foreign calls stay in this folder. */
 const libc = koffi.load('libc.so.6')
 const mkfifoCall = libc.func('int mkfifo(const char *path, uint32_t mode)')
+const fcntlCall = libc.func('int fcntl(int fd, int command, int argument)')
 const flockCall = libc.func('int flock(int fd, int operation)')
 // Paths that may hold any bytes are passed as such, with a NUL at the end.
 const lsetxattrCall = libc.func(
@@ -13,6 +14,7 @@ const lgetxattrCall = libc.func(
 )
 const llistxattrCall = libc.func('int64_t llistxattr(const uint8_t *path, _Out_ uint8_t *list, size_t size)')
 
+const F_SETPIPE_SZ = 1031
 const LOCK_EX = 2
 const LOCK_NB = 4
 const EAGAIN = 11
@@ -27,6 +29,11 @@ function failure(call: string, subject: string): Error {
 /** Makes a FIFO. Throws an Error with `code` (such as EEXIST). */
 export function mkfifo(path: string, mode: number): void {
   if (mkfifoCall(path, mode) !== 0) throw failure('mkfifo', path)
+}
+
+/** Lets a pipe hold so many bytes. A wish: the system may not allow it, and a pipe that holds more already is left alone by it. */
+export function enlargePipe(fd: number, bytes: number): void {
+  fcntlCall(fd, F_SETPIPE_SZ, bytes)
 }
 
 /** Takes the exclusive lock of an open file, held until its last descriptor closes. False when another holds it. */

@@ -26,7 +26,9 @@ export interface EnvdSandbox {
   /** Whether requests need the access token. */
   secure: boolean
   accessToken: string
-  /** Environment of its execs. */
+  /** What it was made from. */
+  template: string
+  /** Environment of its execs, besides envd's own variables. */
   env: Readonly<Record<string, string>>
   /** Of its image; empty when that does not say. */
   defaults: { user: string; workingDir: string }

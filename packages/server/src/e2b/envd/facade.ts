@@ -17,6 +17,7 @@ import { Filesystem } from './generated/filesystem_pb.js'
 import { Process } from './generated/process_pb.js'
 import { processService } from './process.ts'
 import { upload } from './upload.ts'
+import { variablesOf } from './variables.ts'
 
 export interface EnvdOptions {
   /** Throws `NotFound`. Changes nothing: a paused sandbox stays paused. */
@@ -52,7 +53,10 @@ const REST: Readonly<Record<string, Readonly<Record<string, Handler>>>> = {
   '/files/compose': {
     POST: (request, response, _query, call, signal) => composeFiles(request, response, call, signal),
   },
-  '/envs': { GET: (_request, response, _query, { sandbox }) => sendJson(response, 200, sandbox.env) },
+  '/envs': {
+    GET: (_request, response, _query, { sandbox }) =>
+      sendJson(response, 200, { ...variablesOf(sandbox), ...sandbox.env }),
+  },
   '/metrics': { GET: (_request, response, _query, call, signal) => metrics(response, call, signal) },
 }
 
@@ -92,7 +96,8 @@ export function envdFacade(options: EnvdOptions): EnvdFacade {
     const method = methods.get(pathname)
     const rest = REST[pathname]
     if (method === undefined && rest === undefined) throw new RestError(404, '404 page not found')
-    const handle = rest?.[request.method ?? '']
+    const asked = request.method ?? ''
+    const handle = rest !== undefined && Object.hasOwn(rest, asked) ? rest[asked] : undefined
     if (rest !== undefined && handle === undefined) return sendMethodNotAllowed(response, Object.keys(rest).join(', '))
 
     const reached = await options

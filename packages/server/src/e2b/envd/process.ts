@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { MessageInitShape } from '@bufbuild/protobuf'
 import { Code, ConnectError, type HandlerContext, type ServiceImpl } from '@connectrpc/connect'
 import { type ExecEvent, type ExecExit, type ExecInput, type ExecSession, isError } from '@icebox/model'
@@ -14,9 +15,14 @@ import {
 import { KEEP_ALIVE, keepAliveInterval, withKeepAlive } from './keep-alive.ts'
 import { findExec, RunningExecs } from './running-execs.ts'
 import { streaming, unary } from './translate.ts'
+import { givenOf, variablesOf } from './variables.ts'
 
 /** Characters of a terminal whose client does not say. */
 const DEFAULT_SIZE = { cols: 80, rows: 24 }
+
+/** Milliseconds for which the end of a process is awaited that was killed, and between two looks. */
+const GONE_MS = 500
+const LOOK_MS = 5
 
 /** What Go calls the signals that end processes. */
 const SIGNAL_TEXT: Readonly<Record<string, string>> = {
@@ -93,11 +99,11 @@ export function processService(): ServiceImpl<typeof Process> {
 
   return {
     list: unary(async (_, context) => {
-      const { guest } = callOf(context)
+      const { guest, sandbox } = callOf(context)
       const execs = (await guest.listExecs(bounded(context.signal, 'short'))).filter(({ exit }) => exit === undefined)
       return {
         processes: execs.map(({ argv: [cmd = '', ...args], env = {}, cwd, pid, tag }) => ({
-          config: { cmd, args, envs: env, cwd },
+          config: { cmd, args, envs: givenOf(sandbox, env), cwd },
           pid,
           ...(tag === undefined ? {} : { tag }),
         })),
@@ -177,8 +183,19 @@ export function processService(): ServiceImpl<typeof Process> {
         if (!isError(thrown, 'InvalidState')) throw thrown
         throw new ConnectError(`process with pid ${session.info.pid} not found: it has exited`, Code.NotFound)
       })
+      if (name === 'SIGKILL') await gone(callOf(context), session.info.id, signal)
       return {}
     }),
+  }
+}
+
+/** Nothing of a process that was killed is seen any more after the answer, unless its end takes long. */
+async function gone({ guest }: Call, id: string, signal: AbortSignal): Promise<void> {
+  const until = performance.now() + GONE_MS
+  while (performance.now() < until) {
+    const exec = (await guest.listExecs(signal)).find((each) => each.id === id)
+    if (exec === undefined || exec.exit !== undefined) return
+    await sleep(LOOK_MS, undefined, { signal })
   }
 }
 
@@ -188,7 +205,7 @@ function execInput(request: StartRequest, call: Call, timeoutMs: number | undefi
   const cwd = process.cwd ? guestPath(process.cwd, call) : workingDirOf(call)
   return {
     argv: [process.cmd, ...process.args],
-    env: process.envs,
+    env: { ...variablesOf(call.sandbox), ...process.envs },
     ...(cwd === '' ? {} : { cwd }),
     ...(call.user === undefined ? {} : { user: call.user }),
     ...(pty === undefined ? {} : { pty: sizeOf(pty) }),

@@ -20,6 +20,7 @@ export const SANDBOX: EnvdSandbox = {
   running: true,
   secure: false,
   accessToken: 'the-token',
+  template: 'base',
   env: {},
   defaults: { user: 'user', workingDir: '/home/user' },
 }
