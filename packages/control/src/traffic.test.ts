@@ -2,15 +2,14 @@ import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
 import { test } from 'node:test'
 import { newSandboxId, type Sandbox } from '@icebox/model'
+import { metadataOf } from './testing.ts'
 import { Whereabouts } from './traffic.ts'
 
 const SECRET = Buffer.from('a secret')
 
-function written(namespace: string, name: string = newSandboxId()): Pick<Sandbox, 'metadata'> {
-  const at = { resourceVersion: '1', generation: 1, createdAt: new Date(0).toISOString() }
-  const nothing = { labels: {}, annotations: {}, finalizers: [], ownerReferences: [] }
-  return { metadata: { namespace, name, uid: randomUUID(), ...at, ...nothing } }
-}
+const written = (namespace: string, name: string = newSandboxId()): Pick<Sandbox, 'metadata'> => ({
+  metadata: metadataOf(name, { namespace, uid: randomUUID() }),
+})
 
 test('a sandbox is found from its first write until it is gone, by its id and by what opens it', () => {
   const whereabouts = new Whereabouts(SECRET)
