@@ -12,7 +12,7 @@ import { forgotten, unclaimed } from './forgotten.ts'
 const HOUR_MS = 3_600_000
 const DAY_MS = 24 * HOUR_MS
 /** How long it is kept what a sandbox that is gone has used, and with it that its idempotency key is taken. */
-export const USAGE_KEPT_MS = 90 * DAY_MS
+const USAGE_KEPT_MS = 90 * DAY_MS
 /** How long the hidden template of an image is kept that no sandbox stands on. */
 const BARE_TEMPLATE_KEPT_MS = 30 * DAY_MS
 /** Younger than this, what nobody claims may be about to be claimed: no save, import or build takes so long to write its record. */
