@@ -93,7 +93,11 @@ export class Operations {
   }
 
   /** The same, but waits for whatever is under way instead of refusing: for a delete, which always wins in the end. */
-  async exclusiveInTurn<R>(id: string, verb: string, begin: () => Promise<Accepted<R>>): Promise<Accepted<R>> {
+  async exclusiveInTurn<R>(
+    id: string,
+    verb: string,
+    begin: (stopping: AbortSignal) => Promise<Accepted<R>>,
+  ): Promise<Accepted<R>> {
     for (;;) {
       const current = this.#exclusive.get(id)
       if (current === undefined || current.verb === verb) return this.exclusive(id, verb, begin)

@@ -149,6 +149,8 @@ async function restore(context: Context, sandbox: Sandbox, note: (facts: Noted) 
     return running
   } catch (error) {
     const failure = IceboxError.from(error)
+    // The server ends before it was done: the intent stays, and the next start begins it again.
+    if (context.closing.aborted) throw failure
     const paused = verb === 'resume' || operation.from === 'paused'
     // The machine of a paused sandbox may still be there, on its way out.
     const alive = !paused && context.node.machines().some((machine) => machine.execution === previous)

@@ -174,11 +174,12 @@ async function take(
     })
   } catch (error) {
     const failure = IceboxError.from(error)
-    await records.setStatus('Snapshot', id, () => ({
-      state: 'failed',
-      reason: 'snapshot_capture_failed',
-      message: failure.message,
-    }))
+    // What was saved well stays so, whatever failed after it.
+    await records.setStatus('Snapshot', id, ({ status }) =>
+      status.state === 'creating'
+        ? { state: 'failed', reason: 'snapshot_capture_failed', message: failure.message }
+        : undefined,
+    )
     throw failure
   }
 }

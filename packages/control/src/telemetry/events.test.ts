@@ -61,12 +61,13 @@ test('events outlive the server, numbers go on, and a line cut by a crash is dro
     spec: SPEC,
     status: statusOf('creating'),
   })
-  assert.equal(second.list({}).at(-1)?.id, 2)
+  const number = second.list({}).at(-1)?.id
+  assert.ok(number !== undefined && number > 2, 'after those that followers may have seen before the crash')
   await second.close()
   const lines = (await readFile(join(directory, 'events.jsonl'), 'utf8')).trim().split('\n')
   assert.deepEqual(
     lines.map((line) => JSON.parse(line).id),
-    [1, 2],
+    [1, number],
   )
 })
 

@@ -10,6 +10,11 @@ const FILE_BYTES = 16 * 2 ** 20
 const KEPT = 10_000
 /** Milliseconds that events wait for company on their way to the disk. */
 const DELAY_MS = 20
+/**
+ * Numbers left out at each start: a follower may have been told of events that a crash kept from the disk, and what comes now must
+ * come after them. More than happen in the time that events wait.
+ */
+const GAP = 1000
 const PRESENT = 'events.jsonl'
 const OLDER = 'events.1.jsonl'
 
@@ -37,7 +42,8 @@ export class Events {
     this.#file = file
     this.#bytes = bytes
     this.#kept = kept.slice(-KEPT)
-    this.#next = (kept.at(-1)?.id ?? 0) + 1
+    const last = kept.at(-1)?.id
+    this.#next = last === undefined ? 1 : last + GAP
   }
 
   /** In a directory of the data directory. A line that a crash cut is dropped. */

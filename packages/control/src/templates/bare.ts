@@ -20,7 +20,7 @@ export async function bareTemplate(
   const name = `bare-${createHash('sha256').update(key).digest('hex').slice(0, 32)}`
   const present = await context.records.find('Template', name)
   if (present?.status.state === 'ready') return present
-  const build = await context.operations.exclusive(operationKey(context, name), 'build', (stopping) =>
+  const build = await context.operations.exclusiveInTurn(operationKey(context, name), 'build', (stopping) =>
     beginBuild(context, name, { image: image.spec.digest, size, env: {}, hidden: true }, () => undefined, stopping),
   )
   const template = await build.settled
