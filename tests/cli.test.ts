@@ -285,6 +285,16 @@ suite('the icebox command', { timeout: DEADLINE_MS }, () => {
     assert.deepEqual([(await first).status, equal.status], [0, 0])
   })
 
+  test('events are asked for by the name of what is there', async () => {
+    const { id } = await json('sandbox', 'create', 'counter', '--name', 'told')
+    const events: { resource: string; to: string }[] = await json('events', 'told')
+    assert.deepEqual([events[0]?.resource, events[0]?.to], [id, 'creating'])
+    assert.ok((await json('events', 'counter')).every(({ kind }: { kind: string }) => kind === 'Template'))
+    await json('sandbox', 'delete', 'told')
+    assert.deepEqual(await json('events', 'told'), [])
+    assert.equal((await json('events', id)).at(-1).to, 'deleted')
+  })
+
   test('a disk that is full inside a sandbox is not taken for one of the server', async () => {
     const { id } = await json('sandbox', 'create', 'slow')
     const large = join(scratch, 'large')

@@ -627,7 +627,16 @@ describe('settings and readings', () => {
       denyOut: ['0.0.0.0/0'],
     })
     await refused(400, 'PUT', `/sandboxes/${sandboxID}/network`, { json: { denyOut: 'all' } })
-    await kill(sandboxID)
+    const mask = { network: { maskRequestHost: 'a\r\nX: b' } }
+    await refused(400, 'POST', '/sandboxes', { json: { templateID: 'base', ...mask } })
+    const { body: native } = await send<{ id: string }>('POST', '/v1/sandboxes', {
+      json: { template: 'base', network: { allowOut: 7, maskRequestHost: 'a\r\nX: b' }, publicTraffic: true },
+      headers: { prefer: 'wait=60' },
+    })
+    assert.deepEqual((await show(native.id)).network, { allowPublicTraffic: true })
+    const port = await send<{ message: string }>('GET', `/v1/sandboxes/${native.id}/proxy/9/`)
+    assert.deepEqual([port.status, port.body.message], [502, 'The sandbox is running but port is not open'])
+    await kill(sandboxID, native.id)
   })
 
   it('tell what is used', async () => {

@@ -1,9 +1,12 @@
 import assert from 'node:assert/strict'
-import { chmod, open, readFile } from 'node:fs/promises'
+import { once } from 'node:events'
+import { readFile } from 'node:fs/promises'
+import { type AddressInfo, createServer, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { isIceboxError, type Sandbox } from '@icebox/sdk'
+import { flipBit } from './faults/flip-bit.ts'
 import { buildBase, eventually, output, ServerProcess } from './server-process.ts'
 
 let server: ServerProcess
@@ -391,16 +394,30 @@ while True:
     server.accept()[0].close()
 `
 
-async function flipBit(file: string): Promise<void> {
-  await chmod(file, 0o600)
-  const handle = await open(file, 'r+')
+test('a server that goes down waits for no image that does not come; the next one begins to make the sandbox again', async () => {
+  const asked: Socket[] = []
+  const registry = createServer((socket) => asked.push(socket.on('error', () => undefined))).listen(0, '127.0.0.1')
   try {
-    const { size } = await handle.stat()
-    const byte = Buffer.alloc(1)
-    await handle.read(byte, 0, 1, Math.floor(size / 2))
-    byte[0] = (byte[0] ?? 0) ^ 1
-    await handle.write(byte, 0, 1, Math.floor(size / 2))
+    await once(registry, 'listening')
+    const { port } = registry.address() as AddressInfo
+    const uri = `127.0.0.1:${port}/never:1`
+    const refused = assert.rejects(server.icebox.sandboxes.create({ image: uri }))
+    await eventually(async () => asked.length > 0 || undefined, 'the registry is asked')
+    const started = performance.now()
+    await server.down('keep')
+    const took = performance.now() - started
+    assert.ok(took < 10_000, `${took} ms`)
+    await refused
+    const before = asked.length
+    await server.restart()
+    const [sandbox] = (await server.icebox.sandboxes.list()).filter(({ resource }) => resource.image?.uri === uri)
+    assert.equal(sandbox?.resource.status.state, 'Pending')
+    await eventually(async () => asked.length > before || undefined, 'the registry is asked again')
+    for (const socket of asked) socket.destroy()
+    registry.close()
+    await sandbox?.delete()
   } finally {
-    await handle.close()
+    registry.close()
+    for (const socket of asked) socket.destroy()
   }
-}
+})

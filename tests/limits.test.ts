@@ -56,6 +56,9 @@ test('a create that is repeated with its key makes one sandbox, over a crash too
   await assert.rejects(elsewhere.sandboxes.create({ template: 'base', idempotencyKey: 'one' }), (error) =>
     isIceboxError(error, 'NotFound'),
   )
+  await again.pause()
+  const paused = await create('one')
+  assert.deepEqual([paused.id, paused.resource.status.state], [first.id, 'Paused'])
   await again.delete()
   await assert.rejects(create('one'), (error) => isIceboxError(error, 'Conflict') && /deleted at/.test(error.message))
   assert.deepEqual(await listed(), [])

@@ -228,6 +228,7 @@ test('a public template serves every project, another one only its own', async (
   await using own = await mine.icebox.sandboxes.create({ template: 'shared' })
   assert.equal(await output(own.exec(['echo', 'hi'])), 'hi')
   assert.equal(own.resource.project, 'mine')
+  assert.equal(own.resource.lastSnapshotId, undefined, 'it leads to a snapshot of another project')
   await own.pause()
   await own.resume()
   assert.deepEqual(

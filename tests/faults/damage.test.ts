@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict'
-import { chmod, open, readFile, rename, writeFile } from 'node:fs/promises'
+import { chmod, readFile, rename, writeFile } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import { after, before, test } from 'node:test'
 import { isIceboxError } from '@icebox/sdk'
 import { buildBase, eventually, output, ServerProcess } from '../server-process.ts'
+import { flipBit } from './flip-bit.ts'
 
 let server: ServerProcess
 before(async () => {
@@ -17,20 +18,6 @@ const directoryOf = (snapshot: string) => join(server.dataDirectory, 'snapshots'
 
 /** The memory of a snapshot. */
 const memoryFile = (snapshot: string) => join(directoryOf(snapshot), 'files', 'pages.img')
-
-async function flipBit(file: string): Promise<void> {
-  await chmod(file, 0o600)
-  const handle = await open(file, 'r+')
-  try {
-    const { size } = await handle.stat()
-    const byte = Buffer.alloc(1)
-    await handle.read(byte, 0, 1, Math.floor(size / 2))
-    byte[0] = (byte[0] ?? 0) ^ 1
-    await handle.write(byte, 0, 1, Math.floor(size / 2))
-  } finally {
-    await handle.close()
-  }
-}
 
 /** A snapshot whose digests are known, as they are a moment after it was taken. */
 async function snapshotOf(id: string) {

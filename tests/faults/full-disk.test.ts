@@ -86,6 +86,15 @@ test('a snapshot or a pause that does not fit is refused, and the sandbox runs o
   } finally {
     await empty()
   }
+  // What was not taken is shown with the reason until it is collected.
+  const [failed, ...others] = await project.snapshots.list({}, signal())
+  assert.deepEqual([failed?.status.state, others], ['failed', []])
+  const collected = await project.collect({ dryRun: false }, signal())
+  assert.deepEqual(
+    collected.map(({ what, id }) => [what, id]),
+    [['snapshot', failed?.metadata.name]],
+  )
+  assert.deepEqual(await project.snapshots.list({}, signal()), [])
   // With room again the same pause succeeds.
   await (await project.sandboxes.pause(name, {}, signal())).settled
   await (await project.sandboxes.resume(name, signal())).settled

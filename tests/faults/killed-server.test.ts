@@ -9,7 +9,7 @@ import type { Project } from '@icebox/control'
 import { isError, type Sandbox, type Snapshot } from '@icebox/model'
 import { BASE_IMAGE } from '@icebox/node'
 import { openParts, type Parts } from './parts.ts'
-import { FORKS, MARK, VERBS, type Verb } from './verbs.ts'
+import { BUILT, FORKS, MARK, VERBS, type Verb } from './verbs.ts'
 
 /** More steps than any verb has: reaching it would mean that a verb never ends. */
 const MOST_STEPS = 200
@@ -74,12 +74,14 @@ async function crash(
   return { sandbox: sandbox === '' ? undefined : sandbox, completed, said: stderr.trim() }
 }
 
-/** Waits until no sandbox is on its way between states. */
+/** Waits until no sandbox is on its way between states and no template is being built. */
 async function settled(project: Project): Promise<Sandbox[]> {
   const deadline = AbortSignal.timeout(SETTLE_MS)
   for (;;) {
     const sandboxes = await project.sandboxes.list({}, deadline)
-    if (sandboxes.every(({ status }) => ['running', 'paused', 'failed'].includes(status.state))) return sandboxes
+    const templates = await project.templates.list(deadline)
+    const isSettled = ({ status }: Sandbox) => ['running', 'paused', 'failed'].includes(status.state)
+    if (sandboxes.every(isSettled) && templates.every(({ status }) => status.state !== 'creating')) return sandboxes
     deadline.throwIfAborted()
     await sleep(20)
   }
@@ -99,6 +101,8 @@ async function deleteAll({ project }: Parts): Promise<void> {
   for (const snapshot of await project.snapshots.list({}, signal)) {
     await (await project.snapshots.delete(snapshot.metadata.name, signal)).settled
   }
+  for (const { metadata } of await project.templates.list(signal))
+    if (metadata.name === BUILT) await (await project.templates.delete(BUILT, signal)).settled
 }
 
 /** What must hold after every crash, whatever it interrupted. */
@@ -108,6 +112,9 @@ async function checkInvariants(parts: Parts, verb: Verb, subject: string | undef
   for (const { metadata, status } of sandboxes) {
     assert.notEqual(status.state, 'failed', `${metadata.name} has failed: ${status.message}`)
   }
+  const templates = await project.templates.list(AbortSignal.timeout(10_000))
+  for (const { metadata, status } of templates)
+    assert.equal(status.state, 'ready', `the template ${metadata.name} is ${status.state}: ${status.message}`)
   if (subject !== undefined && verb !== 'delete') {
     assert.ok(
       sandboxes.some(({ metadata }) => metadata.name === subject),
@@ -134,9 +141,11 @@ async function checkInvariants(parts: Parts, verb: Verb, subject: string | undef
   // with the last of its children to settle.
   const snapshots = () => project.snapshots.list({ hidden: true, states: ['ready'] }, AbortSignal.timeout(10_000))
   const known = async () => (await snapshots()).map(({ metadata }) => metadata.name).sort()
-  const held = new Set(sandboxes.map(({ status }) => status.pausedIn))
-  const isForgotten = ({ spec, metadata }: Snapshot) =>
-    spec.purpose === 'fork' || (spec.purpose === 'pause' && !held.has(metadata.name))
+  const held = new Set([
+    ...sandboxes.map(({ status }) => status.pausedIn),
+    ...templates.map(({ status }) => status.snapshot),
+  ])
+  const isForgotten = ({ spec, metadata }: Snapshot) => spec.purpose !== 'user' && !held.has(metadata.name)
   const unsettled = async () =>
     (await readdir(data.tmp)).length > 0 ||
     (await snapshots()).some(isForgotten) ||

@@ -3,6 +3,8 @@ import type { Project } from '@icebox/control'
 /** What stands in the memory and on the disk of every sandbox of these tests. */
 export const MARK = 'a-mark-that-must-not-be-lost'
 export const FORKS = 3
+/** The template that is built beside the one of the sandboxes. */
+export const BUILT = 'built'
 
 export const VERBS = [
   'create',
@@ -14,6 +16,7 @@ export const VERBS = [
   'resume without memory',
   'rollback',
   'delete',
+  'build',
 ] as const
 export type Verb = (typeof VERBS)[number]
 export const isVerb = (text: string): text is Verb => VERBS.some((verb) => verb === text)
@@ -49,6 +52,13 @@ export async function perform(project: Project, verb: Verb, sandbox: string, sig
     case 'delete':
       await (await sandboxes.delete(sandbox, signal)).settled
       return
+    case 'build': {
+      const [image] = await project.images.list(signal)
+      if (image === undefined) throw new Error('there is no image to build of')
+      const wanted = { name: BUILT, image: image.spec.digest, size: { memoryMiB: 256 }, env: {} }
+      await (await project.templates.build(wanted, () => undefined, signal)).settled
+      return
+    }
     default:
       verb satisfies never
   }

@@ -216,6 +216,13 @@ describe('headers', () => {
     })
     const text = JSON.stringify(there)
     for (const secret of [KEY, traffic, access, 'anything', '1111']) assert.ok(!text.includes(secret), secret)
+    const odd = [`Authorization: Token ${KEY}`, `Authorization: Basic eDp5\r\nAuthorization: Bearer ${KEY}`]
+    for (const header of [...odd, `X-API-Key: a\r\nX-API-Key: ${KEY}`]) {
+      const head = `GET /h HTTP/1.1\r\nHost: 3000-${id}.localhost\r\nConnection: close\r\n${header}\r\n\r\n`
+      const answer = await raw(head)
+      assert.match(answer, / 200 OK\r\n/)
+      assert.ok(!answer.includes(KEY), header)
+    }
     const own = await seen({ 'x-api-key': 'own', authorization: 'Bearer own', 'x-access-token': 'own', cookie: 'a=b' })
     for (const name of ['x-api-key', 'authorization', 'x-access-token', 'cookie'])
       assert.equal(get(own, name).length, 1, name)
@@ -409,6 +416,19 @@ describe('answers', () => {
     answers.forEach(({ status, body }, n) => {
       assert.deepEqual([status, body.path], [200, `/n?${n}`])
     })
+  })
+
+  it('are all answered when there are 1 000, of 50 clients at once', async () => {
+    let asked = 0
+    const client = async () => {
+      while (asked < 1000) {
+        const each = path(`/n?${asked++}`)
+        const { status, body } = await call(each)
+        assert.deepEqual([status, body.path], [200, each.slice(each.indexOf('/n?'))])
+      }
+    }
+    await Promise.all(Array.from({ length: 50 }, client))
+    assert.equal(asked, 1000)
   })
 
   it('of a client that went away are not read on', async () => {

@@ -93,6 +93,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             state["gate"].clear(); state["gate"].wait(); self.answer({})
         elif path == "/early":
             self.answer({"early": True}, 413); self.close_connection = True
+            # As servers do: closing with something unread would reset the connection, and the answer with it.
+            self.connection.shutdown(socket.SHUT_WR)
+            while self.rfile.read1(65536): pass
         elif path == "/half":
             self.send_response(200); self.send_header("Content-Length", "1000"); self.end_headers()
             self.wfile.write(b"half"); self.wfile.flush(); self.close_connection = True

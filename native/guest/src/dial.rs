@@ -1,7 +1,7 @@
 //! Connections to TCP ports on the guest's loopback.
 
 use crate::failure::Failure;
-use crate::frame::{kind, MAX_PAYLOAD};
+use crate::frame::kind;
 use crate::libc;
 use crate::link::Link;
 use crate::payload::Writer;
@@ -25,6 +25,8 @@ pub struct Dial {
     host_ended: bool,
     shut: bool,
     guest_ended: bool,
+    /// Why the socket takes nothing more; what the host sends from then on is dropped.
+    deaf: Option<io::Error>,
 }
 
 fn connect(port: u16, v6: bool) -> io::Result<OwnedFd> {
@@ -72,6 +74,7 @@ impl Dial {
             host_ended: false,
             shut: false,
             guest_ended: false,
+            deaf: None,
         })
     }
 
@@ -154,7 +157,14 @@ impl Dial {
     fn exchange(&mut self, channel: u32, events: libc::c_short, link: &mut Link) -> io::Result<bool> {
         let mut taken = 0;
         while !self.buffer.is_empty() {
-            let n = sys::write(self.fd(), self.buffer.as_slices().0)?;
+            let n = match sys::write(self.fd(), self.buffer.as_slices().0) {
+                Ok(n) => n,
+                // What was said before that can still be read, such as why the rest is not wanted.
+                Err(error) => {
+                    self.deaf = Some(error);
+                    self.buffer.len()
+                }
+            };
             if n == 0 {
                 break;
             }
@@ -171,24 +181,25 @@ impl Dial {
             unsafe { libc::shutdown(self.fd(), libc::SHUT_WR) };
         }
         if events & (libc::POLLIN | libc::POLLHUP | libc::POLLERR) != 0 && !self.guest_ended {
-            let mut buffer = [0u8; MAX_PAYLOAD];
             while self.credit > 0 && link.has_room() {
-                let max = self.credit.min(buffer.len() as u64) as usize;
-                match sys::read(self.fd(), &mut buffer[..max])? {
-                    Got::Bytes(n) => {
-                        self.credit -= n as u64;
-                        link.send(kind::DATA, channel, &buffer[..n]);
-                    }
+                let (got, more) = link.forward(channel, self.fd(), self.credit as usize)?;
+                match got {
+                    Got::Bytes(n) => self.credit -= n as u64,
                     Got::End => {
                         self.guest_ended = true;
                         link.send(kind::END, channel, &[]);
-                        break;
                     }
-                    Got::Later => break,
+                    Got::Later => {}
+                }
+                if !more {
+                    break;
                 }
             }
         }
-        Ok(self.guest_ended && self.shut)
+        match self.deaf.take_if(|_| self.guest_ended) {
+            Some(error) => Err(error),
+            None => Ok(self.guest_ended && self.shut),
+        }
     }
 }
 

@@ -82,19 +82,25 @@ pub fn crc32(bytes: &[u8]) -> u32 {
 
 /// Appends one frame. The payload must not exceed MAX_PAYLOAD.
 pub fn encode(out: &mut Vec<u8>, kind: u8, flags: u16, epoch: u32, channel: u32, payload: &[u8]) {
-    debug_assert!(payload.len() <= MAX_PAYLOAD);
-    let start = out.len();
-    out.extend_from_slice(&MAGIC);
-    out.push(VERSION);
-    out.push(kind);
-    out.extend_from_slice(&flags.to_le_bytes());
-    out.extend_from_slice(&epoch.to_le_bytes());
-    out.extend_from_slice(&channel.to_le_bytes());
-    out.extend_from_slice(&(payload.len() as u32).to_le_bytes());
-    out.extend_from_slice(&crc32(payload).to_le_bytes());
-    let check = crc32(&out[start..start + 24]);
-    out.extend_from_slice(&check.to_le_bytes());
+    out.extend_from_slice(&header(kind, flags, epoch, channel, payload));
     out.extend_from_slice(payload);
+}
+
+/// What stands before the payload.
+pub fn header(kind: u8, flags: u16, epoch: u32, channel: u32, payload: &[u8]) -> [u8; HEADER] {
+    debug_assert!(payload.len() <= MAX_PAYLOAD);
+    let mut header = [0; HEADER];
+    header[..4].copy_from_slice(&MAGIC);
+    header[4] = VERSION;
+    header[5] = kind;
+    header[6..8].copy_from_slice(&flags.to_le_bytes());
+    header[8..12].copy_from_slice(&epoch.to_le_bytes());
+    header[12..16].copy_from_slice(&channel.to_le_bytes());
+    header[16..20].copy_from_slice(&(payload.len() as u32).to_le_bytes());
+    header[20..24].copy_from_slice(&crc32(payload).to_le_bytes());
+    let check = crc32(&header[..24]);
+    header[24..].copy_from_slice(&check.to_le_bytes());
+    header
 }
 
 fn word(bytes: &[u8], at: usize) -> u32 {

@@ -113,6 +113,11 @@ pub const EINPROGRESS: c_int = 115;
 pub const EDQUOT: c_int = 122;
 
 #[repr(C)]
+pub struct iovec {
+    pub iov_base: *mut c_void,
+    pub iov_len: size_t,
+}
+#[repr(C)]
 pub struct pollfd {
     pub fd: c_int,
     pub events: c_short,
@@ -271,6 +276,7 @@ extern "C" {
     pub fn prctl(option: c_int, ...) -> c_int;
     pub fn ptrace(request: c_uint, ...) -> c_long;
     pub fn read(fd: c_int, buffer: *mut c_void, size: size_t) -> ssize_t;
+    pub fn readv(fd: c_int, pieces: *const iovec, count: c_int) -> ssize_t;
     pub fn readdir(directory: *mut Dir) -> *mut dirent;
     pub fn sethostname(name: *const c_char, size: size_t) -> c_int;
     pub fn setrlimit(resource: c_int, limit: *const rlimit) -> c_int;

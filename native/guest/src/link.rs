@@ -1,9 +1,10 @@
 //! The guest's end of the link: frames in, frames out, one epoch at a time. Neither direction ever blocks.
 
 use crate::failure::Failure;
-use crate::frame::{self, kind, Frame, Parser, MAX_PAYLOAD, MORE};
+use crate::frame::{self, kind, Frame, Parser, HEADER, MAX_PAYLOAD, MORE};
 use crate::sys::{self, Got};
 use std::collections::BTreeMap;
+use std::io;
 use std::os::unix::io::RawFd;
 use std::time::{Duration, Instant};
 
@@ -11,10 +12,17 @@ use std::time::{Duration, Instant};
 const BUSY: usize = 128 * 1024;
 /// Requests are not read while more than this is queued: answers need room too.
 const FULL: usize = 4 << 20;
+/// What one read of a connection takes at most: every call costs a sandbox two switches of threads, whatever it brings.
+const SPAN: usize = 4 * MAX_PAYLOAD;
 /// How long a message that may wait is kept for company.
 const COMPANY: Duration = Duration::from_millis(10);
 /// Longest message from the host, over all its frames.
 const MAX_MESSAGE: usize = 1 << 20;
+
+/// Frames that so many bytes need.
+fn frames(bytes: usize) -> usize {
+    (bytes + MAX_PAYLOAD - 1) / MAX_PAYLOAD
+}
 
 pub struct Link {
     pub input: RawFd,
@@ -86,10 +94,41 @@ impl Link {
         self.put(kind, channel, payload);
     }
 
+    /// Queues as DATA what one read of the descriptor gives, at most so many bytes: it is read to where it leaves from.
+    /// True when there may be more.
+    pub fn forward(&mut self, channel: u32, from: RawFd, most: usize) -> io::Result<(Got, bool)> {
+        self.tidy();
+        let wanted = most.min(SPAN);
+        let start = self.queue.len();
+        self.queue.resize(start + frames(wanted) * HEADER + wanted, 0);
+        let pieces = self.queue[start..].chunks_mut(HEADER + MAX_PAYLOAD).map(|frame| &mut frame[HEADER..]);
+        let got = sys::read_pieces(from, pieces);
+        let length = if let Ok(Got::Bytes(n)) = got { n } else { 0 };
+        self.queue.truncate(start + frames(length) * HEADER + length);
+        for frame in self.queue[start..].chunks_mut(HEADER + MAX_PAYLOAD) {
+            let (header, payload) = frame.split_at_mut(HEADER);
+            header.copy_from_slice(&frame::header(kind::DATA, 0, self.epoch, channel, payload));
+        }
+        self.patience = None;
+        Ok((got?, length == wanted))
+    }
+
     fn put(&mut self, kind: u8, channel: u32, payload: &[u8]) {
         if self.epoch == 0 {
             return;
         }
+        self.tidy();
+        let mut rest = payload;
+        while rest.len() > MAX_PAYLOAD {
+            let (head, tail) = rest.split_at(MAX_PAYLOAD);
+            frame::encode(&mut self.queue, kind, MORE, self.epoch, channel, head);
+            rest = tail;
+        }
+        frame::encode(&mut self.queue, kind, 0, self.epoch, channel, rest);
+    }
+
+    /// Makes room in the queue.
+    fn tidy(&mut self) {
         if self.sent == self.queue.len() {
             self.queue.clear();
             self.sent = 0;
@@ -100,13 +139,6 @@ impl Link {
             self.queue.drain(..self.sent);
             self.sent = 0;
         }
-        let mut rest = payload;
-        while rest.len() > MAX_PAYLOAD {
-            let (head, tail) = rest.split_at(MAX_PAYLOAD);
-            frame::encode(&mut self.queue, kind, MORE, self.epoch, channel, head);
-            rest = tail;
-        }
-        frame::encode(&mut self.queue, kind, 0, self.epoch, channel, rest);
     }
 
     pub fn fail(&mut self, channel: u32, failure: &Failure) {
@@ -130,11 +162,14 @@ impl Link {
         self.patience = None;
         while self.sent < self.queue.len() {
             match sys::write(self.output, &self.queue[self.sent..]) {
-                Ok(0) => {
-                    self.blocked = true;
-                    return;
+                Ok(n) => {
+                    self.sent += n;
+                    // What takes less than it was offered is full.
+                    self.blocked = self.sent < self.queue.len();
+                    if self.blocked {
+                        return;
+                    }
                 }
-                Ok(n) => self.sent += n,
                 Err(_) => {
                     self.ended = true;
                     return;

@@ -56,8 +56,19 @@ pub enum Got {
 }
 
 pub fn read(fd: RawFd, buffer: &mut [u8]) -> io::Result<Got> {
+    got(|| unsafe { libc::read(fd, buffer.as_mut_ptr().cast(), buffer.len()) })
+}
+
+/// Fills the pieces one after the other.
+pub fn read_pieces<'a>(fd: RawFd, pieces: impl Iterator<Item = &'a mut [u8]>) -> io::Result<Got> {
+    let pieces: Vec<libc::iovec> =
+        pieces.map(|piece| libc::iovec { iov_base: piece.as_mut_ptr().cast(), iov_len: piece.len() }).collect();
+    got(|| unsafe { libc::readv(fd, pieces.as_ptr(), pieces.len() as libc::c_int) })
+}
+
+fn got(mut read: impl FnMut() -> isize) -> io::Result<Got> {
     loop {
-        let n = unsafe { libc::read(fd, buffer.as_mut_ptr().cast(), buffer.len()) };
+        let n = read();
         if n > 0 {
             return Ok(Got::Bytes(n as usize));
         }

@@ -4,39 +4,13 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { isError, newSandboxId, type Sandbox } from '@icebox/model'
 import { Admission } from './admission.ts'
 import { Limits } from './limits.ts'
+import { metadataOf, sandboxOf, statusOf } from './testing.ts'
 
 const open = (limits: Partial<Limits>, stopping = new AbortController().signal) =>
   new Admission(Limits.parse(limits), stopping)
 
-/** As it is after it was written. */
-const sandbox = (name: string, state: Sandbox['status']['state'], namespace = 'mine'): Sandbox => ({
-  kind: 'Sandbox',
-  metadata: {
-    namespace,
-    name,
-    uid: name,
-    resourceVersion: '1',
-    generation: 1,
-    labels: {},
-    annotations: {},
-    createdAt: new Date(0).toISOString(),
-    finalizers: [],
-    ownerReferences: [],
-  },
-  spec: {
-    source: { from: 'template', template: 'base' },
-    size: { cpu: 1, memoryMiB: 128, diskMiB: 1024 },
-    env: {},
-    entrypoint: [],
-    metadata: {},
-    onTimeout: 'kill',
-    pauseKind: 'memory',
-    autoResume: false,
-    secure: true,
-    publicTraffic: false,
-  },
-  status: { state, lastTransitionAt: new Date(0).toISOString(), usage: { runningSeconds: 0 } },
-})
+const sandbox = (name: string, state: Sandbox['status']['state'], namespace = 'mine'): Sandbox =>
+  sandboxOf(statusOf(state), { metadata: metadataOf(name, { namespace }) })
 
 /** A start that is written at once and ends when it is told to. */
 function starting(admission: Admission, state: 'running' | 'failed' = 'running') {

@@ -174,7 +174,7 @@ export interface Project {
   readonly images: Images
   /** Of all sandboxes that existed in the period, those that are gone included, oldest first. */
   usage(period: { from?: string; to?: string }, signal: AbortSignal): Promise<SandboxUsage[]>
-  /** Removes what of this project has expired, is over a keep count or is not needed any more; `dryRun` only tells. */
+  /** Removes what of this project has expired, is over a keep count, has failed or is not needed any more; `dryRun` only tells. */
   collect(options: { dryRun: boolean }, signal: AbortSignal): Promise<Collected[]>
 }
 

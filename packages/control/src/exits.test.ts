@@ -3,10 +3,11 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
-import { asExecutionId, newExecutionId, newSandboxId, type Sandbox } from '@icebox/model'
+import { asExecutionId, newExecutionId, newSandboxId } from '@icebox/model'
 import { openSqliteStore } from '@icebox/store'
 import { Exits } from './exits.ts'
 import { Records } from './records.ts'
+import { SPEC, statusOf } from './testing.ts'
 
 async function place(t: TestContext) {
   const directory = await mkdtemp(join(tmpdir(), 'icebox-exits-'))
@@ -19,24 +20,8 @@ async function place(t: TestContext) {
   return { records: recordsOf('mine'), exits: new Exits(recordsOf, () => undefined) }
 }
 
-const spec: Sandbox['spec'] = {
-  source: { from: 'template', template: 'base' },
-  size: { cpu: 1, memoryMiB: 128, diskMiB: 1024 },
-  env: {},
-  entrypoint: [],
-  metadata: {},
-  onTimeout: 'kill',
-  pauseKind: 'memory',
-  autoResume: false,
-  secure: true,
-  publicTraffic: false,
-}
-const status = (state: 'creating' | 'running', execution?: string): Sandbox['status'] => ({
-  state,
-  lastTransitionAt: new Date().toISOString(),
-  usage: { runningSeconds: 0 },
-  ...(execution === undefined ? {} : { execution }),
-})
+const status = (state: 'creating' | 'running', execution?: string) =>
+  statusOf(state, execution === undefined ? {} : { execution })
 const exitOf = (execution: string) => ({
   execution: asExecutionId(execution),
   reason: 'OutOfMemory' as const,
@@ -46,8 +31,8 @@ const exitOf = (execution: string) => ({
 test('who stands on a run that ends has failed, with its reason', async (t) => {
   const { records, exits } = await place(t)
   const [name, other, execution] = [newSandboxId(), newSandboxId(), newExecutionId()]
-  await records.create('Sandbox', name, { spec, status: status('running', execution) })
-  await records.create('Sandbox', other, { spec, status: status('running', newExecutionId()) })
+  await records.create('Sandbox', name, { spec: SPEC, status: status('running', execution) })
+  await records.create('Sandbox', other, { spec: SPEC, status: status('running', newExecutionId()) })
   await exits.ended(exitOf(execution))
   const failed = (await records.get('Sandbox', name)).status
   assert.deepEqual([failed.state, failed.reason, failed.message], ['failed', 'OutOfMemory', 'it used more than it has'])
@@ -57,13 +42,13 @@ test('who stands on a run that ends has failed, with its reason', async (t) => {
 test('a run that ended before anybody was written to stand on it fails whoever is', async (t) => {
   const { records, exits } = await place(t)
   const [name, execution] = [newSandboxId(), newExecutionId()]
-  await records.create('Sandbox', name, { spec, status: status('creating') })
+  await records.create('Sandbox', name, { spec: SPEC, status: status('creating') })
   await exits.ended(exitOf(execution))
   assert.equal((await records.get('Sandbox', name)).status.state, 'creating')
   await exits.check(await records.setStatus('Sandbox', name, () => status('running', execution)))
   assert.equal((await records.get('Sandbox', name)).status.state, 'failed')
 
   const later = newExecutionId()
-  await exits.check(await records.create('Sandbox', newSandboxId(), { spec, status: status('running', later) }))
+  await exits.check(await records.create('Sandbox', newSandboxId(), { spec: SPEC, status: status('running', later) }))
   assert.equal((await records.get('Sandbox', name)).status.reason, 'OutOfMemory')
 })

@@ -26,7 +26,7 @@ import { Metrics } from './telemetry/metrics.ts'
 import { Telemetry } from './telemetry/telemetry.ts'
 import { tellMissed, tellTransitions } from './telemetry/transitions.ts'
 import { templateService } from './templates/service.ts'
-import { trafficService } from './traffic.ts'
+import { trafficService, Whereabouts } from './traffic.ts'
 import { usageOf } from './usage.ts'
 
 /** Opens the control plane over a store and a node: first everything a crash left is finished, undone or removed. */
@@ -53,13 +53,18 @@ export async function openControl({
   const stopping = new AbortController()
   const closing = new AbortController()
   const admission = new Admission(limits, stopping.signal)
+  const whereabouts = new Whereabouts(tokenSecret)
   const events = await Events.open(directory.events, log)
   const logs = new SandboxLogs(directory.logs, log)
   const tell = tellTransitions(events)
+  const noted = (sandbox: Sandbox, gone: boolean) => {
+    admission.note(sandbox, gone)
+    whereabouts.note(sandbox, gone)
+  }
   const onTransition: OnTransition = (resource, from, to) => {
     tell(resource, from, to)
     if (resource.kind !== 'Sandbox') return
-    admission.note(resource, to === 'deleted')
+    noted(resource, to === 'deleted')
     logTransition(contextOf(resource.metadata.namespace), resource, to)
   }
   const recordsOf = (project: string) => new Records(store, project, onTransition)
@@ -90,7 +95,7 @@ export async function openControl({
   const contextOf = (project: string): Context => ({ ...shared, records: recordsOf(project), project: contextOf })
   const context = contextOf(SYSTEM_NAMESPACE)
   const present = await context.records.listEverywhere('Sandbox')
-  for (const sandbox of present) admission.note(sandbox, false)
+  for (const sandbox of present) noted(sandbox, false)
   await logs.keepOnly(new Set(present.map(({ metadata }) => metadata.name)))
   const reconciler = new Reconciler(context)
   const remove = async ({ metadata }: Sandbox) =>
@@ -136,7 +141,7 @@ export async function openControl({
     events: { list: (filter) => events.list(filter), follow: (filter, signal) => events.follow(filter, signal) },
     metrics: () => shared.telemetry.metrics.text(),
     keys: keyService(context.records, installationKey),
-    traffic: trafficService(context, tokenSecret),
+    traffic: trafficService(context, whereabouts),
     collect: (options, signal) => collectAll(context, options, signal),
     async close(mode, signal) {
       const aborted = new Promise<never>((_, reject) =>

@@ -98,3 +98,14 @@ test('what follows from settled operations is waited for by nobody but idle', as
   tidying.resolve()
   await waiting
 })
+
+test('work that follows and fails ends nothing but itself', async () => {
+  const operations = new Operations()
+  const { promise, reject } = Promise.withResolvers<void>()
+  operations.afterwards(promise)
+  const idle = operations.idle()
+  reject(new Error('the disk is gone'))
+  await idle
+  // A rejection that nobody handles is told before the next turn of the loop, and would fail this test.
+  await new Promise((resolve) => setImmediate(resolve))
+})

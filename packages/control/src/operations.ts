@@ -53,7 +53,8 @@ export class Operations {
   /** Work that follows from what is settled already and that only `idle` waits for. It tells its failures itself. */
   afterwards(work: Promise<void>): void {
     this.#afterwards.add(work)
-    void work.finally(() => this.#afterwards.delete(work))
+    const done = () => this.#afterwards.delete(work)
+    work.then(done, done)
   }
 
   /** Resolves when nothing is under way any more for any resource. Failures are their callers' matter. */

@@ -4,46 +4,73 @@ import type { Context } from './context.ts'
 import type { SandboxTokens, Traffic } from './control.ts'
 import { reach } from './sandboxes/reach.ts'
 
-/** `context` is any project's; `secret` is what the tokens are derived from, and must stay the same over restarts. */
-export function trafficService(context: Context, secret: Buffer): Traffic {
-  /** Projects of sandboxes seen: an id is never of another one. */
-  const projects = new Map<string, string>()
+/**
+ * Whose each sandbox is and what opens it, in memory: anybody who can connect may ask for any id, and a look at all that is written
+ * down would be a dear answer. Kept from what is written: `note` has to be told of every write.
+ */
+export class Whereabouts {
+  readonly #secret: Buffer
+  readonly #places = new Map<string, { project: string; uid: string; tokens: SandboxTokens }>()
 
-  const find = async (id: string): Promise<Sandbox> => {
-    const known = projects.get(id)
-    if (known !== undefined) {
-      const sandbox = await context.project(known).records.find('Sandbox', id)
-      if (sandbox !== undefined) return sandbox
-      projects.delete(id)
-    }
-    const sandbox = (await context.records.listEverywhere('Sandbox')).find(({ metadata }) => metadata.name === id)
-    if (sandbox === undefined)
-      throw new IceboxError('NotFound', `no sandbox has the id ${JSON.stringify(id)}`, { details: { sandbox: id } })
-    projects.set(id, sandbox.metadata.namespace)
-    return sandbox
+  /** What tokens are derived from, and must stay the same over restarts. */
+  constructor(secret: Buffer) {
+    this.#secret = secret
   }
-  /** The uid is part of it: no other sandbox ever has the same. */
-  const token = (purpose: string, { metadata }: Sandbox): string =>
-    createHmac('sha256', secret)
-      .update(JSON.stringify([purpose, metadata.name, metadata.uid]))
-      .digest('hex')
 
-  const tokens = (sandbox: Sandbox): SandboxTokens => ({
-    access: token('access', sandbox),
-    traffic: token('traffic', sandbox),
-  })
+  note({ metadata }: Pick<Sandbox, 'metadata'>, gone: boolean): void {
+    const { name, namespace, uid } = metadata
+    const known = this.#places.get(name)?.uid === uid
+    if (gone && known) this.#places.delete(name)
+    if (!gone && !known) this.#places.set(name, { project: namespace, uid, tokens: this.#derive(name, uid) })
+  }
+
+  projectOf(id: string): string | undefined {
+    return this.#places.get(id)?.project
+  }
+
+  tokensOf({ metadata: { name, uid } }: Pick<Sandbox, 'metadata'>): SandboxTokens {
+    const place = this.#places.get(name)
+    return place?.uid === uid ? place.tokens : this.#derive(name, uid)
+  }
+
+  /** The id of one. */
+  find(is: (tokens: SandboxTokens) => boolean): string | undefined {
+    for (const [id, { tokens }] of this.#places) if (is(tokens)) return id
+    return undefined
+  }
+
+  /** The uid is part of them: no other sandbox ever has the same. */
+  #derive(name: string, uid: string): SandboxTokens {
+    const token = (purpose: string) =>
+      createHmac('sha256', this.#secret)
+        .update(JSON.stringify([purpose, name, uid]))
+        .digest('hex')
+    return { access: token('access'), traffic: token('traffic') }
+  }
+}
+
+/** `context` is any project's. */
+export function trafficService(context: Context, whereabouts: Whereabouts): Traffic {
+  const lookUp = async (id: string): Promise<Sandbox | undefined> => {
+    const project = whereabouts.projectOf(id)
+    return project === undefined ? undefined : context.project(project).records.find('Sandbox', id)
+  }
+  const find = async (id: string): Promise<Sandbox> => {
+    const sandbox = await lookUp(id)
+    if (sandbox !== undefined) return sandbox
+    throw new IceboxError('NotFound', `no sandbox has the id ${JSON.stringify(id)}`, { details: { sandbox: id } })
+  }
 
   return {
     find,
-    async findBy(is, signal) {
-      const sandboxes = await context.records.listEverywhere('Sandbox')
-      signal.throwIfAborted()
-      return sandboxes.find((sandbox) => is(tokens(sandbox)))
+    async findBy(is) {
+      const id = whereabouts.find(is)
+      return id === undefined ? undefined : lookUp(id)
     },
     async reach(id, signal) {
       const sandbox = await find(id)
       return reach(context.project(sandbox.metadata.namespace), sandbox, { wake: true }, signal)
     },
-    tokens,
+    tokens: (sandbox) => whereabouts.tokensOf(sandbox),
   }
 }

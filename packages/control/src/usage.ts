@@ -27,7 +27,6 @@ export async function recordUsage({ records }: Context, { metadata, spec, status
         runningSeconds,
         createdAt: metadata.createdAt,
         deletedAt,
-        ...(spec.request === undefined ? {} : { requestKey: spec.request.key }),
       },
       status: { state: 'ready', lastTransitionAt: deletedAt },
     })

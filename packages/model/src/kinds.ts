@@ -229,8 +229,6 @@ export const UsageRecordSpec = z.object({
   runningSeconds: z.number().min(0),
   createdAt: z.iso.datetime(),
   deletedAt: z.iso.datetime(),
-  /** The key of the create that made it, if it had one. */
-  requestKey: z.string().optional(),
 })
 export const UsageRecordStatus = z.object({ state: z.enum(ARTIFACT_STATES), ...settled })
 export type UsageRecordSpec = z.infer<typeof UsageRecordSpec>

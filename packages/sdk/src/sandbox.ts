@@ -60,7 +60,7 @@ export interface CreateOptions extends CallOptions {
   entrypoint?: string[] | undefined
   /**
    * 1–255 printable ASCII characters that name this create: done again with the same key, also by another program or later, it gives the
-   * same sandbox. Default: a new one, which only serves to send the request again when the connection broke.
+   * same sandbox, as it is by then. Default: a new one, which only serves to send the request again when the connection broke.
    */
   idempotencyKey?: string | undefined
   /** Kubernetes quantities `cpu`, `memory` and `disk`; only with an image. */
@@ -324,7 +324,9 @@ export async function createSandbox(connection: Connection, options: CreateOptio
   const headers = { ...UNTIL_SETTLED, 'idempotency-key': idempotencyKey }
   const call = { signal, requestTimeoutMs, json, headers, idempotent: true }
   const resource = await connection.json('POST', route('sandboxes'), hasId<WireSandbox>, call)
-  if (resource.status.state !== 'Running') throw unsettled(`sandbox ${resource.id}`, resource.status)
+  const { state } = resource.status
+  // One that was made before with this key may be paused by now.
+  if (state === 'Pending' || state === 'Failed') throw unsettled(`sandbox ${resource.id}`, resource.status)
   return new Sandbox(connection, resource)
 }
 

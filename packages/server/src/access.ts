@@ -23,10 +23,15 @@ export function authorityOf({ headers }: IncomingMessage): string | undefined {
   return typeof authority === 'string' ? authority : headers.host
 }
 
-/** The headers that may carry an API key, and what they carry. */
+/** The headers that may carry an API key as their whole value. */
+const PLAIN = ['open-sandbox-api-key', 'x-api-key']
+/** Those that may carry one, in lower case. */
+export const KEY_HEADERS: ReadonlySet<string> = new Set([...PLAIN, 'authorization'])
+
+/** The API keys that a request carries, and by which headers. */
 export function keysOf({ headers }: IncomingMessage): { header: string; key: string }[] {
   const found: { header: string; key: string }[] = []
-  for (const header of ['open-sandbox-api-key', 'x-api-key']) {
+  for (const header of PLAIN) {
     const key = headers[header]
     if (typeof key === 'string') found.push({ header, key })
   }

@@ -104,7 +104,10 @@ async function openPlain(options: ListenerOptions, host: string, port: number): 
   await bind(server, host, port)
   return {
     url: urlOf('http', server.address(), host, port),
-    close: () => closed(server),
+    close: () => {
+      keepNoMore(server)
+      return closed(server)
+    },
     cut: () => server.closeAllConnections(),
   }
 }
@@ -162,6 +165,7 @@ async function openSecure(
     close: async () => {
       for (const file of watched) unwatchFile(file, changed)
       for (const session of sessions) session.close()
+      keepNoMore(server)
       await closed(server)
     },
     cut: () => {
@@ -169,6 +173,12 @@ async function openSecure(
       for (const socket of sockets) socket.destroy()
     },
   }
+}
+
+/** Connections whose request ends from here on are not kept for a next one, which a server that closes would wait for. */
+function keepNoMore(server: HttpServer | Http2SecureServer): void {
+  // The class for TLS does not declare it. 0 would mean for ever.
+  Object.assign(server, { keepAliveTimeout: 1 })
 }
 
 function attach(server: HttpServer | Http2SecureServer, options: ListenerOptions): void {

@@ -1,11 +1,12 @@
 import type { Finding } from './finding.ts'
+import type { Lineage } from './lineage.ts'
 import { type History, type OperationOf, ofVerb } from './record.ts'
 
 /** What the events and the usage records say of each sandbox is what became of it. */
-export const checkAccounts = (history: History): Finding[] =>
-  ofVerb(history, 'census').flatMap((census) => [...checkEvents(census), ...checkUsage(history, census)])
+export const checkAccounts = (history: History, lineage: Lineage): Finding[] =>
+  ofVerb(history, 'census').flatMap((census) => [...checkEvents(census), ...checkUsage(history, lineage, census)])
 
-function checkEvents({ sandboxes, events }: OperationOf<'census'>): Finding[] {
+export function checkEvents({ sandboxes, events }: OperationOf<'census'>): Finding[] {
   if (events === undefined) return []
   const findings: Finding[] = []
   const states = new Map(sandboxes.map(({ id, state }) => [id, state.toLowerCase()]))
@@ -17,14 +18,13 @@ function checkEvents({ sandboxes, events }: OperationOf<'census'>): Finding[] {
   return findings
 }
 
-function checkUsage(history: History, { begin, sandboxes, usage }: OperationOf<'census'>): Finding[] {
+function checkUsage(
+  history: History,
+  { members }: Lineage,
+  { begin, sandboxes, usage }: OperationOf<'census'>,
+): Finding[] {
   if (usage === undefined) return []
   const findings: Finding[] = []
-  const made = new Map<string, number>()
-  for (const create of ofVerb(history, 'create'))
-    if (create.outcome.is === 'ok') made.set(create.outcome.sandbox, create.begin)
-  for (const fork of ofVerb(history, 'fork'))
-    if (fork.outcome.is === 'ok') for (const child of fork.outcome.children) made.set(child, fork.begin)
   const deleted = ofVerb(history, 'delete').filter(({ outcome, end }) => outcome.is === 'ok' && end < begin)
   const records = Map.groupBy(usage, ({ sandbox }) => sandbox)
   for (const [id, { length }] of records) {
@@ -33,9 +33,10 @@ function checkUsage(history: History, { begin, sandboxes, usage }: OperationOf<'
       findings.push({ fault: 'account', text: `what ${id} has used is recorded, and it is there` })
   }
   for (const { sandbox, end } of deleted) {
-    const begun = made.get(sandbox)
+    const begun = members.get(sandbox)?.origin?.begin
     const seconds = records.get(sandbox)?.[0]?.runningSeconds
-    if (begun === undefined) continue
+    // One that was never seen whole may have been deleted before it ran.
+    if (begun === undefined || members.get(sandbox)?.knownAt === Number.POSITIVE_INFINITY) continue
     if (seconds === undefined)
       findings.push({ fault: 'account', text: `what ${sandbox} has used, which was deleted, is not recorded` })
     else if (seconds > (end - begun) / 1000 + CLOCK_SECONDS)

@@ -40,7 +40,7 @@ export function checkHistory(history: History): Finding[] {
     ...checkFiles(history, lineage),
     ...checkProcesses(history, lineage),
     ...checkRemains(history),
-    ...checkAccounts(history),
+    ...checkAccounts(history, lineage),
   ]
 }
 

@@ -60,10 +60,12 @@ function checkSandbox(history: History, lineage: Lineage, id: string): Finding[]
 
 function changesOf(history: History, lineage: Lineage, id: string): Change[] {
   const member = lineage.members.get(id)
+  const isOfIt = ({ sandbox }: { sandbox: string }) => sandbox === id
   const isMine = ({ sandbox, outcome }: { sandbox: string; outcome: { is: string } }) =>
     sandbox === id && outcome.is !== 'refused'
   const asked = [...ofVerb(history, 'pause'), ...ofVerb(history, 'resume')].filter(isMine)
-  const uses = [...ofVerb(history, 'write'), ...ofVerb(history, 'read'), ...ofVerb(history, 'count')].filter(isMine)
+  // One that was refused may have resumed it, and then found it on its way out.
+  const uses = [...ofVerb(history, 'write'), ...ofVerb(history, 'read'), ...ofVerb(history, 'count')].filter(isOfIt)
   const acknowledged = asked.filter(({ outcome }) => outcome.is === 'ok')
   const changes = [...asked, ...(member?.wakes === true ? uses : [])].map((operation): Change => {
     // They exclude each other: the first acknowledged one that began after this had no answer found it ended.

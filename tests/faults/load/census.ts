@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { WireSandbox } from '@icebox/model'
 import type { Icebox } from '@icebox/sdk'
 import { runDirectoryOf } from '@icebox/snapshot'
-import { checkAccounts } from '../history/accounts.ts'
+import { checkEvents } from '../history/accounts.ts'
 import type { OperationOf, Seen } from '../history/record.ts'
 import { checkRemains } from '../history/remains.ts'
 
@@ -119,7 +119,7 @@ export async function takeCensus(
   for (;;) {
     const census = await look(icebox, dataDirectory, now)
     const isSettled = census.sandboxes.every(({ state }) => state === 'Running' || state === 'Paused')
-    const isQuiet = isSettled && checkRemains([census]).length === 0 && checkAccounts([census]).length === 0
+    const isQuiet = isSettled && checkRemains([census]).length === 0 && checkEvents(census).length === 0
     if (isQuiet || performance.now() > until) return census
     await sleep(LOOK_MS)
   }

@@ -17,8 +17,8 @@ const WEIGHTS = {
   snapshot: 5,
   replace: 5,
   renew: 4,
-  expire: 6,
-  again: 4,
+  expire: 9,
+  again: 7,
   list: 6,
 }
 
@@ -63,7 +63,7 @@ async function doOne(fleet: Fleet, client: number, random: Random, target: numbe
   if (what === 'again') return fleet.again(client, random.choose(fleet.repeatable) ?? '')
   if (what === 'resume') return paused === undefined ? undefined : fleet.resume(client, paused)
   // What is paused is asked, too: it may be one that wakes.
-  const used = random.fraction() < 0.8 ? running : (paused ?? running)
+  const used = random.fraction() < 0.7 ? running : (paused ?? running)
   if (running === undefined || used === undefined) return fleet.list(client)
   switch (what) {
     case 'write':

@@ -1,5 +1,6 @@
-import { IceboxError } from '@icebox/sdk'
+import { IceboxError, isIceboxError } from '@icebox/sdk'
 import { COUNT_PORT } from './counter.ts'
+import { HalfDone } from './recorder.ts'
 import { call, LONG_SECONDS, type Wanted, type Way } from './way.ts'
 
 const ENVD_PORT = 49_983
@@ -37,7 +38,11 @@ export class E2bWay implements Way {
   }
 
   async resume(sandbox: string): Promise<void> {
-    await this.#ask('POST', `/sandboxes/${sandbox}/connect`, { json: { timeout: LONG_SECONDS } })
+    const resumed = this.#ask('POST', `/sandboxes/${sandbox}/connect`, { json: { timeout: LONG_SECONDS } })
+    // It is refused, too, when the sandbox was resumed and is being deleted by then.
+    await resumed.catch((thrown: unknown) => {
+      throw isIceboxError(thrown) ? new HalfDone(thrown.code) : thrown
+    })
   }
 
   async endIn(sandbox: string, seconds: number): Promise<void> {

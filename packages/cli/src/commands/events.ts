@@ -1,6 +1,6 @@
 import { type Icebox, isIceboxError, type WireEvent } from '@icebox/sdk'
 import { define, SERVER_FLAGS } from '../command.ts'
-import { type Column, print, printJson, table } from '../output.ts'
+import { type Column, note, print, printJson, table } from '../output.ts'
 import { serverOf } from '../server.ts'
 
 const COLUMNS: Column<WireEvent>[] = [
@@ -51,7 +51,10 @@ export const command = define({
     }
     const past = await events.list({ resource })
     if (flags.json) printJson(past)
-    else print(table(past, COLUMNS))
+    else {
+      print(table(past, COLUMNS))
+      if (ref !== undefined && past.length === 0) note(`nothing is kept of ${ref}`)
+    }
     return 0
   },
 })

@@ -1,6 +1,7 @@
 import { isError, type Snapshot, type Template } from '@icebox/model'
 import { type Context, DEADLINES, within } from '../context.ts'
 import type { Collected } from '../control.ts'
+import { MISSING } from '../missing.ts'
 import { requireUnused } from '../snapshots/delete.ts'
 import { dropSnapshot } from '../snapshots/remove.ts'
 import { isExpired, overKept, retire } from '../snapshots/retention.ts'
@@ -11,7 +12,7 @@ import { forgotten, unclaimed } from './forgotten.ts'
 const HOUR_MS = 3_600_000
 const DAY_MS = 24 * HOUR_MS
 /** How long it is kept what a sandbox that is gone has used, and with it that its idempotency key is taken. */
-export const USAGE_KEPT_MS = 90 * DAY_MS
+const USAGE_KEPT_MS = 90 * DAY_MS
 /** How long the hidden template of an image is kept that no sandbox stands on. */
 const BARE_TEMPLATE_KEPT_MS = 30 * DAY_MS
 /** Younger than this, what nobody claims may be about to be claimed: no save, import or build takes so long to write its record. */
@@ -62,6 +63,11 @@ async function removalsOf(context: Context): Promise<Removal[]> {
   for (const snapshot of snapshots)
     if (snapshot.spec.purpose === 'user' && isExpired(snapshot, now))
       retiring.set(snapshot, `it was to be kept until ${snapshot.spec.expiresAt}`)
+  for (const snapshot of snapshots) {
+    const { state, reason, message } = snapshot.status
+    if (snapshot.spec.purpose === 'user' && state === 'failed' && reason !== MISSING)
+      retiring.set(snapshot, `it was not taken: ${message}`)
+  }
 
   const removals: Removal[] = []
   for (const [snapshot, reason] of retiring) {
@@ -129,12 +135,18 @@ async function removeHidden(context: Context, { metadata: { name }, status }: Te
     return operation?.snapshot !== undefined && operation.snapshot === status.snapshot
   })
   if (starting) return false
-  const { settled } = await operations.exclusive(key, 'delete', async () => {
-    const resource = await records.setStatus('Template', name, (present) => ({ ...present.status, state: 'deleting' }))
-    return { resource, settled: finishTemplateDelete(context, resource) }
-  })
-  await settled
-  return true
+  try {
+    const { settled } = await operations.exclusive(key, 'delete', async () => {
+      const intent = ({ status: present }: Template) => ({ ...present, state: 'deleting' as const })
+      const resource = await records.setStatus('Template', name, intent)
+      return { resource, settled: finishTemplateDelete(context, resource) }
+    })
+    await settled
+    return true
+  } catch (error) {
+    if (isError(error, 'Conflict', 'NotFound')) return false
+    throw error
+  }
 }
 
 /** The same of every project, and what belongs to nobody: hidden snapshots and files that were left behind. */

@@ -3,6 +3,7 @@ import { test } from 'node:test'
 import { SANDBOX_STATES, type Sandbox, type SandboxStatus } from '@icebox/model'
 import fc from 'fast-check'
 import { PAUSED_BY_SHUTDOWN } from '../sandboxes/time.ts'
+import { sandboxOf } from '../testing.ts'
 import { claimedExecutions, type Observed, planSandbox, type SandboxAction } from './plan.ts'
 
 const RUNS = ['run1', 'run2', 'run3'] as const
@@ -45,35 +46,8 @@ const observed: fc.Arbitrary<Observed> = fc
     now: Date.parse('2026-01-01T00:01:00.000Z'),
   }))
 
-const sandboxOf = (each: SandboxStatus, time: Pick<Sandbox['spec'], 'expiresAt'> = {}): Sandbox => ({
-  kind: 'Sandbox',
-  metadata: {
-    namespace: 'default',
-    name: 'sandbox',
-    uid: 'uid',
-    resourceVersion: '1',
-    generation: 1,
-    labels: {},
-    annotations: {},
-    createdAt: '2026-01-01T00:00:00.000Z',
-    finalizers: [],
-    ownerReferences: [],
-  },
-  spec: {
-    source: { from: 'snapshot', snapshot: 'snap1' },
-    size: { cpu: 1, memoryMiB: 512, diskMiB: 2048 },
-    env: {},
-    entrypoint: [],
-    metadata: {},
-    onTimeout: 'kill',
-    pauseKind: 'memory',
-    autoResume: false,
-    secure: true,
-    publicTraffic: false,
-    ...time,
-  },
-  status: each,
-})
+const planned = (each: SandboxStatus, time: Pick<Sandbox['spec'], 'expiresAt'> = {}): Sandbox =>
+  sandboxOf(each, { spec: { source: { from: 'snapshot', snapshot: 'snap1' }, ...time } })
 
 const kills = (actions: SandboxAction[]) =>
   actions.flatMap((action) => (action.type === 'kill' ? [action.execution] : []))
@@ -81,7 +55,7 @@ const kills = (actions: SandboxAction[]) =>
 test('a plan never ends the run of a sandbox that is to go on running', () => {
   fc.assert(
     fc.property(status, observed, (each, there) => {
-      const actions = planSandbox(sandboxOf(each), there, 'start')
+      const actions = planSandbox(planned(each), there, 'start')
       const goesOn = each.state === 'running' || actions.some(({ type }) => type === 'revertToRunning')
       if (goesOn && each.execution !== undefined) assert.ok(!kills(actions).includes(each.execution))
     }),
@@ -92,7 +66,7 @@ test('a paused sandbox loses neither its snapshot nor keeps a run', () => {
   fc.assert(
     fc.property(status, observed, (each, there) => {
       fc.pre(each.state === 'paused')
-      const actions = planSandbox(sandboxOf(each), there, 'start')
+      const actions = planSandbox(planned(each), there, 'start')
       assert.ok(actions.every(({ type }) => type === 'kill' || type === 'resume'))
       if (each.execution !== undefined && there.machines.has(each.execution))
         assert.ok(kills(actions).includes(each.execution))
@@ -100,7 +74,7 @@ test('a paused sandbox loses neither its snapshot nor keeps a run', () => {
         actions.some(({ type }) => type === 'resume'),
         each.reason === PAUSED_BY_SHUTDOWN,
       )
-      assert.ok(!planSandbox(sandboxOf(each), there, 'running').some(({ type }) => type === 'resume'))
+      assert.ok(!planSandbox(planned(each), there, 'running').some(({ type }) => type === 'resume'))
     }),
   )
 })
@@ -115,7 +89,7 @@ test('what the server paused at its end comes back exactly when its time is not 
   const each = { ...status, lastTransitionAt: '2026-01-01T00:00:00.000Z' }
   const now = Date.parse('2026-01-01T00:01:00.000Z')
   const there = { machines: new Map(), snapshots: new Set(['snap1']), hostRestarted: false, now }
-  const plan = (expiresAt: string) => planSandbox(sandboxOf(each, { expiresAt }), there, 'start')
+  const plan = (expiresAt: string) => planSandbox(planned(each, { expiresAt }), there, 'start')
   assert.deepEqual(plan('2026-01-01T00:01:00.001Z'), [{ type: 'resume' }])
   assert.deepEqual(plan('2026-01-01T00:01:00.000Z'), [])
 })
@@ -124,7 +98,7 @@ test('a pause is committed exactly when its snapshot is complete, and is never c
   fc.assert(
     fc.property(status, observed, (each, there) => {
       fc.pre(each.state === 'pausing')
-      const actions = planSandbox(sandboxOf(each), there, 'start')
+      const actions = planSandbox(planned(each), there, 'start')
       const complete = each.operation?.snapshot !== undefined && there.snapshots.has(each.operation.snapshot)
       assert.equal(
         actions.some(({ type }) => type === 'commitPause'),
@@ -141,7 +115,7 @@ test('a pause is committed exactly when its snapshot is complete, and is never c
 test('every state that is not settled gets a way to a settled one, and a frozen run that stays is thawed', () => {
   fc.assert(
     fc.property(status, observed, (each, there) => {
-      const actions = planSandbox(sandboxOf(each), there, 'running')
+      const actions = planSandbox(planned(each), there, 'running')
       const types = actions.map(({ type }) => type)
       switch (each.state) {
         case 'creating':
@@ -171,7 +145,7 @@ test('every state that is not settled gets a way to a settled one, and a frozen 
 
 test('the runs of an intent are claimed as well as the present ones', () => {
   const claimed = claimedExecutions([
-    sandboxOf({
+    planned({
       state: 'resuming',
       lastTransitionAt: '2026-01-01T00:00:00.000Z',
       usage: { runningSeconds: 0 },

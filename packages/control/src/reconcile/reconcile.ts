@@ -12,6 +12,7 @@ import { forgotten, unclaimed } from '../collect/forgotten.ts'
 import { type Context, DEADLINES, within } from '../context.ts'
 import type { Accepted } from '../control.ts'
 import { keepImage } from '../images/ensure.ts'
+import { MISSING } from '../missing.ts'
 import { settledStatus } from '../records.ts'
 import { beginAgain } from '../sandboxes/again.ts'
 import { finishDelete } from '../sandboxes/delete.ts'
@@ -29,8 +30,6 @@ import { claimedExecutions, type Observed, planSandbox, type SandboxAction } fro
 
 /** How often what is not settled is looked at again, milliseconds. */
 const INTERVAL_MS = 5_000
-/** Reason of an image or snapshot whose files were gone. It is ready again when they are back. */
-const MISSING = 'Missing'
 
 async function observe(context: Context): Promise<Observed> {
   const machines = new Map(context.node.machines().map(({ execution, frozen }) => [execution as string, { frozen }]))

@@ -48,13 +48,14 @@ async function create(
       // In a fork it goes on as it does in its source.
       if (sandbox.spec.source.from !== 'fork') await startEntrypoint(context, sandbox, execution)
       const forkedFrom = sandbox.spec.source.from === 'fork' ? snapshot.spec.parent : snapshot.metadata.name
+      const isOwn = snapshot.metadata.namespace === context.records.namespace
       const settled = await context.records.setStatus('Sandbox', name, ({ status }) => ({
         ...settledStatus(status),
         state: 'running',
         execution,
         imageName: snapshot.spec.imageName,
-        // What was booted cold stands on no snapshot.
-        ...(forkedFrom === undefined || run.cold !== undefined ? {} : { lastSnapshot: forkedFrom }),
+        // What was booted cold stands on no snapshot, and on another project's nothing of this one can.
+        ...(forkedFrom === undefined || run.cold !== undefined || !isOwn ? {} : { lastSnapshot: forkedFrom }),
         restoreMs: run.milliseconds,
       }))
       await context.exits.check(settled)
@@ -97,7 +98,7 @@ function bootInstead(
     const template = await records.get('Template', source.template)
     const started = performance.now()
     try {
-      await startAndWait(context, execution, template.spec, () => undefined, context.closing)
+      await startAndWait(context, execution, template.spec, () => undefined, context.stopping)
     } catch (error) {
       await endRun(context, execution)
       throw error
@@ -110,7 +111,8 @@ function bootInstead(
 async function findSnapshot(context: Context, { metadata, spec }: Sandbox): Promise<Sandbox> {
   if (spec.source.from !== 'image')
     throw new IceboxError('Internal', `sandbox ${metadata.name} is of no snapshot and of no image`)
-  const template = await bareTemplate(context, spec.source.image, spec.size, within(context, DEADLINES.pull))
+  const signal = AbortSignal.any([context.stopping, within(context, DEADLINES.pull)])
+  const template = await bareTemplate(context, spec.source.image, spec.size, signal)
   const snapshot = await context.records.get('Snapshot', template.status.snapshot ?? '')
   await context.records.setSpec('Sandbox', metadata.name, (present) => ({
     ...present.spec,

@@ -25,7 +25,7 @@ async function until<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
 /** Waits until what is under way for a sandbox has ended, well or not. */
 export async function arrival(context: Context, name: string, signal: AbortSignal): Promise<void> {
   if (context.operations.verb(name) === undefined) await sleep(LOOK_MS, undefined, { signal })
-  else await until(context.operations.ended(name), signal)
+  else await context.operations.ended(name, signal)
 }
 
 /**

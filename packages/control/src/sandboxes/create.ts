@@ -79,7 +79,7 @@ export async function admit(
         },
       },
     })
-    if (birth.timeoutSeconds !== undefined) context.expiry.changed()
+    context.expiry.at(resource.spec.expiresAt)
     return { resource, settled: finishCreate(context, resource, turn) }
   })
 }

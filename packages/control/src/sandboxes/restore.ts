@@ -46,7 +46,7 @@ export async function beginResume(
       },
     }
   })
-  context.expiry.changed()
+  context.expiry.at(resource.spec.expiresAt)
   return {
     resource,
     settled: resource.status.state === 'running' ? Promise.resolve(resource) : finishRestore(context, resource),
@@ -106,7 +106,7 @@ export async function beginRollback(context: Context, name: string, snapshotId: 
       },
     }
   })
-  context.expiry.changed()
+  context.expiry.at(resource.spec.expiresAt)
   return { resource, settled: finishRestore(context, resource) }
 }
 

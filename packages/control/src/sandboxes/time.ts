@@ -61,7 +61,7 @@ export async function keepFor(context: Context, name: string, seconds: number | 
     const time = timeOf(seconds)
     return seconds !== undefined && running && isLater(time, spec) ? withTime(spec, time) : undefined
   })
-  context.expiry.changed()
+  context.expiry.at(sandbox.spec.expiresAt)
   return sandbox
 }
 
@@ -83,7 +83,7 @@ export async function renew(context: Context, name: string, body: RenewSandbox):
     if (status.state === 'paused') refuse(sandbox, 'change the time of')
     return body.onlyExtend === true && !isLater(next, spec) ? undefined : withTime(spec, next)
   })
-  context.expiry.changed()
+  context.expiry.at(renewed.spec.expiresAt)
   return renewed
 }
 

@@ -1,20 +1,11 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { Snapshot, Template } from '@icebox/model'
+import { metadataOf } from '../testing.ts'
 import { overKept } from './retention.ts'
 
-const metadata = (name: string, second: number) => ({
-  namespace: 'mine',
-  name,
-  uid: name,
-  resourceVersion: '1',
-  generation: 1,
-  labels: {},
-  annotations: {},
-  createdAt: new Date(second * 1000).toISOString(),
-  finalizers: [],
-  ownerReferences: [],
-})
+const metadata = (name: string, second: number) =>
+  metadataOf(name, { createdAt: new Date(second * 1000).toISOString() })
 const size = { cpu: 1, memoryMiB: 128, diskMiB: 1024 }
 const template = (name: string, keepSnapshots?: number): Template => ({
   kind: 'Template',

@@ -125,14 +125,14 @@ export function snapshotService(context: Context, sandboxes: Sandboxes, expiries
         // Held until it is written down: a collect finds bytes of nobody before that.
         return operations.passing(id, 'import', async () => {
           const { snapshot, image } = await node.importSnapshot(id, file, progress, both)
-          await recordImage(context, image)
+          const { metadata } = await recordImage(context, image)
           return records.create('Snapshot', id, {
             spec: {
               kind: snapshot.kind,
               ...(name === undefined ? {} : { displayName: name }),
               sandbox: '',
               execution: '',
-              imageName: image.digest.slice(image.digest.indexOf(':') + 1),
+              imageName: metadata.name,
               size: snapshot.size,
               env: snapshot.env,
               purpose: 'user',

@@ -3,29 +3,12 @@ import { appendFile, mkdtemp, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
-import { newSandboxId, type Sandbox } from '@icebox/model'
+import { newSandboxId } from '@icebox/model'
 import { openSqliteStore } from '@icebox/store'
 import { Records } from '../records.ts'
+import { SPEC, statusOf } from '../testing.ts'
 import { Events } from './events.ts'
 import { tellMissed, tellTransitions } from './transitions.ts'
-
-const SPEC: Sandbox['spec'] = {
-  source: { from: 'template', template: 'base' },
-  size: { cpu: 1, memoryMiB: 128, diskMiB: 1024 },
-  env: {},
-  entrypoint: [],
-  metadata: {},
-  onTimeout: 'kill',
-  pauseKind: 'memory',
-  autoResume: false,
-  secure: true,
-  publicTraffic: false,
-}
-const creating = (): Sandbox['status'] => ({
-  state: 'creating',
-  lastTransitionAt: new Date().toISOString(),
-  usage: { runningSeconds: 0 },
-})
 
 async function place(t: TestContext) {
   const directory = await mkdtemp(join(tmpdir(), 'icebox-events-'))
@@ -46,7 +29,7 @@ test('each transition is one event, and what leaves the state as it was is none'
   const events = await open()
   const records = new Records(store, 'mine', tellTransitions(events))
   const name = newSandboxId()
-  await records.create('Sandbox', name, { spec: SPEC, status: creating() })
+  await records.create('Sandbox', name, { spec: SPEC, status: statusOf('creating') })
   await records.setStatus('Sandbox', name, ({ status }) => ({ ...status, state: 'running', restoreMs: 1 }))
   await records.setStatus('Sandbox', name, ({ status }) => ({ ...status, restoreMs: 2 }))
   await records.setSpec('Sandbox', name, ({ spec }) => ({ ...spec, metadata: { a: 'b' } }))
@@ -69,14 +52,14 @@ test('events outlive the server, numbers go on, and a line cut by a crash is dro
   const { directory, store, open } = await place(t)
   const first = await open()
   const records = new Records(store, 'mine', tellTransitions(first))
-  await records.create('Sandbox', newSandboxId(), { spec: SPEC, status: creating() })
+  await records.create('Sandbox', newSandboxId(), { spec: SPEC, status: statusOf('creating') })
   await first.close()
   await appendFile(join(directory, 'events.jsonl'), '{"id":2,"at":"20')
   const second = await open()
   assert.deepEqual(second.list({}), first.list({}))
   await new Records(store, 'mine', tellTransitions(second)).create('Sandbox', newSandboxId(), {
     spec: SPEC,
-    status: creating(),
+    status: statusOf('creating'),
   })
   assert.equal(second.list({}).at(-1)?.id, 2)
   await second.close()
@@ -93,10 +76,11 @@ test('what a crash kept from being told is told at the next start, once', async 
   const told = new Records(store, 'mine', tellTransitions(events))
   const untold = new Records(store, 'mine', () => undefined)
   const [moved, gone, known, unknown] = [newSandboxId(), newSandboxId(), newSandboxId(), newSandboxId()]
-  for (const name of [moved, gone, known]) await told.create('Sandbox', name, { spec: SPEC, status: creating() })
+  for (const name of [moved, gone, known])
+    await told.create('Sandbox', name, { spec: SPEC, status: statusOf('creating') })
   await untold.setStatus('Sandbox', moved, ({ status }) => ({ ...status, state: 'running' }))
   await untold.remove('Sandbox', gone)
-  await untold.create('Sandbox', unknown, { spec: SPEC, status: creating() })
+  await untold.create('Sandbox', unknown, { spec: SPEC, status: statusOf('creating') })
   await tellMissed(events, told)
   const missed = events.list({ after: 3 })
   assert.deepEqual(
@@ -117,7 +101,7 @@ test('who follows gets what was and what comes, in order, until it leaves', asyn
   const events = await open()
   const records = new Records(store, 'mine', tellTransitions(events))
   const name = newSandboxId()
-  await records.create('Sandbox', name, { spec: SPEC, status: creating() })
+  await records.create('Sandbox', name, { spec: SPEC, status: statusOf('creating') })
   const leaving = new AbortController()
   const seen: string[] = []
   const following = (async () => {
@@ -126,7 +110,7 @@ test('who follows gets what was and what comes, in order, until it leaves', asyn
       if (to === 'deleted') leaving.abort()
     }
   })()
-  await records.create('Sandbox', newSandboxId(), { spec: SPEC, status: creating() })
+  await records.create('Sandbox', newSandboxId(), { spec: SPEC, status: statusOf('creating') })
   await records.setStatus('Sandbox', name, ({ status }) => ({ ...status, state: 'running' }))
   await records.remove('Sandbox', name)
   await following
@@ -139,7 +123,7 @@ test('who follows slowly misses nothing of what happens meanwhile', async (t) =>
   const events = await open()
   const records = new Records(store, 'mine', tellTransitions(events))
   const name = newSandboxId()
-  await records.create('Sandbox', name, { spec: SPEC, status: creating() })
+  await records.create('Sandbox', name, { spec: SPEC, status: statusOf('creating') })
   const leaving = new AbortController()
   const seen: string[] = []
   for await (const { to } of events.follow({}, leaving.signal)) {
@@ -156,7 +140,7 @@ test('what was told so long ago that it is forgotten is not told again', async (
   const { store, open } = await place(t)
   const first = await open()
   const records = new Records(store, 'mine', tellTransitions(first))
-  await records.create('Sandbox', newSandboxId(), { spec: SPEC, status: creating() })
+  await records.create('Sandbox', newSandboxId(), { spec: SPEC, status: statusOf('creating') })
   const at = new Date(Date.now() + 1000).toISOString()
   const another = { at, project: 'mine', kind: 'Sandbox', resource: newSandboxId(), to: 'deleted' } as const
   for (let count = 0; count < 10_000; count += 1) first.append(another)

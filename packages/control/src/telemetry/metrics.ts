@@ -63,6 +63,3 @@ export class Metrics {
     return this.#registry.metrics()
   }
 }
-
-/** The media type of `text`. */
-export const METRICS_TYPE = Registry.PROMETHEUS_CONTENT_TYPE

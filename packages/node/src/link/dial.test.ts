@@ -56,6 +56,20 @@ describe('dialling into a guest', { timeout: 60_000 }, () => {
     assert.equal(Buffer.concat(parts).toString(), 'after the end')
   })
 
+  test('what was said before an end that came too early for what is sent can be read', async () => {
+    const connection = await link.dial(await listen('sysread($c, my $b, 1); syswrite($c, "no more")'), signal)
+    const writing = (async () => {
+      for (;;) await connection.write(randomBytes(65_536))
+    })()
+    const refused = assert.rejects(writing)
+    const parts: Uint8Array[] = []
+    await assert.rejects(async () => {
+      for await (const part of connection.readable) parts.push(part)
+    })
+    assert.equal(Buffer.concat(parts).toString(), 'no more')
+    await refused
+  })
+
   test('nobody listens: said so, with the port', async () => {
     await assert.rejects(link.dial(1, signal), (error: { code: string; details: object }) => {
       assert.equal(error.code, 'NotFound')

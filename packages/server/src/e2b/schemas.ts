@@ -1,5 +1,6 @@
 import { EnvVars, MetadataMap, TimeoutSeconds } from '@icebox/model'
 import { z } from 'zod'
+import { HOST_MASK } from '../gateway/masked-host.ts'
 import { integer } from '../parameters.ts'
 import { E2bError } from './error.ts'
 
@@ -34,7 +35,7 @@ export const NetworkConfig = z.object({
   /** false: ports answer only with the traffic access token. */
   allowPublicTraffic: z.boolean().optional(),
   ...egress,
-  maskRequestHost: z.string().optional(),
+  maskRequestHost: z.string().regex(HOST_MASK, 'must be a host').optional(),
   httpsPorts: z.array(z.int().min(1).max(65_535)).optional(),
 })
 export type NetworkConfig = z.infer<typeof NetworkConfig>

@@ -91,7 +91,8 @@ export function sandboxDetail(sandbox: Sandbox, tokens: SandboxTokens, domain: s
     // There is no way out of a sandbox, whatever was asked for.
     allowInternetAccess: false,
     domain,
-    network: { ...NetworkConfig.parse(spec.network ?? {}), allowPublicTraffic: spec.publicTraffic },
+    // As far as it is E2B's: the native API takes settings of any form.
+    network: { ...NetworkConfig.safeParse(spec.network ?? {}).data, allowPublicTraffic: spec.publicTraffic },
     lifecycle: { autoResume: spec.autoResume, onTimeout: spec.onTimeout },
   }
 }

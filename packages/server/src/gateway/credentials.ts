@@ -2,14 +2,14 @@ import { hash, timingSafeEqual } from 'node:crypto'
 import type { IncomingMessage } from 'node:http'
 import type { Keys, Traffic } from '@icebox/control'
 import { IceboxError, type Sandbox } from '@icebox/model'
-import { keysOf } from '../access.ts'
+import { KEY_HEADERS, keysOf } from '../access.ts'
 
 /** The header with a sandbox's traffic token. */
 export const TOKEN_HEADER = 'e2b-traffic-access-token'
 /** Headers of E2B's own services with a sandbox's access token. */
 const ACCESS_HEADER = 'x-access-token'
 /** What every key of ours looks like, revoked ones too. */
-const KEY = /^e2b_[0-9a-f]{40}$/
+const KEY = /\be2b_[0-9a-f]{40}\b/
 
 const digest = (text: string): Buffer => hash('sha256', text, 'buffer')
 /** Takes as long whatever the texts. */
@@ -32,10 +32,14 @@ export class Credentials {
     const headers = new Set<string>()
     for (const { header, key } of keysOf(request)) {
       const project = (await keys.authenticate(key))?.project
-      if (project !== undefined) projects.add(project)
-      // Others may be keys of the service inside.
-      if (project !== undefined || KEY.test(key)) headers.add(header)
+      if (project === undefined) continue
+      projects.add(project)
+      headers.add(header)
     }
+    // Also in what is no key as it stands, such as the second of two headers. Others may be keys of the service inside.
+    for (const [index, name] of request.rawHeaders.entries())
+      if (index % 2 === 0 && KEY_HEADERS.has(name.toLowerCase()) && KEY.test(request.rawHeaders[index + 1] ?? ''))
+        headers.add(name.toLowerCase())
     return new Credentials(request, projects, headers)
   }
 

@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import { connect } from 'node:http2'
 import { type TestContext, test } from 'node:test'
 import { IceboxError } from '@icebox/model'
 import { basicUser } from './access.ts'
@@ -34,6 +36,22 @@ test('a sandbox that is not there is answered as the gateway does', async (t) =>
       [answer.status, await answer.json()],
       [502, { sandboxId: 'sandbox1', message: 'The sandbox was not found', code: 502 }],
     )
+  }
+})
+
+test('a method that HTTP does not know is refused', async (t) => {
+  const server = await EnvdServer.start({
+    find: async () => SANDBOX,
+    reach: refusing('InvalidState'),
+  })
+  t.after(() => server.stop())
+  const session = connect(server.http2Url)
+  t.after(() => session.destroy())
+  for (const method of ['FOO', 'constructor', 'toString']) {
+    const request = session.request({ ':method': method, ':path': '/envs' })
+    const [headers] = await once(request, 'response')
+    assert.equal(headers[':status'], 405, method)
+    request.close()
   }
 })
 

@@ -96,7 +96,8 @@ export function envdFacade(options: EnvdOptions): EnvdFacade {
     const method = methods.get(pathname)
     const rest = REST[pathname]
     if (method === undefined && rest === undefined) throw new RestError(404, '404 page not found')
-    const handle = rest?.[request.method ?? '']
+    const asked = request.method ?? ''
+    const handle = rest !== undefined && Object.hasOwn(rest, asked) ? rest[asked] : undefined
     if (rest !== undefined && handle === undefined) return sendMethodNotAllowed(response, Object.keys(rest).join(', '))
 
     const reached = await options

@@ -3,12 +3,16 @@ import type { Traffic } from '@icebox/control'
 import { DEADLINE } from '../../deadline.ts'
 import { isSignedWith } from './access.ts'
 
+/** A hash: what looks otherwise need not be compared with those of all sandboxes. */
+const SIGNATURE = /^v1_[A-Za-z0-9+/]{43}$/
+
 /**
  * The sandbox that a signed address of a file is about, when it names none: clients that are told one address for all sandboxes
  * (`E2B_SANDBOX_URL`) sign addresses of that, and only the signature tells which sandbox's token made it.
  */
 export async function signedFor({ method, url = '' }: IncomingMessage, traffic: Traffic): Promise<string | undefined> {
   const query = new URLSearchParams(url.split(/\?(.*)/s)[1])
+  if (!SIGNATURE.test(query.get('signature') ?? '')) return undefined
   const found = await traffic.findBy(
     ({ access }) => isSignedWith(access, method, query),
     AbortSignal.timeout(DEADLINE.read),

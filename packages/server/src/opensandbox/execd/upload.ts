@@ -16,6 +16,8 @@ const Metadata = Permission.extend({ path: Path })
 type Metadata = z.infer<typeof Metadata>
 /** Bytes of the description of one file. */
 const METADATA_LIMIT = 65_536
+/** Parts that wait for those before them to be written; small ones are in memory by then. */
+const MAX_WAITING = 4
 
 async function readMetadata(part: AsyncIterable<Uint8Array>): Promise<Metadata> {
   const chunks: Uint8Array[] = []
@@ -74,8 +76,8 @@ export async function uploadRoutes(app: App, execd: Execd): Promise<void> {
   })
 }
 
-/** Takes the form apart; not taking a file's bytes holds the client back. */
-async function receive(
+/** Takes the form apart; not taking a file's bytes holds the client back, and so does not taking its files. */
+export async function receive(
   body: AsyncIterable<Buffer>,
   contentType: string,
   signal: AbortSignal,
@@ -108,15 +110,30 @@ async function receive(
     const why = thrown instanceof Error ? thrown.message : String(thrown)
     failed.abort(new ExecdError('content', 'InvalidArgument', `the form cannot be read: ${why}`))
   })
+  let open = 0
+  let done = Promise.withResolvers<void>()
+  const dealtWith = () => {
+    open--
+    done.resolve()
+    done = Promise.withResolvers()
+  }
   form.on('file', (name, part) => {
-    last = last.then(() => take(name, part))
+    open++
+    last = last.then(() => take(name, part)).finally(dealtWith)
     last.catch((thrown) => {
       failed.abort(thrown)
       part.destroy()
     })
   })
+  /** Waits while parts wait. The last of them may need more of the body, those before it are whole. */
+  async function* heldBack(): AsyncGenerator<Buffer> {
+    for await (const chunk of body) {
+      yield chunk
+      while (open > MAX_WAITING) await done.promise
+    }
+  }
   try {
-    await pipeline(Readable.from(body, { objectMode: false }), form, {
+    await pipeline(Readable.from(heldBack(), { objectMode: false }), form, {
       signal: AbortSignal.any([signal, failed.signal]),
     })
     await last
