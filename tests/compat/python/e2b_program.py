@@ -160,22 +160,23 @@ async def terminals(sandbox):
     options = {"on_data": said.extend} if ASYNC else {}
     terminal = await of(sandbox.pty.create(size, envs={"P": "pty"}, **options))
     await of(sandbox.pty.resize(terminal.pid, e2b.PtySize(rows=30, cols=100)))
-    await of(sandbox.pty.send_stdin(terminal.pid, b"stty size; echo $P-$TERM; touch begun; cat\n"))
+    await of(sandbox.pty.send_stdin(terminal.pid, b"stty size; echo $P-$TERM; touch begun; cat; touch ended\n"))
 
-    async def begun():
-        return await of(sandbox.files.exists("begun"))
+    async def made(file):
+        await eventually(lambda: of(sandbox.files.exists(file)), file)
 
     # From then on Ctrl-D means the end of the input: while the shell reads a line, it is a key like others.
-    await eventually(begun, "the shell does as it was told")
+    await made("begun")
     second = await of(sandbox.pty.connect(terminal.pid, **options))
     await of(second.disconnect())
     if ASYNC:
         stream = sandbox.pty.stream_input(terminal.pid)
         await stream.send(b"\x04")
-        await stream.send(b"exit\n")
         await stream.close()
     else:
-        sandbox.pty.stream_input(terminal.pid, iter([b"\x04", b"exit\n"]))
+        sandbox.pty.stream_input(terminal.pid, iter([b"\x04"]))
+    await made("ended")
+    await of(sandbox.pty.send_stdin(terminal.pid, b"exit\n"))
     await of(terminal.wait() if ASYNC else terminal.wait(on_pty=said.extend))
     assert b"30 100" in said and b"pty-xterm" in said, bytes(said)
     other = await of(sandbox.pty.create(size, **options))
