@@ -175,6 +175,19 @@ describe('files by envd', { timeout: 60_000 }, () => {
     await assert.rejects(client.createWatcher({ path: '/nowhere' }), code(Code.NotFound))
   })
 
+  test('watchers that nobody removes are not more than a sandbox may have', async () => {
+    await envd.shell('mkdir -p /tmp/watched', signal)
+    const ids: string[] = []
+    const fill = async () => {
+      while (ids.length < 200) ids.push((await client.createWatcher({ path: '/tmp/watched' })).watcherId)
+    }
+    await assert.rejects(fill(), code(Code.ResourceExhausted))
+    const [first = '', ...others] = ids
+    await client.removeWatcher({ watcherId: first })
+    others.push((await client.createWatcher({ path: '/tmp/watched' })).watcherId)
+    for (const watcherId of others) await client.removeWatcher({ watcherId })
+  })
+
   test('a watcher that nobody asks says that changes were lost', async () => {
     await envd.shell('mkdir -p /tmp/many', signal)
     const { watcherId } = await client.createWatcher({ path: '/tmp/many' })

@@ -13,6 +13,9 @@ type Change = MessageInitShape<typeof FilesystemEventSchema>
 /** Changes that wait for a client to ask for them; beyond, it learns that some are missing. */
 const MAX_WAITING = 4096
 
+/** Watchers of one run: each keeps what waits, and not every client removes its own. */
+const MOST = 128
+
 const TYPES: Readonly<Record<Exclude<FileEvent['type'], 'overflow'>, EventType>> = {
   create: EventType.CREATE,
   write: EventType.WRITE,
@@ -78,6 +81,8 @@ export class Watchers {
   readonly #runs = new Map<string, Map<string, Watcher>>()
 
   async create(call: Call, request: WatchRequest, signal: AbortSignal): Promise<string> {
+    if ((this.#runs.get(call.execution)?.size ?? 0) >= MOST)
+      throw new ConnectError(`the sandbox has ${MOST} watchers: remove one first`, Code.ResourceExhausted)
     const stop = new AbortController()
     const abandon = () => stop.abort(signal.reason)
     signal.addEventListener('abort', abandon, { once: true })
