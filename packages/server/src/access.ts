@@ -1,6 +1,12 @@
+import { hash, timingSafeEqual } from 'node:crypto'
 import type { IncomingMessage } from 'node:http'
 import { isIP } from 'node:net'
 import { IceboxError } from '@icebox/model'
+
+const digest = (text: string): Buffer => hash('sha256', text, 'buffer')
+
+/** Whether two secrets are the same, without telling by its time where they differ. */
+export const isSameSecret = (given: string, wanted: string): boolean => timingSafeEqual(digest(given), digest(wanted))
 
 /** `name:port`, `address:port` or `[address]:port` without the port; lower case, without a final dot. */
 export function hostName(authority: string): string {

@@ -1,8 +1,7 @@
-import { hash, timingSafeEqual } from 'node:crypto'
 import type { IncomingMessage } from 'node:http'
 import type { Keys, Traffic } from '@icebox/control'
 import { IceboxError, type Sandbox } from '@icebox/model'
-import { KEY_HEADERS, keysOf } from '../access.ts'
+import { isSameSecret, KEY_HEADERS, keysOf } from '../access.ts'
 
 /** The header with a sandbox's traffic token. */
 export const TOKEN_HEADER = 'e2b-traffic-access-token'
@@ -10,10 +9,6 @@ export const TOKEN_HEADER = 'e2b-traffic-access-token'
 const ACCESS_HEADER = 'x-access-token'
 /** What every key of ours looks like, revoked ones too. */
 const KEY = /\be2b_[0-9a-f]{40}\b/
-
-const digest = (text: string): Buffer => hash('sha256', text, 'buffer')
-/** Takes as long whatever the texts. */
-const equal = (one: string, other: string): boolean => timingSafeEqual(digest(one), digest(other))
 
 /** What a request carries to be let in by. */
 export class Credentials {
@@ -59,7 +54,7 @@ export class Credentials {
     const given = this.#request.headers[TOKEN_HEADER]
     if (typeof given !== 'string')
       throw forbidden(`The sandbox is secured with a traffic access token, and the header ${TOKEN_HEADER} is missing`)
-    if (!equal(given, traffic.tokens(sandbox).traffic))
+    if (!isSameSecret(given, traffic.tokens(sandbox).traffic))
       throw forbidden(`The sandbox is secured with a traffic access token, and the one in ${TOKEN_HEADER} is not it`)
   }
 
@@ -67,7 +62,7 @@ export class Credentials {
   secretHeaders(sandbox: Sandbox, traffic: Traffic): ReadonlySet<string> {
     const secret = new Set(this.#keyHeaders)
     const access = this.#request.headers[ACCESS_HEADER]
-    if (typeof access === 'string' && equal(access, traffic.tokens(sandbox).access)) secret.add(ACCESS_HEADER)
+    if (typeof access === 'string' && isSameSecret(access, traffic.tokens(sandbox).access)) secret.add(ACCESS_HEADER)
     return secret
   }
 }

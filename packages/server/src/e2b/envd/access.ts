@@ -1,12 +1,7 @@
-import { createHash, timingSafeEqual } from 'node:crypto'
+import { createHash } from 'node:crypto'
+import { isSameSecret } from '../../access.ts'
 import type { EnvdSandbox, Request } from './call.ts'
 import { RestError } from './errors.ts'
-
-/** Without telling by its time where they differ. */
-function isEqual(given: string, wanted: string): boolean {
-  const digest = (text: string) => createHash('sha256').update(text).digest()
-  return timingSafeEqual(digest(given), digest(wanted))
-}
 
 /** What the owner of the token signs to give somebody else one file. `expiration`: seconds since 1970, as in the query. */
 export function signatureOf(file: {
@@ -31,7 +26,7 @@ export function isSignedWith(token: string, method: string | undefined, query: U
     token,
     expiration: expiration === undefined ? undefined : String(Number(expiration)),
   })
-  return isEqual(query.get('signature') ?? '', wanted)
+  return isSameSecret(query.get('signature') ?? '', wanted)
 }
 
 /** Throws a `RestError` with 401 when the request may not reach the sandbox. */
@@ -39,7 +34,7 @@ export function checkAccess(request: Request, pathname: string, query: URLSearch
   if (!sandbox.secure) return
   const header = request.headers['x-access-token']
   const token = typeof header === 'string' && header !== '' ? header : undefined
-  if (token !== undefined && isEqual(token, sandbox.accessToken)) return
+  if (token !== undefined && isSameSecret(token, sandbox.accessToken)) return
   if (pathname !== '/files' || (request.method !== 'GET' && request.method !== 'POST'))
     throw new RestError(401, 'unauthorized access, please provide a valid access token or method signing if supported')
   if (token !== undefined) throw new RestError(401, 'access token present in header but does not match')

@@ -1,7 +1,7 @@
-import { hash, timingSafeEqual } from 'node:crypto'
 import type { IncomingMessage } from 'node:http'
 import { type Guest, IceboxError, type Sandbox } from '@icebox/model'
 import type { FastifyBaseLogger, FastifyRequest } from 'fastify'
+import { isSameSecret } from '../../access.ts'
 import { createApp } from '../../app.ts'
 import type { App } from '../../context.ts'
 import { DEADLINE, within } from '../../deadline.ts'
@@ -116,11 +116,9 @@ export function execdFacade(options: ExecdOptions): Facade {
   }
 }
 
-const digest = (text: string): Buffer => hash('sha256', text, 'buffer')
-
 function requireToken(given: string | string[] | undefined, token: string): void {
   if (typeof given !== 'string')
     throw new IceboxError('Unauthorized', `the request carries no ${EXECD_TOKEN_HEADER}, and the sandbox is secured`)
-  if (!timingSafeEqual(digest(given), digest(token)))
+  if (!isSameSecret(given, token))
     throw new IceboxError('Unauthorized', `the ${EXECD_TOKEN_HEADER} is not the one of the sandbox`)
 }
