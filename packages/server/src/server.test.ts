@@ -142,7 +142,7 @@ describe('a create that asks for what Icebox does not do', () => {
   const refusedFields: [Record<string, unknown>, string][] = [
     [{ volumes: [{ name: 'v', mountPath: '/v' }] }, 'body.volumes'],
     [{ networkPolicy: { defaultAction: 'allow' } }, 'body.networkPolicy'],
-    [{ networkPolicy: { egress: [{ action: 'allow', target: 'pypi.org' }] } }, 'body.networkPolicy'],
+    [{ networkPolicy: { egress: [{ action: 'allow', target: 'example.com' }] } }, 'body.networkPolicy'],
     [{ platform: { os: 'linux', arch: 'arm64' } }, 'body.platform'],
     [{ platform: { os: 'windows', arch: 'amd64' } }, 'body.platform'],
     [{ platform: 'linux/amd64' }, 'body.platform'],
