@@ -253,9 +253,11 @@ async function mendedSize(file: string): Promise<number> {
   return size + 1
 }
 
+/** What stands in the file from the offset on; nothing of one that is not there. */
 async function readFrom(file: string, offset: number): Promise<string> {
-  const bytes = await readFile(file).catch(() => Buffer.alloc(0))
-  return bytes.subarray(offset).toString()
+  const handle = await open(file, 'r').catch(() => undefined)
+  if (handle === undefined) return ''
+  return Buffer.concat(await Array.fromAsync(handle.createReadStream({ start: offset }))).toString()
 }
 
 function* entriesOf(text: string): Generator<LogEntry> {

@@ -3,6 +3,7 @@ import { WireEvent } from '@icebox/model'
 import { z } from 'zod'
 import type { App, Context } from '../context.ts'
 import { DEADLINE } from '../deadline.ts'
+import { KEEP_ALIVE, withKeepAlive } from '../keep-alive.ts'
 import { line, NDJSON, sendLines } from '../lines.ts'
 import { integer } from '../parameters.ts'
 import { FAILURES } from '../schemas.ts'
@@ -51,7 +52,7 @@ export async function eventRoutes(app: App, context: Context): Promise<void> {
       const { started: events, signal } = await context.streams.open(reply, DEADLINE.read, async (opened) =>
         context.control.events.follow(filter, opened),
       )
-      if (serverSent) return sendText(reply, inEventStream(events), signal, EVENT_STREAM)
+      if (serverSent) return sendText(reply, inEventStream(events, signal), signal, EVENT_STREAM)
       return sendLines(reply, inLines(events), signal, (error) => ({ error }))
     },
   )
@@ -78,22 +79,12 @@ async function* inLines(events: AsyncIterable<WireEvent>): AsyncGenerator<string
   for await (const event of events) yield line(event)
 }
 
-async function* inEventStream(events: AsyncIterable<WireEvent>): AsyncGenerator<Uint8Array> {
+async function* inEventStream(events: AsyncIterable<WireEvent>, signal: AbortSignal): AsyncGenerator<Uint8Array> {
   const encoder = new TextEncoder()
-  const iterator = events[Symbol.asyncIterator]()
-  let next = iterator.next()
-  for (;;) {
-    const quiet = Promise.withResolvers<undefined>()
-    const timer = setTimeout(() => quiet.resolve(undefined), QUIET_MS)
-    const result = await Promise.race([next, quiet.promise])
-    clearTimeout(timer)
-    if (result === undefined) {
-      yield encoder.encode(': still here\n\n')
-      continue
-    }
-    if (result.done === true) return
-    const { id, kind, to } = result.value
-    yield encoder.encode(`id: ${id}\nevent: ${kind.toLowerCase()}.${to}\ndata: ${JSON.stringify(result.value)}\n\n`)
-    next = iterator.next()
-  }
+  for await (const event of withKeepAlive(events, QUIET_MS, signal))
+    yield encoder.encode(
+      event === KEEP_ALIVE
+        ? ': still here\n\n'
+        : `id: ${event.id}\nevent: ${event.kind.toLowerCase()}.${event.to}\ndata: ${JSON.stringify(event)}\n\n`,
+    )
 }

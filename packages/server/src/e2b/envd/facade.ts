@@ -1,11 +1,11 @@
 import { IncomingMessage } from 'node:http'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { createConnectRouter, createContextValues } from '@connectrpc/connect'
 import type { UniversalHandler } from '@connectrpc/connect/protocol'
 import { compressionGzip } from '@connectrpc/connect-node'
 import { type Guest, isError } from '@icebox/model'
 import { ClientGone } from '../../client.ts'
 import { linger } from '../../linger.ts'
+import { samples, usedPercent } from '../../processor.ts'
 import { basicUser, checkAccess } from './access.ts'
 import { sendError, sendJson, sendMethodNotAllowed, sendUnreachable, writeAll } from './answer.ts'
 import { bounded, CALL, type Call, type EnvdSandbox, type Request, type Response } from './call.ts'
@@ -180,15 +180,13 @@ async function* afterFirst(
 
 async function metrics(response: Response, { guest }: Call, client: AbortSignal): Promise<void> {
   const signal = bounded(client, 'short')
-  const [before, startedAt] = [await guest.metrics(signal), performance.now()]
-  await sleep(METRICS_SPAN, undefined, { signal })
-  const [now, endedAt] = [await guest.metrics(signal), performance.now()]
-  const share = (now.cpuSeconds - before.cpuSeconds) / ((endedAt - startedAt) / 1000) / now.cpuCount
+  const [before, after] = await samples(guest, METRICS_SPAN, signal)
+  const { metrics: now } = after
   const mebibytes = (bytes: number) => Math.floor(bytes / 1024 / 1024)
   sendJson(response, 200, {
     ts: Math.floor(Date.now() / 1000),
     cpu_count: now.cpuCount,
-    cpu_used_pct: Math.round(Math.min(1, Math.max(0, share)) * 10_000) / 100,
+    cpu_used_pct: usedPercent(before, after),
     mem_total: now.memoryTotalBytes,
     mem_used: now.memoryUsedBytes,
     mem_cache: now.memoryCacheBytes ?? 0,

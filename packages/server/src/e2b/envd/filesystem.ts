@@ -1,9 +1,10 @@
 import { Code, ConnectError, type ServiceImpl } from '@connectrpc/connect'
 import { type FileInfo, isError } from '@icebox/model'
+import { KEEP_ALIVE, withKeepAlive } from '../../keep-alive.ts'
 import { accessOf, bounded, type Call, callOf, guestPath } from './call.ts'
 import { entryOf, METADATA_PREFIX } from './entry.ts'
 import type { Filesystem } from './generated/filesystem_pb.js'
-import { KEEP_ALIVE, keepAliveInterval, withKeepAlive } from './keep-alive.ts'
+import { keepAliveInterval } from './keep-alive.ts'
 import { streaming, unary } from './translate.ts'
 import { Watchers, watch } from './watchers.ts'
 

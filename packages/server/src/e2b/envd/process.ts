@@ -2,6 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { MessageInitShape } from '@bufbuild/protobuf'
 import { Code, ConnectError, type HandlerContext, type ServiceImpl } from '@connectrpc/connect'
 import { type ExecEvent, type ExecExit, type ExecInput, type ExecSession, isError } from '@icebox/model'
+import { KEEP_ALIVE, withKeepAlive } from '../../keep-alive.ts'
 import { bounded, type Call, callOf, guestPath, workingDirOf } from './call.ts'
 import {
   type Process,
@@ -12,7 +13,7 @@ import {
   Signal,
   type StartRequest,
 } from './generated/process_pb.js'
-import { KEEP_ALIVE, keepAliveInterval, withKeepAlive } from './keep-alive.ts'
+import { keepAliveInterval } from './keep-alive.ts'
 import { findExec, RunningExecs } from './running-execs.ts'
 import { streaming, unary } from './translate.ts'
 import { givenOf, variablesOf } from './variables.ts'

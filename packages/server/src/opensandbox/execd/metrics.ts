@@ -1,7 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Guest, GuestMetrics } from '@icebox/model'
+import type { Guest } from '@icebox/model'
 import type { App } from '../../context.ts'
 import { DEADLINE, within } from '../../deadline.ts'
+import { type Sample, sample, samples, usedPercent } from '../../processor.ts'
 import { pump, sendHead } from '../../stream.ts'
 import type { Execd } from './facade.ts'
 
@@ -12,22 +13,12 @@ const WATCH_EVERY = 1_000
 /** Milliseconds that a sandbox on its way is waited for: who asks whether it is there asks again. */
 const PING = 5_000
 
-interface Sample {
-  at: number
-  metrics: GuestMetrics
-}
-const sample = async (guest: Guest, signal: AbortSignal): Promise<Sample> => {
-  const metrics = await guest.metrics(signal)
-  return { at: performance.now(), metrics }
-}
-
-/** Of the time between two samples, in percent of all cores. */
-function wire({ at: from, metrics: earlier }: Sample, { at, metrics }: Sample) {
-  const seconds = (at - from) / 1000
-  const used = (metrics.cpuSeconds - earlier.cpuSeconds) / (seconds * metrics.cpuCount)
+/** Between two samples. */
+function wire(earlier: Sample, later: Sample) {
+  const { metrics } = later
   return {
     cpu_count: metrics.cpuCount,
-    cpu_used_pct: Math.round(Math.min(1, Math.max(0, used)) * 10_000) / 100,
+    cpu_used_pct: usedPercent(earlier, later),
     mem_total_mib: Math.round((metrics.memoryTotalBytes / MIB) * 100) / 100,
     mem_used_mib: Math.round((metrics.memoryUsedBytes / MIB) * 100) / 100,
     timestamp: Date.now(),
@@ -58,9 +49,7 @@ export async function metricsRoutes(app: App, execd: Execd): Promise<void> {
       DEADLINE.read,
       async (signal) => {
         const guest = await execd.guest(request, signal)
-        const first = await sample(guest, signal)
-        await sleep(WINDOW, undefined, { signal })
-        return wire(first, await sample(guest, signal))
+        return wire(...(await samples(guest, WINDOW, signal)))
       },
       reply,
     ),
