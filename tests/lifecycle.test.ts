@@ -31,12 +31,21 @@ const mark = (sandbox: Sandbox, text: string) =>
 const marks = (sandbox: Sandbox) => output(sandbox.exec(['cat', '/dev/shm/mark', '/root/mark']))
 const secondsLeft = async (sandbox: Sandbox) => (Date.parse((await sandbox.info()).expiresAt ?? '') - Date.now()) / 1000
 
-/** The log's lines about the sandbox that have these facts. */
-async function logged(sandbox: Sandbox, facts: Record<string, string>): Promise<Record<string, unknown>[]> {
-  const lines = (await readFile(join(server.dataDirectory, 'server.log'), 'utf8')).trimEnd().split('\n')
-  return lines
-    .map((line): Record<string, unknown> => JSON.parse(line))
-    .filter((line) => line.sandbox === sandbox.id && Object.entries(facts).every(([key, value]) => line[key] === value))
+/** The log has so many lines about the sandbox with these facts, once all are written: that of an operation comes after its end. */
+async function isLogged(sandbox: Sandbox, facts: Record<string, string>, times: number): Promise<void> {
+  const found = await eventually(
+    async () => {
+      const lines = (await readFile(join(server.dataDirectory, 'server.log'), 'utf8')).split('\n').slice(0, -1)
+      const about = lines
+        .map((line): Record<string, unknown> => JSON.parse(line))
+        .filter(
+          (line) => line.sandbox === sandbox.id && Object.entries(facts).every(([key, value]) => line[key] === value),
+        )
+      return about.length >= times ? about : undefined
+    },
+    `the log tells ${Object.values(facts)} of ${sandbox.id} ${times} times`,
+  )
+  assert.equal(found.length, times)
 }
 
 test('a sandbox is paused at its end, once, and goes on with all it had, cycle after cycle, as after a pause by hand', async () => {
@@ -51,7 +60,7 @@ test('a sandbox is paused at its end, once, and goes on with all it had, cycle a
   await mark(sandbox, 'second')
   await sandbox.renew({ timeout: 1 })
   await becomes(sandbox, 'Paused')
-  assert.equal((await logged(sandbox, { event: 'sandbox.expired' })).length, 2)
+  await isLogged(sandbox, { event: 'sandbox.expired' }, 2)
   // By hand, and resumed for as long as it was given first.
   await sandbox.ensureRunning({ timeout: 600 })
   assert.equal(await marks(sandbox), 'second\nsecond')
@@ -173,7 +182,7 @@ test('who connects waits until it runs and shares one resume; an end is never br
   )
   assert.deepEqual(new Set(connected.map(({ state }) => state)), new Set(['Running']))
   assert.ok(connected.some(({ resumed }) => resumed))
-  assert.equal((await logged(sandbox, { operation: 'resume' })).length, 1)
+  await isLogged(sandbox, { operation: 'resume' }, 1)
   const left = await secondsLeft(sandbox)
   assert.ok(left > 95 && left <= 107, `${left} s are left`)
   await sandbox.renew({ timeout: 50, onlyExtend: true })
@@ -229,7 +238,7 @@ test('an exec, a file call and a connection to a port resume a sandbox that asks
   port.destroy()
   assert.equal(text, 'here\nhere')
   assert.equal(new TextDecoder().decode(file), 'here\n')
-  assert.equal((await logged(sandbox, { operation: 'resume' })).length, 1)
+  await isLogged(sandbox, { operation: 'resume' }, 1)
   const left = await secondsLeft(sandbox)
   assert.ok(left > 280 && left <= 300, `${left} s are left`)
   await sandbox.delete()
@@ -385,7 +394,8 @@ test('a snapshot that a sandbox is being made from, or is paused in, cannot be d
   assert.ok(pausedSnapshotId)
   await assert.rejects(server.icebox.snapshots.delete(pausedSnapshotId), (error) => isIceboxError(error, 'InUse'))
   await Promise.all([made.delete(), source.delete()])
-  assert.deepEqual(await server.icebox.sandboxes.list(), [])
+  const left = (await server.icebox.sandboxes.list()).map(({ id }) => id)
+  assert.deepEqual([left.includes(made.id), left.includes(source.id)], [false, false])
 })
 
 const LISTEN = `import socket
