@@ -58,10 +58,19 @@ const fn tables() -> [[u32; 256]; 8] {
 }
 static TABLES: [[u32; 256]; 8] = tables();
 
-/// CRC-32 as in zlib, eight bytes at a time.
+/// CRC-32 as in zlib.
 pub fn crc32(bytes: &[u8]) -> u32 {
+    #[cfg(target_arch = "x86_64")]
+    if bytes.len() >= folded::LEAST && is_x86_feature_detected!("pclmulqdq") {
+        let (rest, tail) = unsafe { folded::fold(!0, bytes) };
+        return !by_tables(by_tables(0, &rest), tail);
+    }
+    !by_tables(!0, bytes)
+}
+
+/// Eight bytes at a time.
+fn by_tables(mut c: u32, bytes: &[u8]) -> u32 {
     let t = &TABLES;
-    let mut c = !0u32;
     let mut chunks = bytes.chunks_exact(8);
     for b in &mut chunks {
         let lo = u32::from_le_bytes([b[0], b[1], b[2], b[3]]) ^ c;
@@ -77,7 +86,58 @@ pub fn crc32(bytes: &[u8]) -> u32 {
     for b in chunks.remainder() {
         c = t[0][((c ^ u32::from(*b)) & 0xff) as usize] ^ (c >> 8);
     }
-    !c
+    c
+}
+
+/// Sixteen bytes shorter with each multiplication without carries, as in "Fast CRC Computation for Generic Polynomials Using
+/// PCLMULQDQ Instruction" (Intel, 2009). Ten times as fast as tables: every byte that leaves the guest passes here.
+#[cfg(target_arch = "x86_64")]
+mod folded {
+    use std::arch::x86_64::*;
+
+    const LANES: usize = 4;
+    const LANE: usize = 16;
+    pub const LEAST: usize = LANES * LANE;
+    /// x^(n+32) and x^(n-32) modulo the polynomial, bits reversed: for n the bits of all lanes, and of one.
+    const OVER_ALL: (i64, i64) = (0x1_5444_2bd4, 0x1_c6e4_1596);
+    const OVER_ONE: (i64, i64) = (0x1_7519_97d0, 0x0_ccaa_009e);
+
+    /// Gives sixteen bytes, and what of the given comes after them, which together have the checksum, begun with 0, that the given
+    /// have begun with `start`. At least LEAST bytes.
+    #[target_feature(enable = "pclmulqdq")]
+    pub unsafe fn fold(start: u32, bytes: &[u8]) -> ([u8; LANE], &[u8]) {
+        let load = |piece: &[u8]| _mm_loadu_si128(piece.as_ptr().cast());
+        let (first, rest) = bytes.split_at(LEAST);
+        let mut lanes = [_mm_setzero_si128(); LANES];
+        for (lane, piece) in lanes.iter_mut().zip(first.chunks_exact(LANE)) {
+            *lane = load(piece);
+        }
+        lanes[0] = _mm_xor_si128(lanes[0], _mm_cvtsi32_si128(start as i32));
+        let by = _mm_set_epi64x(OVER_ALL.1, OVER_ALL.0);
+        let mut blocks = rest.chunks_exact(LEAST);
+        for block in &mut blocks {
+            for (lane, piece) in lanes.iter_mut().zip(block.chunks_exact(LANE)) {
+                *lane = _mm_xor_si128(moved(*lane, by), load(piece));
+            }
+        }
+        let by = _mm_set_epi64x(OVER_ONE.1, OVER_ONE.0);
+        let [mut whole, second, third, fourth] = lanes;
+        for lane in [second, third, fourth] {
+            whole = _mm_xor_si128(moved(whole, by), lane);
+        }
+        let mut pieces = blocks.remainder().chunks_exact(LANE);
+        for piece in &mut pieces {
+            whole = _mm_xor_si128(moved(whole, by), load(piece));
+        }
+        let mut sum = [0; LANE];
+        _mm_storeu_si128(sum.as_mut_ptr().cast(), whole);
+        (sum, pieces.remainder())
+    }
+
+    #[target_feature(enable = "pclmulqdq")]
+    unsafe fn moved(lane: __m128i, by: __m128i) -> __m128i {
+        _mm_xor_si128(_mm_clmulepi64_si128(lane, by, 0x00), _mm_clmulepi64_si128(lane, by, 0x11))
+    }
 }
 
 /// Appends one frame. The payload must not exceed MAX_PAYLOAD.
@@ -230,7 +290,12 @@ mod tests {
     fn the_checksum_is_that_of_zlib() {
         assert_eq!(crc32(b"123456789"), 0xcbf4_3926);
         assert_eq!(crc32(b""), 0);
-        assert_eq!(crc32(&[0xff; 37]), crc32_by_bit(&[0xff; 37]));
+        let mut numbers = Numbers(7);
+        for length in 0..600 {
+            let bytes = numbers.bytes(length);
+            let wanted = crc32_by_bit(&bytes);
+            assert_eq!((crc32(&bytes), !by_tables(!0, &bytes)), (wanted, wanted), "{} bytes", length);
+        }
     }
 
     fn crc32_by_bit(bytes: &[u8]) -> u32 {

@@ -10,10 +10,12 @@ use std::time::{Duration, Instant};
 
 /// Streams wait while more than this is queued for the host.
 const BUSY: usize = 128 * 1024;
+/// Room in the queue that is kept for what comes next. More than streams fill it with: making it anew costs as much as filling it.
+const KEPT: usize = 1 << 20;
 /// Requests are not read while more than this is queued: answers need room too.
 const FULL: usize = 4 << 20;
 /// What one read of a connection takes at most: every call costs a sandbox two switches of threads, whatever it brings.
-const SPAN: usize = 4 * MAX_PAYLOAD;
+const SPAN: usize = 16 * MAX_PAYLOAD;
 /// How long a message that may wait is kept for company.
 const COMPANY: Duration = Duration::from_millis(10);
 /// Longest message from the host, over all its frames.
@@ -100,7 +102,9 @@ impl Link {
         self.tidy();
         let wanted = most.min(SPAN);
         let start = self.queue.len();
-        self.queue.resize(start + frames(wanted) * HEADER + wanted, 0);
+        let size = frames(wanted) * HEADER + wanted;
+        self.queue.reserve_exact(size);
+        self.queue.resize(start + size, 0);
         let pieces = self.queue[start..].chunks_mut(HEADER + MAX_PAYLOAD).map(|frame| &mut frame[HEADER..]);
         let got = sys::read_pieces(from, pieces);
         let length = if let Ok(Got::Bytes(n)) = got { n } else { 0 };
@@ -129,14 +133,22 @@ impl Link {
 
     /// Makes room in the queue.
     fn tidy(&mut self) {
-        if self.sent == self.queue.len() {
+        if self.queued() == 0 {
             self.queue.clear();
             self.sent = 0;
-            if self.queue.capacity() > 2 * BUSY {
-                self.queue.shrink_to(BUSY);
+            if self.queue.capacity() > KEPT {
+                self.trim();
             }
         } else if self.sent > BUSY {
             self.queue.drain(..self.sent);
+            self.sent = 0;
+        }
+    }
+
+    /// Gives memory back that nothing waits in.
+    pub fn trim(&mut self) {
+        if self.queued() == 0 {
+            self.queue = Vec::new();
             self.sent = 0;
         }
     }

@@ -24,6 +24,7 @@ impl Agent {
                 unsafe { libc::syncfs(root.as_raw_fd()) };
             }
             self.state = State::Held;
+            self.link.trim();
             if let Some(channel) = self.quiescing.take() {
                 self.link.send(kind::REPLY, channel, &[]);
             }

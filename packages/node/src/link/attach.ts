@@ -13,7 +13,7 @@ const { O_NONBLOCK, O_RDONLY, O_WRONLY } = constants
 /** Somebody who writes on and on while we read is there. */
 const MAX_LEFT_READS = 64
 /** Bytes the guest can say before it has to wait for this process. The system's default is two frames, less their headers. */
-const FIFO_SIZE = 256 * 1024
+const FIFO_SIZE = 512 * 1024
 /**
  * Where everything that guests say arrives: what one read finds is dealt with before the next. A buffer for each read would be
  * memory outside of the heap, and so much of that each second that the collector would hardly do anything else.

@@ -5,8 +5,11 @@ import type { PayloadReader } from './payload.ts'
 
 /** Bytes the guest may send ahead on a stream. */
 export const WINDOW = 256 * 1024
-/** Credit goes back in pieces of this many bytes. */
-const GRANT = WINDOW / 4
+/** The same of one whose reader has kept up so far: what waits for credit moves at half the speed. */
+export const WIDE_WINDOW = 1024 * 1024
+/** So many streams of this process are wide at once: a reader that then stands still holds back all that it was sent. */
+export const MAX_WIDE = 64
+let wide = 0
 
 /**
  * A request that is answered by one REPLY, and the streams that may come with it: bytes from the guest, sent as fast as they are
@@ -19,8 +22,10 @@ export class Request {
   readonly #stop: () => void
   readonly #onEvent: (payload: PayloadReader) => void
   readonly #queue: Buffer[] = []
+  #window = WINDOW
   #unread = 0
   #owed = 0
+  #read = 0
   #ended = false
   #failure: IceboxError | undefined
   #wake: (() => void) | undefined
@@ -134,22 +139,33 @@ export class Request {
     if (kind === KIND.data) {
       const bytes = payload.rest()
       this.#unread += bytes.length
-      if (this.#unread > WINDOW) throw new Error('more data than was granted')
+      if (this.#unread > this.#window) throw new Error('more data than was granted')
       this.#queue.push(bytes)
     }
     this.#wake?.()
   }
 
   #consumed(bytes: number): void {
+    this.#read += bytes
     this.#owed += bytes
-    if (this.#owed < GRANT) return
+    if (this.#owed < this.#window / 4) return
+    this.#channel.grant(this.#owed + this.#widen())
     this.#unread -= this.#owed
-    this.#channel.grant(this.#owed)
     this.#owed = 0
+  }
+
+  /** By how many bytes the window grows. */
+  #widen(): number {
+    const keepsUp = this.#queue.length === 0 && this.#read >= WINDOW && !this.#failure
+    if (this.#window === WIDE_WINDOW || !keepsUp || wide === MAX_WIDE) return 0
+    wide += 1
+    this.#window = WIDE_WINDOW
+    return WIDE_WINDOW - WINDOW
   }
 
   #fail(error: IceboxError): void {
     this.keep()
+    if (!this.#failure && this.#window === WIDE_WINDOW) wide -= 1
     this.#failure ??= error
     this.#reply.reject(this.#failure)
     this.#wake?.()
