@@ -62,6 +62,9 @@ export async function openIcebox(options: Composition, signal: AbortSignal): Pro
   // What passes through to clients lies in buffers outside of V8's heap. Unless they count in one limit with it, V8 marks the whole
   // heap for every few megabytes of them, which costs more than passing them on; those that are young go with young objects anyway.
   setFlagsFromString('--external-memory-accounted-in-global-limit')
+  // And unless that limit leaves room for what is on its way: live objects may be tripled before all are marked again.
+  setFlagsFromString('--heap-growing-percent=200')
+  setFlagsFromString('--external-memory-max-growing-factor=3')
   const programs = await ensureRuntime(options.report, signal)
   await checkAddress(options.listen).catch(async (thrown: unknown) => {
     // When the port is that of the server which has this data directory, that says more.
