@@ -8,6 +8,7 @@ import { BASE_IMAGE } from '@icebox/node'
 import { openServer, type Server } from '@icebox/server'
 import { requireSpace } from '@icebox/snapshot'
 import { KEY, openParts, type Parts } from './faults/parts.ts'
+import { eventually } from './server-process.ts'
 
 /** E2B's REST API over a whole Icebox, called as E2B's clients call it. */
 
@@ -255,13 +256,22 @@ describe('create', () => {
     await kill(newer.sandboxID, older.sandboxID)
   })
 
+  it('with no time left ends at once, and so does a resume; who connects takes nothing away', async () => {
+    const { sandboxID } = await create({ timeout: 300 })
+    const { endAt } = await show(sandboxID)
+    await expect(200, 'POST', `/sandboxes/${sandboxID}/connect`, { json: { timeout: 0 } })
+    assert.equal((await show(sandboxID)).endAt, endAt)
+    await expect(204, 'POST', `/sandboxes/${sandboxID}/pause`)
+    await expect(201, 'POST', `/sandboxes/${sandboxID}/resume`, { json: { timeout: 0 } })
+    const { sandboxID: brief } = await create({ timeout: 0 })
+    for (const each of [sandboxID, brief]) await until(each, undefined)
+  })
+
   it('is refused when it asks for what cannot be, and leaves nothing', async () => {
     for (const [wrong, names] of [
-      [{ timeout: 0 }, 'timeout'],
       [{ timeout: -1 }, 'timeout'],
       [{ timeout: 2_592_001 }, 'timeout'],
       [{ timeout: 'long' }, 'timeout'],
-      [{ autoPauseMemory: false }, 'autoPauseMemory'],
       [{ autoPause: true, autoPauseMemory: false, autoResume: { enabled: true } }, 'autoResume'],
       [{ volumeMounts: [{ name: 'v', path: '/v' }] }, 'volumeMounts'],
       [{ iam: { tokens: { a: { audience: 'x', tokenType: 'y' } } } }, 'iam'],
@@ -373,7 +383,7 @@ describe('pause, connect and resume', () => {
     assert.ok(Date.parse((await show(sandboxID)).endAt) > extended + 200_000)
     await expect(204, 'POST', `/sandboxes/${sandboxID}/timeout`, { json: { timeout: 50 } })
     assert.ok(Date.parse((await show(sandboxID)).endAt) < extended)
-    for (const timeout of [0, -1, 2_592_001])
+    for (const timeout of [-1, 2_592_001])
       await refused(400, 'POST', `/sandboxes/${sandboxID}/connect`, { json: { timeout } })
     await refused(400, 'POST', `/sandboxes/${sandboxID}/connect`)
     await refused(400, 'POST', `/sandboxes/${sandboxID}/timeout`, { json: { timeout: 2_592_001 } })
@@ -466,7 +476,7 @@ describe('fork', () => {
       assert.equal(await sh(child.sandboxID, 'cat /tmp/file'), 'forked\n')
     }
     assert.equal((await show(source.sandboxID)).endAt, endAt)
-    for (const wrong of [{ count: 0 }, { count: 101 }, { timeout: 0 }])
+    for (const wrong of [{ count: 0 }, { count: 101 }, { timeout: -1 }])
       await refused(400, 'POST', `/sandboxes/${source.sandboxID}/fork`, { json: wrong })
     await kill(...all.map(({ sandboxID }) => sandboxID))
   })
@@ -664,13 +674,15 @@ describe('settings and readings', () => {
       message: string
       level: string
     }
-    const { logs, logEntries } = await expect<{ logs: { line: string }[]; logEntries: Entry[] }>(
-      200,
-      'GET',
-      `/sandboxes/${sandboxID}/logs`,
-    )
-    const lines = logs.map(({ line }): string => JSON.parse(line).message)
-    assert.ok(lines.includes('begun') && lines.includes('of start'), JSON.stringify(lines))
+    const { lines, logEntries } = await eventually(async () => {
+      const told = await expect<{ logs: { line: string }[]; logEntries: Entry[] }>(
+        200,
+        'GET',
+        `/sandboxes/${sandboxID}/logs`,
+      )
+      const lines = told.logs.map(({ line }): string => JSON.parse(line).message)
+      return lines.includes('begun') && lines.includes('of start') ? { lines, ...told } : undefined
+    }, 'what it wrote is kept')
     assert.deepEqual(
       logEntries.map(({ message }) => message),
       lines,

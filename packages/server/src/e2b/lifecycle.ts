@@ -12,6 +12,7 @@ import {
   E2bSandbox,
   ForkRequest,
   ForkResult,
+  lifetime,
   NetworkUpdate,
   PauseRequest,
   REFUSALS,
@@ -76,7 +77,9 @@ export async function lifecycleRoutes(app: App, context: Context): Promise<void>
         await within(DEADLINE.read, (signal) =>
           project.sandboxes.update(name, { onTimeout: autoPause ? 'pause' : 'kill' }, signal),
         )
-      const { sandbox } = await within(DEADLINE.work, (signal) => project.sandboxes.connect(name, { timeout }, signal))
+      const { sandbox } = await within(DEADLINE.work, (signal) =>
+        project.sandboxes.connect(name, { timeout: lifetime(timeout) }, signal),
+      )
       return reply.code(201).send(opened(request, sandbox))
     },
   )
@@ -95,7 +98,7 @@ export async function lifecycleRoutes(app: App, context: Context): Promise<void>
     })
     await refuseReboot(body.memory, present, request)
     const { sandbox, resumed } = await within(DEADLINE.work, (signal) =>
-      project.sandboxes.connect(present.metadata.name, { timeout: body.timeout }, signal),
+      project.sandboxes.connect(present.metadata.name, { timeout: lifetime(body.timeout) }, signal),
     )
     return reply.code(resumed ? 201 : 200).send(opened(request, sandbox))
   }
@@ -146,7 +149,7 @@ export async function lifecycleRoutes(app: App, context: Context): Promise<void>
       const { params, body, project } = request
       const children = await within(DEADLINE.work, async (signal) => {
         const { metadata } = await presentSandbox(project, params.sandboxID, signal)
-        return project.sandboxes.fork(metadata.name, { ...body, env: {} }, signal)
+        return project.sandboxes.fork(metadata.name, { ...body, timeout: lifetime(body.timeout), env: {} }, signal)
       })
       return reply
         .code(201)
@@ -173,8 +176,7 @@ export async function lifecycleRoutes(app: App, context: Context): Promise<void>
     async ({ params, body, project }, reply) => {
       await within(DEADLINE.read, async (signal) => {
         const { metadata } = await presentSandbox(project, params.sandboxID, signal)
-        // Nothing is left: as soon as there is an end to be set.
-        await project.sandboxes.renew(metadata.name, { timeout: Math.max(1, body.timeout) }, signal)
+        await project.sandboxes.renew(metadata.name, { timeout: lifetime(body.timeout) }, signal)
       })
       return reply.code(204).send()
     },

@@ -13,6 +13,7 @@ import {
   commas,
   E2bSandbox,
   ListedSandbox,
+  lifetime,
   NewSandbox,
   NewSandboxV2,
   Part,
@@ -43,7 +44,7 @@ export async function sandboxRoutes(app: App, context: Context): Promise<void> {
       ...source,
       env: body.envVars,
       metadata: body.metadata,
-      timeout: body.timeout,
+      timeout: lifetime(body.timeout),
       onTimeout: autoPause ? ('pause' as const) : ('kill' as const),
       pauseKind: autoPauseMemory ? ('memory' as const) : ('filesystem' as const),
       autoResume: autoResume?.enabled ?? false,
@@ -221,7 +222,6 @@ function refuseUnsupported(body: NewSandboxV2): void {
   if (!isEmpty(body.volumeMounts)) refuse('volumeMounts', 'there are no volumes')
   if (!isEmpty(body.iam)) refuse('iam', 'there are no workload identities')
   if (!isEmpty(body.mcp)) refuse('mcp', 'there is no MCP gateway')
-  if (body.autoPauseMemory === false && !body.autoPause) refuse('autoPauseMemory', 'can be false only with autoPause')
   if (body.autoPauseMemory === false && body.autoResume?.enabled === true)
     refuse('autoResume', 'a sandbox that is paused without its memory is resumed by connect only')
 }

@@ -1,4 +1,4 @@
-import { EnvVars, MetadataMap, TimeoutSeconds } from '@icebox/model'
+import { EnvVars, MetadataMap } from '@icebox/model'
 import { z } from 'zod'
 import { HOST_MASK } from '../gateway/masked-host.ts'
 import { integer } from '../parameters.ts'
@@ -43,6 +43,11 @@ export type NetworkConfig = z.infer<typeof NetworkConfig>
 /** Not offered: a create that asks for one of these is refused by name. */
 const unsupported = z.unknown().optional()
 
+/** Seconds from now. */
+const Timeout = z.int().min(0).max(2_592_000)
+/** The same, where nothing left means an end as soon as there can be one. */
+export const lifetime = (timeout: number): number => Math.max(1, timeout)
+
 const newSandbox = {
   /** Name or id of a template or snapshot. */
   templateID: z.string().min(1),
@@ -59,10 +64,10 @@ const newSandbox = {
 }
 export const NewSandbox = z.object({
   ...newSandbox,
-  timeout: TimeoutSeconds.default(15),
+  timeout: Timeout.default(15),
   secure: z.boolean().default(false),
 })
-export const NewSandboxV2 = z.object({ ...newSandbox, timeout: TimeoutSeconds.default(300) })
+export const NewSandboxV2 = z.object({ ...newSandbox, timeout: Timeout.default(300) })
 export type NewSandbox = z.infer<typeof NewSandbox>
 export type NewSandboxV2 = z.infer<typeof NewSandboxV2>
 
@@ -110,15 +115,15 @@ export type SandboxDetail = z.infer<typeof SandboxDetail>
 export const PauseRequest = z.object({ memory: z.boolean().default(true) })
 /** `memory: false`: boot from the disk alone. */
 export const ResumeRequest = z.object({
-  timeout: TimeoutSeconds.default(15),
+  timeout: Timeout.default(15),
   autoPause: z.boolean().optional(),
   memory: z.boolean().optional(),
 })
-export const ConnectRequest = z.object({ timeout: TimeoutSeconds, memory: z.boolean().optional() })
-export const ConnectRequestV2 = z.object({ timeout: TimeoutSeconds.default(300), memory: z.boolean().optional() })
-export const TimeoutRequest = z.object({ timeout: z.int().min(0).max(2_592_000) })
+export const ConnectRequest = z.object({ timeout: Timeout, memory: z.boolean().optional() })
+export const ConnectRequestV2 = z.object({ timeout: Timeout.default(300), memory: z.boolean().optional() })
+export const TimeoutRequest = z.object({ timeout: Timeout })
 export const RefreshRequest = z.object({ duration: z.int().min(0).max(3600).default(15) })
-export const ForkRequest = z.object({ timeout: TimeoutSeconds.default(15), count: z.int().min(1).max(100).default(1) })
+export const ForkRequest = z.object({ timeout: Timeout.default(15), count: z.int().min(1).max(100).default(1) })
 export const ForkResult = z.union([z.object({ sandbox: E2bSandbox }), z.object({ error: E2bError })])
 
 /** `name`: `[namespace/]alias[:tag]`. */
