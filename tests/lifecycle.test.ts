@@ -404,30 +404,63 @@ while True:
     server.accept()[0].close()
 `
 
-test('a server that goes down waits for no image that does not come; the next one begins to make the sandbox again', async () => {
+/** A registry that takes connections and never answers. */
+async function silentRegistry() {
   const asked: Socket[] = []
   const registry = createServer((socket) => asked.push(socket.on('error', () => undefined))).listen(0, '127.0.0.1')
-  try {
-    await once(registry, 'listening')
-    const { port } = registry.address() as AddressInfo
-    const uri = `127.0.0.1:${port}/never:1`
-    const refused = assert.rejects(server.icebox.sandboxes.create({ image: uri }))
-    await eventually(async () => asked.length > 0 || undefined, 'the registry is asked')
-    const started = performance.now()
-    await server.down('keep')
-    const took = performance.now() - started
-    assert.ok(took < 10_000, `${took} ms`)
-    await refused
-    const before = asked.length
-    await server.restart()
-    const [sandbox] = (await server.icebox.sandboxes.list()).filter(({ resource }) => resource.image?.uri === uri)
-    assert.equal(sandbox?.resource.status.state, 'Pending')
-    await eventually(async () => asked.length > before || undefined, 'the registry is asked again')
-    for (const socket of asked) socket.destroy()
-    registry.close()
-    await sandbox?.delete()
-  } finally {
-    registry.close()
-    for (const socket of asked) socket.destroy()
+  await once(registry, 'listening')
+  const { port } = registry.address() as AddressInfo
+  return {
+    uri: `127.0.0.1:${port}/never:1`,
+    asked,
+    [Symbol.dispose]: () => {
+      registry.close()
+      for (const socket of asked) socket.destroy()
+    },
   }
+}
+
+test('a server that goes down waits for no image that does not come; the next one begins to make the sandbox again', async () => {
+  using registry = await silentRegistry()
+  const { uri, asked } = registry
+  const refused = assert.rejects(server.icebox.sandboxes.create({ image: uri }))
+  await eventually(async () => asked.length > 0 || undefined, 'the registry is asked')
+  const started = performance.now()
+  await server.down('keep')
+  const took = performance.now() - started
+  assert.ok(took < 10_000, `${took} ms`)
+  await refused
+  const before = asked.length
+  await server.restart()
+  const [sandbox] = (await server.icebox.sandboxes.list()).filter(({ resource }) => resource.image?.uri === uri)
+  assert.equal(sandbox?.resource.status.state, 'Pending')
+  await eventually(async () => asked.length > before || undefined, 'the registry is asked again')
+  await sandbox?.delete()
+})
+
+test('a delete waits for no image that does not come; others that wait for it go on', async () => {
+  using registry = await silentRegistry()
+  const { uri, asked } = registry
+  const waiting = async () =>
+    (await server.icebox.sandboxes.list()).filter(({ resource }) => resource.image?.uri === uri)
+  const creations = ['first', 'second'].map((name) =>
+    server.icebox.sandboxes.create({ image: uri, name }).catch((error: unknown) => error),
+  )
+  await eventually(async () => ((await waiting()).length === 2 && asked.length > 0) || undefined, 'both wait')
+  const closed = asked.map((socket) => once(socket.resume(), 'close'))
+  let ended = 0
+  for (const each of closed) void each.then(() => ended++)
+  for (const [at, name] of ['first', 'second'].entries()) {
+    assert.equal(ended, 0, 'the pull goes on while somebody waits for it')
+    const sandbox = await server.icebox.sandboxes.connect(name)
+    assert.equal(sandbox.resource.status.state, 'Pending')
+    await sandbox.delete()
+    const refusal = await creations[at]
+    assert.ok(isIceboxError(refusal, 'Conflict') && /was deleted while it was being created/.test(refusal.message))
+    assert.deepEqual(
+      (await waiting()).map(({ resource }) => resource.name),
+      ['first', 'second'].slice(at + 1),
+    )
+  }
+  await Promise.all(closed)
 })

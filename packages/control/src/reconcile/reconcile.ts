@@ -120,7 +120,7 @@ export class Reconciler {
     const context = this.#context.project(namespace)
     context.log('info', 'reconcile', { sandbox: name, state: sandbox.status.state, ...action })
     /** Holds the sandbox while the operation goes on in the background, like a caller of the API would. */
-    const hold = async (verb: string, begin: () => Promise<Accepted<Sandbox>>) => {
+    const hold = async (verb: string, begin: (stopping: AbortSignal) => Promise<Accepted<Sandbox>>) => {
       const { settled } = await context.operations.exclusive(name, verb, begin)
       settled.catch(() => undefined)
     }
@@ -158,8 +158,8 @@ export class Reconciler {
         await hold('resume', () => beginResume(context, name))
         return
       case 'redo':
-        await hold(action.verb, async () => {
-          const { resource, settled } = await beginAgain(context, sandbox)
+        await hold(action.verb, async (stopping) => {
+          const { resource, settled } = await beginAgain(context, sandbox, stopping)
           return { resource, settled: settled.finally(() => this.#afterFork(sandbox)) }
         })
         return

@@ -1,4 +1,4 @@
-import { newSandboxId, type Sandbox, type SandboxId } from '@icebox/model'
+import { IceboxError, newSandboxId, type Sandbox, type SandboxId } from '@icebox/model'
 import { type Context, DEADLINES, within } from '../context.ts'
 import type { Accepted, Sandboxes } from '../control.ts'
 import { caughtUp } from '../logs/collect.ts'
@@ -81,6 +81,8 @@ export function sandboxService(context: Context): Sandboxes {
     },
     async delete(ref) {
       const { name } = (await resolveSandbox(context, ref)).metadata
+      // One whose image is still to come waits for that: a create heeds this, everything else is soon over.
+      operations.stop(name, new IceboxError('Conflict', `sandbox ${name} was deleted while it was being created`))
       return operations.exclusiveInTurn(name, 'delete', () => beginDelete(context, name))
     },
     async renew(ref, body) {
