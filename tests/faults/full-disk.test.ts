@@ -184,3 +184,39 @@ test('of a fork whose children do not all fit, those that do are there and nothi
   for (const sandbox of await project.sandboxes.list({}, signal()))
     await (await project.sandboxes.delete(sandbox.metadata.name, signal())).settled
 })
+
+test('a server that goes down pauses several sandboxes at once, and the others when one does not fit', async () => {
+  const make = async () => {
+    const accepted = await parts.project.sandboxes.create({ template: 'base', env: {}, metadata: {} }, signal())
+    const { name } = (await accepted.settled).metadata
+    await run(name, 'echo here > /dev/shm/mark')
+    return name
+  }
+  const large = await make()
+  await run(large, 'head -c 201326592 /dev/urandom > /dev/shm/data; sha256sum /dev/shm/data > /dev/shm/sum')
+  const small = [await make(), await make()]
+  const known = parts.control.events.list({}).at(-1)?.id
+  try {
+    await fillTo(200)
+    await parts.control.close('pause', signal())
+    await parts.data.close()
+  } finally {
+    await empty()
+  }
+  parts = await openParts(parts.data.path)
+  const events = parts.control.events.list(known === undefined ? {} : { after: known })
+  const fates = events.filter(({ to }) => to === 'pausing' || to === 'paused' || to === 'running')
+  assert.ok(
+    fates.slice(0, 2).every(({ to }) => to === 'pausing'),
+    JSON.stringify(fates),
+  )
+  const fatesOf = (name: string) => fates.filter(({ resource }) => resource === name).map(({ to }) => to)
+  assert.deepEqual(fatesOf(large), ['pausing', 'running'])
+  for (const name of small) assert.deepEqual(fatesOf(name).slice(0, 2), ['pausing', 'paused'])
+  await run(large, 'sha256sum -c /dev/shm/sum')
+  for (const name of small) {
+    await parts.project.sandboxes.connect(name, {}, signal())
+    assert.equal(await run(name, 'cat /dev/shm/mark'), 'here')
+  }
+  for (const name of [large, ...small]) await (await parts.project.sandboxes.delete(name, signal())).settled
+})
