@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
-import { readFile } from 'node:fs/promises'
+import { existsSync } from 'node:fs'
+import { readdir, readFile } from 'node:fs/promises'
 import { type AddressInfo, createServer, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
@@ -277,6 +278,48 @@ test('a resume that fails fails for all who wanted it, and the sandbox stays pau
   await flipBit(pages)
   assert.equal(await marks(sandbox), 'here\nhere')
   await sandbox.delete()
+})
+
+test('what a shutdown paused and the next start cannot resume still has its end, and later starts try again', async () => {
+  const [stays, ends, byHand] = [await create({ timeout: 3600 }), await create(), await create({ timeout: 3600 })]
+  await mark(stays, 'here')
+  const directory = join(server.dataDirectory, 'snapshots')
+  const before = new Set(await readdir(directory))
+  await ends.renew({ timeout: 12 })
+  await server.down('pause')
+  const taken = (await readdir(directory)).filter((id) => !before.has(id))
+  assert.equal(taken.length, 3)
+  const flipAll = async () => {
+    for (const id of taken)
+      if (existsSync(join(directory, id))) await flipBit(join(directory, id, 'files', 'pages.img'))
+  }
+  await flipAll()
+  await server.restart()
+  const [first, second, third] = await Promise.all(
+    [stays, ends, byHand].map(async ({ id }) => {
+      const sandbox = await server.icebox.sandboxes.connect(id)
+      const { status } = await eventually(async () => {
+        const { resource } = await server.icebox.sandboxes.connect(id)
+        return resource.status.message === undefined ? undefined : resource
+      }, `the resume of ${id} fails`)
+      assert.deepEqual([status.state, status.reason], ['Paused', 'Shutdown'])
+      return sandbox
+    }),
+  )
+  assert.ok(first && second && third)
+  assert.notEqual((await third.info()).expiresAt, undefined)
+  await third.pause()
+  assert.equal((await third.info()).expiresAt, undefined)
+  await isGone(second)
+  await server.down('keep')
+  await flipAll()
+  await server.restart()
+  const again = await server.icebox.sandboxes.connect(stays.id)
+  await becomes(again, 'Running')
+  assert.equal(await marks(again), 'here\nhere')
+  const paused = await server.icebox.sandboxes.connect(byHand.id)
+  assert.equal(paused.resource.status.state, 'Paused')
+  for (const each of [again, paused]) await each.delete()
 })
 
 test('a pause of the files alone: they survive, it boots with its environment, and its entrypoint is started again', async () => {

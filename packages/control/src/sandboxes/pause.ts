@@ -15,7 +15,7 @@ import { dropSnapshot } from '../snapshots/remove.ts'
 import { type Noted, named } from '../telemetry/telemetry.ts'
 import { refuse } from './refuse.ts'
 import { endRun } from './run.ts'
-import type { PAUSED_BY_SHUTDOWN } from './time.ts'
+import { PAUSED_BY_SHUTDOWN } from './time.ts'
 
 const now = () => new Date().toISOString()
 
@@ -32,7 +32,7 @@ export const pauseVerb = (kind: SnapshotKind): string => (kind === 'memory' ? 'p
 
 /**
  * Writes the intent of a pause; `settled` is the sandbox paused, or the error with the sandbox running on. A sandbox that is
- * paused already stays as it is.
+ * paused already stays so; one that the server had paused is from here on one that somebody did.
  */
 export async function beginPause(
   context: Context,
@@ -41,7 +41,10 @@ export async function beginPause(
 ): Promise<Accepted<Sandbox>> {
   const resource = await context.records.setStatus('Sandbox', name, (sandbox) => {
     check?.(sandbox)
-    if (sandbox.status.state === 'paused') return undefined
+    if (sandbox.status.state === 'paused')
+      return sandbox.status.reason === PAUSED_BY_SHUTDOWN
+        ? { ...settledStatus(sandbox.status), state: 'paused' }
+        : undefined
     if (!canPause(sandbox.status.state)) refuse(sandbox, 'pause')
     return {
       ...settledStatus(sandbox.status),
