@@ -102,6 +102,31 @@ test('a snapshot or a pause that does not fit is refused, and the sandbox runs o
   await (await project.sandboxes.delete(name, signal())).settled
 })
 
+test('a pause at its end that does not fit: the sandbox runs on and answers, and is paused once it fits', async () => {
+  const { project } = parts
+  const accepted = await project.sandboxes.create(
+    { template: 'base', env: {}, metadata: {}, timeout: 3600, onTimeout: 'pause' },
+    signal(),
+  )
+  const { name } = (await accepted.settled).metadata
+  await run(name, 'head -c 201326592 /dev/urandom > /dev/shm/data; sha256sum /dev/shm/data > /dev/shm/sum')
+  const told = () => parts.control.events.list({ resource: name }).map(({ to }) => to)
+  const end = () => told().slice(2)
+  try {
+    await fillTo(100)
+    await project.sandboxes.renew(name, { timeout: 1 }, signal())
+    while (end().length < 2) await sleep(20)
+    assert.deepEqual(end(), ['pausing', 'running'])
+    await run(name, 'sha256sum -c /dev/shm/sum')
+    assert.deepEqual(end(), ['pausing', 'running'])
+  } finally {
+    await empty()
+  }
+  while (end().length < 4) await sleep(20)
+  assert.deepEqual(end(), ['pausing', 'running', 'pausing', 'paused'])
+  await (await project.sandboxes.delete(name, signal())).settled
+})
+
 test('a disk that fills up while a pause is being written: the sandbox runs on and answers', async () => {
   const { project } = parts
   const { metadata } = await (await project.sandboxes.create({ template: 'base', env: {}, metadata: {} }, signal()))
