@@ -167,6 +167,30 @@ test('an extension and an end at the same time: exactly one wins', async () => {
   }
 })
 
+test('a pause by hand that meets one at its end that an extension makes void pauses it all the same', async () => {
+  const sandbox = await create({ timeout: 3600, onTimeout: 'pause' })
+  // So much that a snapshot takes a while: the pause at its end waits for it.
+  await output(sandbox.exec(['sh', '-c', 'for at in /dev/shm /root; do head -c 100M /dev/urandom > $at/much; done']))
+  await mark(sandbox, 'here')
+  let isTaken = false
+  const snapshot = sandbox.snapshot().finally(() => {
+    isTaken = true
+  })
+  await sandbox.renew({ expiresAt: new Date(Date.now() + 50).toISOString() })
+  await isLogged(sandbox, { event: 'sandbox.expired' }, 1)
+  const other = await server.icebox.sandboxes.connect(sandbox.id)
+  const paused = other.pause()
+  paused.catch(() => undefined)
+  await sandbox.renew({ timeout: 3600 })
+  assert.equal(isTaken, false, 'all of this happens while the snapshot is taken')
+  await paused
+  assert.equal(await stateOf(sandbox), 'Paused')
+  await server.icebox.snapshots.delete((await snapshot).id)
+  await sandbox.ensureRunning()
+  assert.equal(await marks(sandbox), 'here\nhere')
+  await sandbox.delete()
+})
+
 test('who connects waits until it runs and shares one resume; an end is never brought nearer', async () => {
   const sandbox = await create({ timeout: 3600 })
   assert.deepEqual(await sandbox.ensureRunning({ timeout: 5 }), { resumed: false })

@@ -3,6 +3,7 @@ import {
   asSnapshotId,
   canPause,
   IceboxError,
+  isError,
   newOperationId,
   newSnapshotId,
   type Sandbox,
@@ -62,6 +63,23 @@ export async function beginPause(
   return {
     resource,
     settled: resource.status.state === 'paused' ? Promise.resolve(resource) : finishPause(context, resource),
+  }
+}
+
+/**
+ * Begins a pause that somebody asks for, or joins an equal one under way. The one at the end of its time may be given up before
+ * it has begun, because of an extension, which is no answer to who just wants it paused.
+ */
+export async function pauseByHand(context: Context, name: string, kind: SnapshotKind): Promise<Accepted<Sandbox>> {
+  const { operations } = context
+  const verb = pauseVerb(kind)
+  const begin = () => operations.exclusive(name, verb, () => beginPause(context, name, { kind }))
+  const joins = operations.verb(name) === verb
+  try {
+    return await begin()
+  } catch (error) {
+    if (!joins || !isError(error, 'Conflict')) throw error
+    return begin()
   }
 }
 
