@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
-import { readFile } from 'node:fs/promises'
+import { existsSync } from 'node:fs'
+import { readdir, readFile } from 'node:fs/promises'
 import { type AddressInfo, createServer, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
@@ -166,6 +167,30 @@ test('an extension and an end at the same time: exactly one wins', async () => {
   }
 })
 
+test('a pause by hand that meets one at its end that an extension makes void pauses it all the same', async () => {
+  const sandbox = await create({ timeout: 3600, onTimeout: 'pause' })
+  // So much that a snapshot takes a while: the pause at its end waits for it.
+  await output(sandbox.exec(['sh', '-c', 'for at in /dev/shm /root; do head -c 100M /dev/urandom > $at/much; done']))
+  await mark(sandbox, 'here')
+  let isTaken = false
+  const snapshot = sandbox.snapshot().finally(() => {
+    isTaken = true
+  })
+  await sandbox.renew({ expiresAt: new Date(Date.now() + 50).toISOString() })
+  await isLogged(sandbox, { event: 'sandbox.expired' }, 1)
+  const other = await server.icebox.sandboxes.connect(sandbox.id)
+  const paused = other.pause()
+  paused.catch(() => undefined)
+  await sandbox.renew({ timeout: 3600 })
+  assert.equal(isTaken, false, 'all of this happens while the snapshot is taken')
+  await paused
+  assert.equal(await stateOf(sandbox), 'Paused')
+  await server.icebox.snapshots.delete((await snapshot).id)
+  await sandbox.ensureRunning()
+  assert.equal(await marks(sandbox), 'here\nhere')
+  await sandbox.delete()
+})
+
 test('who connects waits until it runs and shares one resume; an end is never brought nearer', async () => {
   const sandbox = await create({ timeout: 3600 })
   assert.deepEqual(await sandbox.ensureRunning({ timeout: 5 }), { resumed: false })
@@ -277,6 +302,48 @@ test('a resume that fails fails for all who wanted it, and the sandbox stays pau
   await flipBit(pages)
   assert.equal(await marks(sandbox), 'here\nhere')
   await sandbox.delete()
+})
+
+test('what a shutdown paused and the next start cannot resume still has its end, and later starts try again', async () => {
+  const [stays, ends, byHand] = [await create({ timeout: 3600 }), await create(), await create({ timeout: 3600 })]
+  await mark(stays, 'here')
+  const directory = join(server.dataDirectory, 'snapshots')
+  const before = new Set(await readdir(directory))
+  await ends.renew({ timeout: 12 })
+  await server.down('pause')
+  const taken = (await readdir(directory)).filter((id) => !before.has(id))
+  assert.equal(taken.length, 3)
+  const flipAll = async () => {
+    for (const id of taken)
+      if (existsSync(join(directory, id))) await flipBit(join(directory, id, 'files', 'pages.img'))
+  }
+  await flipAll()
+  await server.restart()
+  const [first, second, third] = await Promise.all(
+    [stays, ends, byHand].map(async ({ id }) => {
+      const sandbox = await server.icebox.sandboxes.connect(id)
+      const { status } = await eventually(async () => {
+        const { resource } = await server.icebox.sandboxes.connect(id)
+        return resource.status.message === undefined ? undefined : resource
+      }, `the resume of ${id} fails`)
+      assert.deepEqual([status.state, status.reason], ['Paused', 'Shutdown'])
+      return sandbox
+    }),
+  )
+  assert.ok(first && second && third)
+  assert.notEqual((await third.info()).expiresAt, undefined)
+  await third.pause()
+  assert.equal((await third.info()).expiresAt, undefined)
+  await isGone(second)
+  await server.down('keep')
+  await flipAll()
+  await server.restart()
+  const again = await server.icebox.sandboxes.connect(stays.id)
+  await becomes(again, 'Running')
+  assert.equal(await marks(again), 'here\nhere')
+  const paused = await server.icebox.sandboxes.connect(byHand.id)
+  assert.equal(paused.resource.status.state, 'Paused')
+  for (const each of [again, paused]) await each.delete()
 })
 
 test('a pause of the files alone: they survive, it boots with its environment, and its entrypoint is started again', async () => {
@@ -404,30 +471,63 @@ while True:
     server.accept()[0].close()
 `
 
-test('a server that goes down waits for no image that does not come; the next one begins to make the sandbox again', async () => {
+/** A registry that takes connections and never answers. */
+async function silentRegistry() {
   const asked: Socket[] = []
   const registry = createServer((socket) => asked.push(socket.on('error', () => undefined))).listen(0, '127.0.0.1')
-  try {
-    await once(registry, 'listening')
-    const { port } = registry.address() as AddressInfo
-    const uri = `127.0.0.1:${port}/never:1`
-    const refused = assert.rejects(server.icebox.sandboxes.create({ image: uri }))
-    await eventually(async () => asked.length > 0 || undefined, 'the registry is asked')
-    const started = performance.now()
-    await server.down('keep')
-    const took = performance.now() - started
-    assert.ok(took < 10_000, `${took} ms`)
-    await refused
-    const before = asked.length
-    await server.restart()
-    const [sandbox] = (await server.icebox.sandboxes.list()).filter(({ resource }) => resource.image?.uri === uri)
-    assert.equal(sandbox?.resource.status.state, 'Pending')
-    await eventually(async () => asked.length > before || undefined, 'the registry is asked again')
-    for (const socket of asked) socket.destroy()
-    registry.close()
-    await sandbox?.delete()
-  } finally {
-    registry.close()
-    for (const socket of asked) socket.destroy()
+  await once(registry, 'listening')
+  const { port } = registry.address() as AddressInfo
+  return {
+    uri: `127.0.0.1:${port}/never:1`,
+    asked,
+    [Symbol.dispose]: () => {
+      registry.close()
+      for (const socket of asked) socket.destroy()
+    },
   }
+}
+
+test('a server that goes down waits for no image that does not come; the next one begins to make the sandbox again', async () => {
+  using registry = await silentRegistry()
+  const { uri, asked } = registry
+  const refused = assert.rejects(server.icebox.sandboxes.create({ image: uri }))
+  await eventually(async () => asked.length > 0 || undefined, 'the registry is asked')
+  const started = performance.now()
+  await server.down('keep')
+  const took = performance.now() - started
+  assert.ok(took < 10_000, `${took} ms`)
+  await refused
+  const before = asked.length
+  await server.restart()
+  const [sandbox] = (await server.icebox.sandboxes.list()).filter(({ resource }) => resource.image?.uri === uri)
+  assert.equal(sandbox?.resource.status.state, 'Pending')
+  await eventually(async () => asked.length > before || undefined, 'the registry is asked again')
+  await sandbox?.delete()
+})
+
+test('a delete waits for no image that does not come; others that wait for it go on', async () => {
+  using registry = await silentRegistry()
+  const { uri, asked } = registry
+  const waiting = async () =>
+    (await server.icebox.sandboxes.list()).filter(({ resource }) => resource.image?.uri === uri)
+  const creations = ['first', 'second'].map((name) =>
+    server.icebox.sandboxes.create({ image: uri, name }).catch((error: unknown) => error),
+  )
+  await eventually(async () => ((await waiting()).length === 2 && asked.length > 0) || undefined, 'both wait')
+  const closed = asked.map((socket) => once(socket.resume(), 'close'))
+  let ended = 0
+  for (const each of closed) void each.then(() => ended++)
+  for (const [at, name] of ['first', 'second'].entries()) {
+    assert.equal(ended, 0, 'the pull goes on while somebody waits for it')
+    const sandbox = await server.icebox.sandboxes.connect(name)
+    assert.equal(sandbox.resource.status.state, 'Pending')
+    await sandbox.delete()
+    const refusal = await creations[at]
+    assert.ok(isIceboxError(refusal, 'Conflict') && /was deleted while it was being created/.test(refusal.message))
+    assert.deepEqual(
+      (await waiting()).map(({ resource }) => resource.name),
+      ['first', 'second'].slice(at + 1),
+    )
+  }
+  await Promise.all(closed)
 })

@@ -279,3 +279,31 @@ test('a key opens its project until it is taken back, also over a restart, and i
   await assert.rejects(info(), (error) => isIceboxError(error, 'Unauthorized'))
   await assert.rejects(server.icebox.keys.revoke(id), (error) => isIceboxError(error, 'NotFound'))
 })
+
+test('the image of a public template of another project stays as long as a sandbox is being made of it', async () => {
+  const { key } = await server.icebox.keys.create({ project: 'third' })
+  const third = new Icebox({ url: server.icebox.url, apiKey: key })
+  for (let each = 0; each < 5; each += 1) {
+    const creation = third.sandboxes.create({ template: 'shared' })
+    let isMade = false
+    const done = () => {
+      isMade = true
+    }
+    creation.then(done, done)
+    let refusals = 0
+    while (!isMade) {
+      const error = await third.images.delete(ids.image).catch((thrown: unknown) => thrown)
+      if (isIceboxError(error, 'InUse')) refusals += 1
+      else assert.ok(error === undefined || isIceboxError(error, 'NotFound'), String(error))
+    }
+    const sandbox = await creation
+    assert.ok(refusals > 0)
+    assert.deepEqual(
+      (await third.images.list()).map(({ id }) => id),
+      [ids.image],
+    )
+    await sandbox.pause()
+    await sandbox.resume()
+    await sandbox.delete()
+  }
+})

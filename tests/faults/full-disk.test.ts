@@ -102,6 +102,31 @@ test('a snapshot or a pause that does not fit is refused, and the sandbox runs o
   await (await project.sandboxes.delete(name, signal())).settled
 })
 
+test('a pause at its end that does not fit: the sandbox runs on and answers, and is paused once it fits', async () => {
+  const { project } = parts
+  const accepted = await project.sandboxes.create(
+    { template: 'base', env: {}, metadata: {}, timeout: 3600, onTimeout: 'pause' },
+    signal(),
+  )
+  const { name } = (await accepted.settled).metadata
+  await run(name, 'head -c 201326592 /dev/urandom > /dev/shm/data; sha256sum /dev/shm/data > /dev/shm/sum')
+  const told = () => parts.control.events.list({ resource: name }).map(({ to }) => to)
+  const end = () => told().slice(2)
+  try {
+    await fillTo(100)
+    await project.sandboxes.renew(name, { timeout: 1 }, signal())
+    while (end().length < 2) await sleep(20)
+    assert.deepEqual(end(), ['pausing', 'running'])
+    await run(name, 'sha256sum -c /dev/shm/sum')
+    assert.deepEqual(end(), ['pausing', 'running'])
+  } finally {
+    await empty()
+  }
+  while (end().length < 4) await sleep(20)
+  assert.deepEqual(end(), ['pausing', 'running', 'pausing', 'paused'])
+  await (await project.sandboxes.delete(name, signal())).settled
+})
+
 test('a disk that fills up while a pause is being written: the sandbox runs on and answers', async () => {
   const { project } = parts
   const { metadata } = await (await project.sandboxes.create({ template: 'base', env: {}, metadata: {} }, signal()))
@@ -183,4 +208,40 @@ test('of a fork whose children do not all fit, those that do are there and nothi
   }
   for (const sandbox of await project.sandboxes.list({}, signal()))
     await (await project.sandboxes.delete(sandbox.metadata.name, signal())).settled
+})
+
+test('a server that goes down pauses several sandboxes at once, and the others when one does not fit', async () => {
+  const make = async () => {
+    const accepted = await parts.project.sandboxes.create({ template: 'base', env: {}, metadata: {} }, signal())
+    const { name } = (await accepted.settled).metadata
+    await run(name, 'echo here > /dev/shm/mark')
+    return name
+  }
+  const large = await make()
+  await run(large, 'head -c 201326592 /dev/urandom > /dev/shm/data; sha256sum /dev/shm/data > /dev/shm/sum')
+  const small = [await make(), await make()]
+  const known = parts.control.events.list({}).at(-1)?.id
+  try {
+    await fillTo(200)
+    await parts.control.close('pause', signal())
+    await parts.data.close()
+  } finally {
+    await empty()
+  }
+  parts = await openParts(parts.data.path)
+  const events = parts.control.events.list(known === undefined ? {} : { after: known })
+  const fates = events.filter(({ to }) => to === 'pausing' || to === 'paused' || to === 'running')
+  assert.ok(
+    fates.slice(0, 2).every(({ to }) => to === 'pausing'),
+    JSON.stringify(fates),
+  )
+  const fatesOf = (name: string) => fates.filter(({ resource }) => resource === name).map(({ to }) => to)
+  assert.deepEqual(fatesOf(large), ['pausing', 'running'])
+  for (const name of small) assert.deepEqual(fatesOf(name).slice(0, 2), ['pausing', 'paused'])
+  await run(large, 'sha256sum -c /dev/shm/sum')
+  for (const name of small) {
+    await parts.project.sandboxes.connect(name, {}, signal())
+    assert.equal(await run(name, 'cat /dev/shm/mark'), 'here')
+  }
+  for (const name of [large, ...small]) await (await parts.project.sandboxes.delete(name, signal())).settled
 })

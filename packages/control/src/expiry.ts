@@ -4,8 +4,22 @@ import type { Log } from './context.ts'
 import type { Records } from './records.ts'
 import { isDue, isExpiring } from './sandboxes/time.ts'
 
-/** How long a sandbox is left alone whose end could not be carried out: each try of a pause holds it up. */
+/**
+ * How long a sandbox is left alone whose end could not be carried out, since each try of a pause holds it up: twice as long after
+ * each try, up to the longest.
+ */
 const RETRY_MS = 10_000
+const LONGEST_RETRY_MS = 300_000
+
+/** Tries of one end that failed. */
+interface Failed {
+  end: string
+  times: number
+  /** When to try again, milliseconds since 1970. */
+  again: number
+}
+
+const endKey = ({ onTimeout, expiresAt }: Sandbox['spec']): string => `${onTimeout} ${expiresAt}`
 
 /**
  * Carries out what is to happen to sandboxes when their time is over: `expire` deletes or pauses one. The time stands in the
@@ -17,42 +31,56 @@ export function sandboxAlarm(
   log: Log,
   stopping: AbortSignal,
 ): Alarm {
-  /** Whose end is being carried out, or is to be tried again later. */
+  /** Whose end is being carried out. */
   const ending = new Set<string>()
+  /** Whose end is to be tried again. */
+  const failed = new Map<string, Failed>()
+  /** Not what failed before an extension: that is another end. */
+  const failuresOf = ({ metadata, spec }: Sandbox): Failed | undefined => {
+    const found = failed.get(metadata.name)
+    return found?.end === endKey(spec) ? found : undefined
+  }
 
   const end = async (sandbox: Sandbox): Promise<void> => {
     const { metadata, spec } = sandbox
     const { name, namespace: project } = metadata
     const facts = { sandbox: name, project, expiresAt: spec.expiresAt, onTimeout: spec.onTimeout }
     log('info', 'sandbox.expired', facts)
-    const done = () => {
-      ending.delete(name)
-      alarm.changed()
-    }
     try {
       await expire(sandbox)
-      done()
+      failed.delete(name)
     } catch (error) {
       // Somebody was faster, with an extension, a pause or a delete: there is nothing to try again.
-      if (isError(error, 'Conflict', 'NotFound')) return done()
-      log('error', 'expiry.failed', { ...facts, error: IceboxError.from(error).message })
-      setTimeout(done, RETRY_MS).unref()
+      if (isError(error, 'Conflict', 'NotFound')) failed.delete(name)
+      else {
+        const times = (failuresOf(sandbox)?.times ?? 0) + 1
+        const wait = Math.min(RETRY_MS * 2 ** (times - 1), LONGEST_RETRY_MS)
+        failed.set(name, { end: endKey(spec), times, again: Date.now() + wait })
+        const tries = { failures: times, retryAfterSeconds: wait / 1000 }
+        log('error', 'expiry.failed', { ...facts, ...tries, error: IceboxError.from(error).message })
+      }
     }
+    ending.delete(name)
+    alarm.changed()
   }
 
   const look = async (): Promise<number | undefined> => {
     const now = Date.now()
     let nearest: number | undefined
-    for (const sandbox of await records.listEverywhere('Sandbox')) {
+    const at = (time: number) => {
+      nearest = Math.min(time, nearest ?? time)
+    }
+    const sandboxes = await records.listEverywhere('Sandbox')
+    const there = new Set(sandboxes.map(({ metadata }) => metadata.name))
+    for (const name of failed.keys()) if (!there.has(name)) failed.delete(name)
+    for (const sandbox of sandboxes) {
       const { name } = sandbox.metadata
       if (ending.has(name)) continue
-      if (isDue(sandbox, now)) {
+      const again = failuresOf(sandbox)?.again ?? 0
+      if (isDue(sandbox, now) && again <= now) {
         ending.add(name)
         void end(sandbox)
-      } else if (isExpiring(sandbox)) {
-        const time = Date.parse(sandbox.spec.expiresAt ?? '')
-        nearest = Math.min(time, nearest ?? time)
-      }
+      } else if (isExpiring(sandbox)) at(Math.max(Date.parse(sandbox.spec.expiresAt ?? ''), again))
     }
     return nearest
   }

@@ -1,5 +1,6 @@
 import { IceboxError } from '@icebox/model'
 import type { Accepted } from './control.ts'
+import { until } from './until.ts'
 
 interface Exclusive {
   verb: string
@@ -34,16 +35,7 @@ export class Operations {
       .get(id)
       ?.accepted.then(({ settled }) => settled)
       .catch(() => undefined)
-    if (ended === undefined || signal === undefined) return void (await ended)
-    signal.throwIfAborted()
-    const { promise: aborted, reject } = Promise.withResolvers<never>()
-    const abort = () => reject(signal.reason)
-    signal.addEventListener('abort', abort, { once: true })
-    try {
-      await Promise.race([ended, aborted])
-    } finally {
-      signal.removeEventListener('abort', abort)
-    }
+    await (ended === undefined || signal === undefined ? ended : until(ended, signal))
   }
 
   isBusy(id: string): boolean {

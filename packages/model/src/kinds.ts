@@ -193,7 +193,7 @@ export const SandboxStatus = z.object({
       execution: z.string().optional(),
       /** Of a rollback: the state it found, to which a failure returns. */
       from: z.enum(SANDBOX_STATES).optional(),
-      /** Of a pause: the reason to give once it is paused. */
+      /** Of a pause: the reason to give once it is paused. Of a resume or rollback: the one to give when it fails and it stays paused. */
       reason: z.string().optional(),
       /** Of a pause: what it keeps. */
       kind: z.enum(SNAPSHOT_KINDS).optional(),

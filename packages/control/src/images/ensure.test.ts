@@ -5,8 +5,9 @@ import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import type { NodeImage } from '@icebox/model'
 import { openSqliteStore } from '@icebox/store'
+import { Operations } from '../operations.ts'
 import { Records } from '../records.ts'
-import { recordImage, shareImage } from './ensure.ts'
+import { imageKey, recordImage, shareImage } from './ensure.ts'
 
 const IMAGE: NodeImage = {
   reference: 'docker.io/library/python:3.12',
@@ -22,7 +23,8 @@ async function projects(t: TestContext) {
     await store.close()
     await rm(directory, { recursive: true, force: true })
   })
-  return (name: string) => ({ records: new Records(store, name, () => undefined) })
+  const operations = new Operations()
+  return (name: string) => ({ operations, records: new Records(store, name, () => undefined) })
 }
 
 test('many who need an image at once for the first time all get it', async (t) => {
@@ -43,4 +45,21 @@ test('an image keeps the reference that its project asked for it by', async (t) 
   assert.equal((await shareImage(mine, other)).spec.reference, IMAGE.reference)
   const again = await recordImage(mine, { ...IMAGE, reference: 'docker.io/library/python:3' })
   assert.equal(again.spec.reference, 'docker.io/library/python:3')
+})
+
+test('who needs an image that is being deleted gets it after that', async (t) => {
+  const project = await projects(t)
+  const [mine, theirs] = [project('mine'), project('theirs')]
+  const image = await recordImage(theirs, IMAGE)
+  const { name } = (await shareImage(mine, image)).metadata
+  const looked = Promise.withResolvers<void>()
+  const deletion = mine.operations.exclusive(imageKey(mine, name), 'delete', async () => {
+    await looked.promise
+    await mine.records.remove('Image', name)
+    return { resource: image, settled: Promise.resolve(image) }
+  })
+  const shared = shareImage(mine, image)
+  looked.resolve()
+  await Promise.all([deletion, shared])
+  assert.equal((await mine.records.get('Image', name)).status.state, 'ready')
 })

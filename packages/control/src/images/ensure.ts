@@ -29,8 +29,19 @@ export async function keepImage({ records }: Pick<Context, 'records'>, image: No
   return records.setStatus('Image', name, (present) => (present.status.state === 'ready' ? undefined : status))
 }
 
-/** Takes over another project's image, whose bytes are here: what is made of it keeps it. */
-export async function shareImage(context: Pick<Context, 'records'>, { spec, status }: Image): Promise<Image> {
+/** Names what is under way for an image: every project has its own record of it. */
+export const imageKey = ({ records }: Pick<Context, 'records'>, name: string): string =>
+  `image ${records.namespace}/${name}`
+
+/**
+ * Takes over another project's image, whose bytes are here, for a sandbox whose intent is written: it keeps the image. A delete
+ * that has not seen the intent comes to its end first.
+ */
+export async function shareImage(
+  context: Pick<Context, 'records' | 'operations'>,
+  { metadata, spec, status }: Image,
+): Promise<Image> {
+  await context.operations.ended(imageKey(context, metadata.name))
   return keepImage(context, { ...spec, config: status.config, sizeBytes: status.sizeBytes })
 }
 

@@ -3,11 +3,11 @@ import { type Context, DEADLINES, within } from '../context.ts'
 import type { Images } from '../control.ts'
 import { newestFirst } from '../page.ts'
 import { resolveRef } from '../records.ts'
-import { pullImage } from './ensure.ts'
+import { imageKey, pullImage } from './ensure.ts'
 import { dropHiddenTemplates, usersOfImage } from './use.ts'
 
 export function imageService(context: Context): Images {
-  const { records, node } = context
+  const { records, operations } = context
   const resolve = (ref: string): Promise<Image> =>
     resolveRef(records, 'Image', ref, ({ spec }) => [spec.reference, spec.digest])
   return {
@@ -15,22 +15,32 @@ export function imageService(context: Context): Images {
     get: resolve,
     list: async () => (await records.list('Image')).sort(newestFirst),
     async delete(ref) {
-      const image = await resolve(ref)
-      const { name } = image.metadata
-      const users = await usersOfImage(context, image)
-      if (users.length > 0) {
-        throw new IceboxError(
-          'InUse',
-          `image ${image.spec.reference} is needed by ${users.slice(0, 5).join(', ')}${users.length > 5 ? ` and ${users.length - 5} more` : ''}`,
-        )
+      const { name } = (await resolve(ref)).metadata
+      const remove = async () => {
+        const image = await removeImage(context, name)
+        return { resource: image, settled: Promise.resolve(image) }
       }
-      await dropHiddenTemplates(context, image)
-      await records.remove('Image', name)
-      const { digest } = image.spec
-      const elsewhere = (await records.listEverywhere('Image')).some(({ spec }) => spec.digest === digest)
-      if (!elsewhere) await node.removeImage(digest, within(context, DEADLINES.call))
-      context.log('info', 'image.deleted', { image: name, reference: image.spec.reference })
-      return image
+      return (await operations.exclusive(imageKey(context, name), 'delete', remove)).resource
     },
   }
+}
+
+/** Throws `InUse` when something stands on it. Its bytes go with the last project that has it. */
+async function removeImage(context: Context, name: string): Promise<Image> {
+  const { records, node } = context
+  const image = await records.get('Image', name)
+  const users = await usersOfImage(context, image)
+  if (users.length > 0) {
+    throw new IceboxError(
+      'InUse',
+      `image ${image.spec.reference} is needed by ${users.slice(0, 5).join(', ')}${users.length > 5 ? ` and ${users.length - 5} more` : ''}`,
+    )
+  }
+  await dropHiddenTemplates(context, image)
+  await records.remove('Image', name)
+  const { digest } = image.spec
+  const elsewhere = (await records.listEverywhere('Image')).some(({ spec }) => spec.digest === digest)
+  if (!elsewhere) await node.removeImage(digest, within(context, DEADLINES.call))
+  context.log('info', 'image.deleted', { image: name, reference: image.spec.reference })
+  return image
 }

@@ -9,16 +9,18 @@ export async function usersOfImage(context: Context, image: Image): Promise<stri
   const names = [name, image.spec.digest, image.spec.reference]
   const [sandboxes, snapshots, templates] = await Promise.all([
     records.list('Sandbox'),
-    records.list('Snapshot'),
+    // Those of other projects, too: a sandbox of a public template is being made from one.
+    records.listEverywhere('Snapshot'),
     records.list('Template'),
   ])
-  const standing = new Set(snapshots.filter(({ spec }) => spec.imageName === name).map(({ metadata }) => metadata.name))
+  const onIt = snapshots.filter(({ spec }) => spec.imageName === name)
+  const standing = new Set(onIt.map(({ metadata }) => metadata.name))
   return [
     ...sandboxes
       .filter(({ status }) => status.imageName === name || standing.has(status.operation?.snapshot ?? ''))
       .map(({ metadata }) => `sandbox ${metadata.name}`),
-    ...snapshots
-      .filter(({ spec }) => spec.imageName === name && spec.purpose !== 'template')
+    ...onIt
+      .filter(({ metadata, spec }) => metadata.namespace === records.namespace && spec.purpose !== 'template')
       .map(({ metadata }) => `snapshot ${metadata.name}`),
     ...templates
       .filter(

@@ -1,3 +1,4 @@
+import { availableParallelism } from 'node:os'
 import {
   asExecutionId,
   asSnapshotId,
@@ -30,6 +31,8 @@ import { claimedExecutions, type Observed, planSandbox, type SandboxAction } fro
 
 /** How often what is not settled is looked at again, milliseconds. */
 const INTERVAL_MS = 5_000
+/** Saves that are under way at once when the server goes down: more take no less time, and the memory of all at once. */
+const PAUSES_AT_ONCE = 2 * availableParallelism()
 
 async function observe(context: Context): Promise<Observed> {
   const machines = new Map(context.node.machines().map(({ execution, frozen }) => [execution as string, { frozen }]))
@@ -120,7 +123,7 @@ export class Reconciler {
     const context = this.#context.project(namespace)
     context.log('info', 'reconcile', { sandbox: name, state: sandbox.status.state, ...action })
     /** Holds the sandbox while the operation goes on in the background, like a caller of the API would. */
-    const hold = async (verb: string, begin: () => Promise<Accepted<Sandbox>>) => {
+    const hold = async (verb: string, begin: (stopping: AbortSignal) => Promise<Accepted<Sandbox>>) => {
       const { settled } = await context.operations.exclusive(name, verb, begin)
       settled.catch(() => undefined)
     }
@@ -158,8 +161,8 @@ export class Reconciler {
         await hold('resume', () => beginResume(context, name))
         return
       case 'redo':
-        await hold(action.verb, async () => {
-          const { resource, settled } = await beginAgain(context, sandbox)
+        await hold(action.verb, async (stopping) => {
+          const { resource, settled } = await beginAgain(context, sandbox, stopping)
           return { resource, settled: settled.finally(() => this.#afterFork(sandbox)) }
         })
         return
@@ -279,19 +282,24 @@ export class Reconciler {
   async pauseAll(reason: typeof PAUSED_BY_SHUTDOWN): Promise<{ name: string; error: IceboxError }[]> {
     const failures: { name: string; error: IceboxError }[] = []
     const all = await this.#context.records.listEverywhere('Sandbox')
-    for (const { metadata } of all.filter(({ status }) => status.state === 'running')) {
-      const context = this.#context.project(metadata.namespace)
-      try {
-        await (
-          await context.operations.exclusiveInTurn(metadata.name, 'pause', () =>
-            beginPause(context, metadata.name, { kind: 'memory', reason }),
-          )
-        ).settled
-      } catch (error) {
-        if (!isError(error, 'NotFound', 'InvalidState'))
-          failures.push({ name: metadata.name, error: IceboxError.from(error) })
+    const running = all.filter(({ status }) => status.state === 'running').values()
+    const pauseRest = async () => {
+      // All take from the same list.
+      for (const { metadata } of running) {
+        const context = this.#context.project(metadata.namespace)
+        try {
+          await (
+            await context.operations.exclusiveInTurn(metadata.name, 'pause', () =>
+              beginPause(context, metadata.name, { kind: 'memory', reason }),
+            )
+          ).settled
+        } catch (error) {
+          if (!isError(error, 'NotFound', 'InvalidState'))
+            failures.push({ name: metadata.name, error: IceboxError.from(error) })
+        }
       }
     }
+    await Promise.all(Array.from({ length: PAUSES_AT_ONCE }, pauseRest))
     return failures
   }
 }

@@ -17,24 +17,34 @@ import { bareTemplate } from '../templates/bare.ts'
 import { startAndWait } from '../templates/build.ts'
 import { endRun, helloOf, restoreRun, startEntrypoint } from './run.ts'
 
-/** Restores the snapshot named in the intent of a sandbox that is `creating`; `turn` is given up while it has to be made. */
-export async function finishCreate(context: Context, intent: Sandbox, turn?: Turn): Promise<Sandbox> {
+/**
+ * Restores the snapshot named in the intent of a sandbox that is `creating`; `turn` is given up while it has to be made. Fails with
+ * the reason of `stopping` when that aborts before there is something to restore.
+ */
+export async function finishCreate(
+  context: Context,
+  intent: Sandbox,
+  stopping: AbortSignal,
+  turn?: Turn,
+): Promise<Sandbox> {
   return context.telemetry.operation('create', { ...named(intent), from: intent.spec.source.from }, (note) =>
-    create(context, intent, turn, note),
+    create(context, intent, stopping, turn, note),
   )
 }
 
 async function create(
   context: Context,
   intent: Sandbox,
+  stopping: AbortSignal,
   turn: Turn | undefined,
   note: (facts: Noted) => void,
 ): Promise<Sandbox> {
   const { name } = intent.metadata
   try {
-    const find = () => findSnapshot(context, intent)
+    const find = () => findSnapshot(context, intent, stopping)
     const known = intent.status.operation?.snapshot !== undefined
     const sandbox = known ? intent : await (turn === undefined ? find() : turn.aside(find))
+    stopping.throwIfAborted()
     const { operation } = sandbox.status
     if (operation?.snapshot === undefined || operation.execution === undefined) {
       throw new IceboxError('Internal', `sandbox ${name} is being created without a snapshot to restore`)
@@ -65,7 +75,7 @@ async function create(
       throw error
     }
   } catch (error) {
-    throw await fail(context, name, 'CreateFailed', error)
+    throw await fail(context, name, 'CreateFailed', stopping.aborted ? stopping.reason : error)
   }
 }
 
@@ -108,10 +118,10 @@ function bootInstead(
 }
 
 /** Of a sandbox that is made from an image: finds or makes the image's own snapshot and adds it to the intent. */
-async function findSnapshot(context: Context, { metadata, spec }: Sandbox): Promise<Sandbox> {
+async function findSnapshot(context: Context, { metadata, spec }: Sandbox, stopping: AbortSignal): Promise<Sandbox> {
   if (spec.source.from !== 'image')
     throw new IceboxError('Internal', `sandbox ${metadata.name} is of no snapshot and of no image`)
-  const signal = AbortSignal.any([context.stopping, within(context, DEADLINES.pull)])
+  const signal = AbortSignal.any([stopping, context.stopping, within(context, DEADLINES.pull)])
   const template = await bareTemplate(context, spec.source.image, spec.size, signal)
   const snapshot = await context.records.get('Snapshot', template.status.snapshot ?? '')
   await context.records.setSpec('Sandbox', metadata.name, (present) => ({

@@ -2,25 +2,13 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { IceboxError, type Sandbox } from '@icebox/model'
 import type { Context } from '../context.ts'
 import type { Connected } from '../control.ts'
+import { until } from '../until.ts'
 import { refuse } from './refuse.ts'
 import { resumeInTurn } from './restore.ts'
 import { keepFor } from './time.ts'
 
 /** How often a sandbox is looked at that nobody is at work on and that the reconciler will settle, milliseconds. */
 const LOOK_MS = 100
-
-/** Ends waiting, never what is waited for. */
-async function until<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
-  const { promise: aborted, reject } = Promise.withResolvers<never>()
-  const abort = () => reject(signal.reason)
-  if (signal.aborted) abort()
-  signal.addEventListener('abort', abort, { once: true })
-  try {
-    return await Promise.race([work, aborted])
-  } finally {
-    signal.removeEventListener('abort', abort)
-  }
-}
 
 /** Waits until what is under way for a sandbox has ended, well or not. */
 export async function arrival(context: Context, name: string, signal: AbortSignal): Promise<void> {

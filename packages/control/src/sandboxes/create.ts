@@ -52,7 +52,7 @@ export async function admit(
   { id, request, turn }: { id: SandboxId; request?: Request | undefined; turn: Turn },
 ): Promise<Accepted<Sandbox>> {
   // In turn: what had this id before may be on its way out.
-  return context.operations.exclusiveInTurn(id, 'create', async () => {
+  return context.operations.exclusiveInTurn(id, 'create', async (stopping) => {
     const resource = await context.records.create('Sandbox', id, {
       spec: {
         ...(birth.displayName === undefined ? {} : { displayName: birth.displayName }),
@@ -80,7 +80,7 @@ export async function admit(
       },
     })
     context.expiry.at(resource.spec.expiresAt)
-    return { resource, settled: finishCreate(context, resource, turn) }
+    return { resource, settled: finishCreate(context, resource, stopping, turn) }
   })
 }
 

@@ -3,6 +3,7 @@ import {
   asSnapshotId,
   canPause,
   IceboxError,
+  isError,
   newOperationId,
   newSnapshotId,
   type Sandbox,
@@ -15,7 +16,7 @@ import { dropSnapshot } from '../snapshots/remove.ts'
 import { type Noted, named } from '../telemetry/telemetry.ts'
 import { refuse } from './refuse.ts'
 import { endRun } from './run.ts'
-import type { PAUSED_BY_SHUTDOWN } from './time.ts'
+import { PAUSED_BY_SHUTDOWN } from './time.ts'
 
 const now = () => new Date().toISOString()
 
@@ -32,7 +33,7 @@ export const pauseVerb = (kind: SnapshotKind): string => (kind === 'memory' ? 'p
 
 /**
  * Writes the intent of a pause; `settled` is the sandbox paused, or the error with the sandbox running on. A sandbox that is
- * paused already stays as it is.
+ * paused already stays so; one that the server had paused is from here on one that somebody did.
  */
 export async function beginPause(
   context: Context,
@@ -41,7 +42,10 @@ export async function beginPause(
 ): Promise<Accepted<Sandbox>> {
   const resource = await context.records.setStatus('Sandbox', name, (sandbox) => {
     check?.(sandbox)
-    if (sandbox.status.state === 'paused') return undefined
+    if (sandbox.status.state === 'paused')
+      return sandbox.status.reason === PAUSED_BY_SHUTDOWN
+        ? { ...settledStatus(sandbox.status), state: 'paused' }
+        : undefined
     if (!canPause(sandbox.status.state)) refuse(sandbox, 'pause')
     return {
       ...settledStatus(sandbox.status),
@@ -59,6 +63,23 @@ export async function beginPause(
   return {
     resource,
     settled: resource.status.state === 'paused' ? Promise.resolve(resource) : finishPause(context, resource),
+  }
+}
+
+/**
+ * Begins a pause that somebody asks for, or joins an equal one under way. The one at the end of its time may be given up before
+ * it has begun, because of an extension, which is no answer to who just wants it paused.
+ */
+export async function pauseByHand(context: Context, name: string, kind: SnapshotKind): Promise<Accepted<Sandbox>> {
+  const { operations } = context
+  const verb = pauseVerb(kind)
+  const begin = () => operations.exclusive(name, verb, () => beginPause(context, name, { kind }))
+  const joins = operations.verb(name) === verb
+  try {
+    return await begin()
+  } catch (error) {
+    if (!joins || !isError(error, 'Conflict')) throw error
+    return begin()
   }
 }
 

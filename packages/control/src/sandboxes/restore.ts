@@ -15,7 +15,7 @@ import { settledStatus } from '../records.ts'
 import { type Noted, named } from '../telemetry/telemetry.ts'
 import { refuse } from './refuse.ts'
 import { endRun, restoreRun, startEntrypoint } from './run.ts'
-import { startTime } from './time.ts'
+import { PAUSED_BY_SHUTDOWN, startTime } from './time.ts'
 
 const now = () => new Date().toISOString()
 
@@ -43,6 +43,7 @@ export async function beginResume(
         startedAt: now(),
         snapshot: status.pausedIn,
         execution: newExecutionId(),
+        ...keptReason(status),
       },
     }
   })
@@ -51,6 +52,12 @@ export async function beginResume(
     resource,
     settled: resource.status.state === 'running' ? Promise.resolve(resource) : finishRestore(context, resource),
   }
+}
+
+/** What the server paused because it went down stays so until it runs: its time goes on, and the next start tries again. */
+function keptReason({ state, reason, operation }: Sandbox['status']): { reason?: string } {
+  const kept = state === 'resuming' ? operation?.reason : reason
+  return kept === PAUSED_BY_SHUTDOWN ? { reason: kept } : {}
 }
 
 /** Begins a resume when its turn has come, or joins the one under way. */
@@ -103,6 +110,7 @@ export async function beginRollback(context: Context, name: string, snapshotId: 
         snapshot: snapshotId,
         execution: newExecutionId(),
         from: present.status.state,
+        ...keptReason(present.status),
       },
     }
   })
@@ -157,7 +165,7 @@ async function restore(context: Context, sandbox: Sandbox, note: (facts: Noted) 
     await context.records.setStatus('Sandbox', name, ({ status }) => {
       if (status.state !== 'resuming') return undefined
       if (alive) return { ...settledStatus(status), state: 'running' }
-      const reason = verb === 'resume' ? 'ResumeFailed' : 'RollbackFailed'
+      const reason = operation.reason ?? (verb === 'resume' ? 'ResumeFailed' : 'RollbackFailed')
       return { ...settledStatus(status), state: paused ? 'paused' : 'failed', reason, message: failure.message }
     })
     throw failure

@@ -1,4 +1,4 @@
-import { newSandboxId, type Sandbox, type SandboxId } from '@icebox/model'
+import { IceboxError, newSandboxId, type Sandbox, type SandboxId } from '@icebox/model'
 import { type Context, DEADLINES, within } from '../context.ts'
 import type { Accepted, Sandboxes } from '../control.ts'
 import { caughtUp } from '../logs/collect.ts'
@@ -10,7 +10,7 @@ import { connect } from './connect.ts'
 import { admit, birthOf } from './create.ts'
 import { beginDelete, discardFailed } from './delete.ts'
 import { forkSandbox } from './fork.ts'
-import { beginPause, pauseVerb } from './pause.ts'
+import { pauseByHand } from './pause.ts'
 import { reach } from './reach.ts'
 import { type Request, Requests } from './request.ts'
 import { beginRollback, resumeInTurn } from './restore.ts'
@@ -64,7 +64,10 @@ export function sandboxService(context: Context): Sandboxes {
         .filter(({ metadata: { createdAt } }) => Date.parse(createdAt) >= from)
         .sort(newestFirst)
     },
-    pause: (ref, { kind = 'memory' }) => operate(ref, pauseVerb(kind), (name) => beginPause(context, name, { kind })),
+    async pause(ref, { kind = 'memory' }) {
+      const { name } = (await resolveSandbox(context, ref)).metadata
+      return pauseByHand(context, name, kind)
+    },
     async resume(ref) {
       const { name } = (await resolveSandbox(context, ref)).metadata
       return resumeInTurn(context, name, { seconds: undefined })
@@ -81,6 +84,8 @@ export function sandboxService(context: Context): Sandboxes {
     },
     async delete(ref) {
       const { name } = (await resolveSandbox(context, ref)).metadata
+      // One whose image is still to come waits for that: a create heeds this, everything else is soon over.
+      operations.stop(name, new IceboxError('Conflict', `sandbox ${name} was deleted while it was being created`))
       return operations.exclusiveInTurn(name, 'delete', () => beginDelete(context, name))
     },
     async renew(ref, body) {

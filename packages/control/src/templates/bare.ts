@@ -2,12 +2,13 @@ import { createHash } from 'node:crypto'
 import { IceboxError, type Size, type Template } from '@icebox/model'
 import type { Context } from '../context.ts'
 import { ensureImage } from '../images/ensure.ts'
+import { until } from '../until.ts'
 import { beginBuild } from './build.ts'
 import { operationKey } from './resolve.ts'
 
 /**
  * The template of an image with nothing of a user's started: made on first use, hidden, shared by digest and size.
- * Callers at the same time share one build.
+ * Callers at the same time share one build, which goes on when `signal` ends the waiting of one.
  */
 export async function bareTemplate(
   context: Context,
@@ -23,7 +24,7 @@ export async function bareTemplate(
   const build = await context.operations.exclusiveInTurn(operationKey(context, name), 'build', (stopping) =>
     beginBuild(context, name, { image: image.spec.digest, size, env: {}, hidden: true }, () => undefined, stopping),
   )
-  const template = await build.settled
+  const template = await until(build.settled, signal)
   if (template.status.state !== 'ready')
     throw new IceboxError('Internal', `template ${name} is ${template.status.state}`)
   return template
