@@ -1,5 +1,5 @@
 import { IceboxError } from '@icebox/model'
-import type { Log } from './context.ts'
+import type { Log } from './log.ts'
 
 /** The times are of the clock on the wall, which may be set or jump over a sleep of the machine; a timer's is not. */
 const LONGEST_WAIT_MS = 60_000

@@ -2,13 +2,11 @@ import type { Node, SandboxId } from '@icebox/model'
 import type { Admission } from './admission.ts'
 import type { Alarm } from './alarm.ts'
 import type { Exits } from './exits.ts'
+import type { Log } from './log.ts'
 import type { SandboxLogs } from './logs/logs.ts'
 import type { Operations } from './operations.ts'
 import type { Records } from './records.ts'
 import type { Telemetry } from './telemetry/telemetry.ts'
-
-/** One structured line per operation or transition. */
-export type Log = (level: 'info' | 'warn' | 'error', event: string, facts: Record<string, unknown>) => void
 
 /** What every service works with. All but `records` is one for all projects. */
 export interface Context {

@@ -1,5 +1,5 @@
 import { canExec, IceboxError, isError, type MachineExit, type Sandbox, SYSTEM_NAMESPACE } from '@icebox/model'
-import type { Log } from './context.ts'
+import type { Log } from './log.ts'
 import { type Records, settledStatus } from './records.ts'
 import { revival } from './sandboxes/revival.ts'
 

@@ -1,6 +1,6 @@
 import { IceboxError, isError, type Sandbox } from '@icebox/model'
 import { Alarm } from './alarm.ts'
-import type { Log } from './context.ts'
+import type { Log } from './log.ts'
 import type { Records } from './records.ts'
 import { isDue, isExpiring } from './sandboxes/time.ts'
 

@@ -1,4 +1,3 @@
-export type { Log } from './context.ts'
 export type {
   Accepted,
   Collected,
@@ -20,6 +19,7 @@ export type {
   Traffic,
 } from './control.ts'
 export { Limits } from './limits.ts'
+export type { Log } from './log.ts'
 export { openControl } from './open.ts'
 export { newestFirst, type Order, type Slice, slice } from './page.ts'
 export {

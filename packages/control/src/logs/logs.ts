@@ -1,7 +1,7 @@
 import { appendFile, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { IceboxError, LogEntry } from '@icebox/model'
-import type { Log } from '../context.ts'
+import type { Log } from '../log.ts'
 
 /** Bytes of a sandbox's file before a new one is begun. One older file is kept. */
 const FILE_BYTES = 2 ** 20

@@ -1,8 +1,8 @@
 import { type FileHandle, open, readFile, rename, stat, truncate } from 'node:fs/promises'
 import { join } from 'node:path'
 import { IceboxError, WireEvent } from '@icebox/model'
-import type { Log } from '../context.ts'
 import type { EventFilter } from '../control.ts'
+import type { Log } from '../log.ts'
 
 /** Bytes of a file before a new one is begun. One older file is kept. */
 const FILE_BYTES = 16 * 2 ** 20

@@ -1,5 +1,5 @@
 import { IceboxError, type Phases, type Sandbox } from '@icebox/model'
-import type { Log } from '../context.ts'
+import type { Log } from '../log.ts'
 import type { Measured, Metrics } from './metrics.ts'
 
 /** What an operation tells of itself while it goes on. */
