@@ -314,7 +314,12 @@ describe('a command in the background', () => {
     })
     await eventually(async () => ((await logs(id)).text === 'before\n' ? true : undefined), 'it has written')
     await (await parts.control.project('default').sandboxes.pause(sandbox, {}, signal())).settled
-    assert.deepEqual((await refused('GET', `/command/status/${id}`))[0], 409)
+    for (const [method, path] of [
+      ['GET', '/ping'],
+      ['GET', `/command/status/${id}`],
+      ['GET', '/files/info?path=/etc/hostname'],
+    ] as const)
+      assert.deepEqual(await refused(method, path), [502, 'SANDBOX_NOT_RUNNING'], path)
     await (await parts.control.project('default').sandboxes.resume(sandbox, signal())).settled
     assert.equal((await status(id)).running, true)
     await command('touch /tmp/after')
@@ -652,7 +657,7 @@ describe('who may call', () => {
   it('of a sandbox that is there, and of what execd has', async () => {
     const elsewhere = (path: string, init: RequestInit = {}) =>
       refused('POST', path, { ...init, headers: { 'x-sandbox': 'nosuchsandbox', 'content-type': 'application/json' } })
-    assert.deepEqual(await elsewhere('/command', json({ command: 'true' })), [404, 'NOT_FOUND'])
+    assert.deepEqual(await elsewhere('/command', json({ command: 'true' })), [502, 'SANDBOX_NOT_FOUND'])
     assert.deepEqual(await refused('GET', '/nothing'), [404, 'NOT_FOUND'])
     assert.deepEqual(await refused('POST', '/v1/isolated/session', json({})), [501, 'NOT_SUPPORTED'])
     assert.equal((await answerOf<{ available: boolean }>('GET', '/v1/isolated/capabilities')).available, false)

@@ -119,6 +119,18 @@ describe('what is not there', () => {
     assert.deepEqual([head.status, head.text], [502, ''])
   })
 
+  it('is said by each guest service as its clients know it, with a key and without', async () => {
+    for (const headers of [{}, { 'x-api-key': KEY }]) {
+      const envd = await call(url('/files?path=x'), { headers: { ...at(49_983, unknown), ...headers } })
+      assert.deepEqual(
+        [envd.status, envd.body],
+        [502, { sandboxId: unknown, message: 'The sandbox was not found', code: 502 }],
+      )
+      const execd = await call(url('/ping'), { headers: { ...at(44_772, unknown), ...headers } })
+      assert.deepEqual([execd.status, execd.body.code], [502, 'SANDBOX_NOT_FOUND'])
+    }
+  })
+
   it('is a paused sandbox that does not ask to be resumed', async () => {
     const paused = await inside.sandbox()
     const { sandboxes } = inside.parts.project

@@ -1,7 +1,7 @@
 import { type ClientRequest, type IncomingMessage, request as requestGuest, type ServerResponse } from 'node:http'
 import type { Duplex } from 'node:stream'
 import type { Control } from '@icebox/control'
-import { IceboxError } from '@icebox/model'
+import { IceboxError, isError } from '@icebox/model'
 import { ClientGone } from '../client.ts'
 import { DEADLINE } from '../deadline.ts'
 import { linger } from '../linger.ts'
@@ -147,8 +147,14 @@ export class Gateway {
     return this.#turnstile.enter(sandbox)
   }
 
+  /** Not for a sandbox that is not there, which the façade says in its own way. */
   async #isFor(credentials: Credentials, id: string): Promise<boolean> {
-    return credentials.isFor(await this.#options.control.traffic.find(id, AbortSignal.timeout(DEADLINE.read)))
+    try {
+      return credentials.isFor(await this.#options.control.traffic.find(id, AbortSignal.timeout(DEADLINE.read)))
+    } catch (thrown) {
+      if (isError(thrown, 'NotFound')) return false
+      throw thrown
+    }
   }
 
   async #pass(
