@@ -516,7 +516,7 @@ describe('connections into a sandbox', () => {
   })
 
   it('are not more than a sandbox and the server may have', async () => {
-    const small = await inside.serve({ gateway: { limits: { perSandbox: 2, inAll: 3 } } })
+    const small = await inside.serve({ gateway: { limits: { each: 2, inAll: 3 } } })
     const other = await inside.sandbox()
     const to = (rest: string, of: string) => `${small.url}/v1/sandboxes/${of}/proxy/3000${rest}`
     const open = await Promise.all([send(to('/quiet', id)), send(to('/quiet', id))])
