@@ -215,6 +215,13 @@ describe('headers', () => {
     assert.deepEqual(headers['set-cookie'], ['a=1', 'b=2'])
   })
 
+  it('give no service worker of a sandbox what is for others of the same origin', async () => {
+    const byPath = (await call(path('/hop'))).headers
+    assert.deepEqual([byPath['x-kept'], byPath['service-worker-allowed']], ['yes', undefined])
+    const byHost = (await call(url('/hop'), { headers: at(3000) })).headers
+    assert.equal(byHost['service-worker-allowed'], '/')
+  })
+
   it('with our secrets never reach the sandbox; those of its own services do', async () => {
     const sandbox = await inside.parts.control.traffic.find(id, AbortSignal.timeout(60_000))
     const { traffic, access } = inside.parts.control.traffic.tokens(sandbox)

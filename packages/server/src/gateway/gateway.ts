@@ -124,8 +124,8 @@ export class Gateway {
       const credentials = await Credentials.of(request, this.#options.control.keys)
       const outgoing = await this.#begin({ request, address, credentials, over }, { fresh: true, upgrade: true })
       const word = await offer(outgoing, this.#headDeadline, over.signal)
-      if (word.taken) await join(socket, head, word)
-      else await passBack(request, answer(), outgoing, word.answer)
+      if (word.taken) await join(socket, head, word, address)
+      else await passBack({ request, response: answer(), address }, outgoing, word.answer)
     } catch (thrown) {
       if (!socket.destroyed) this.#fail(thrown, request, answer(), address)
     } finally {
@@ -174,7 +174,7 @@ export class Gateway {
     try {
       const visit = { request, address, credentials, over }
       const begin = (fresh: boolean) => this.#begin(visit, { fresh, upgrade: false })
-      await exchange({ request, response, begin, headDeadline: this.#headDeadline })
+      await exchange({ request, response, address, begin, headDeadline: this.#headDeadline })
     } finally {
       this.#answers.delete(response)
     }
