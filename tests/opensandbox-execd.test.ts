@@ -2,9 +2,10 @@ import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { createServer, type Server } from 'node:http'
-import type { AddressInfo } from 'node:net'
+import { type AddressInfo, connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { text } from 'node:stream/consumers'
 import { after, before, describe, it } from 'node:test'
 import { BASE_IMAGE } from '@icebox/node'
 import { type ExecdOptions, execdFacade } from '@icebox/server'
@@ -548,6 +549,39 @@ describe('files', () => {
       404,
       'FILE_NOT_FOUND',
     ])
+  })
+
+  it('that cannot be written are refused as soon as that is known, whatever else the client would send', async () => {
+    await command('mkdir -p /srv/full; echo x > /srv/full/file')
+    const part = (name: string, content: string) =>
+      `--b\r\nContent-Disposition: form-data; name="${name}"; filename="f"\r\n\r\n${content}`
+    const rest = Buffer.alloc(4_000_000, 'x')
+    const refusedEarly = async (start: string): Promise<string> => {
+      const socket = connect(Number(new URL(served.url).port), '127.0.0.1')
+      try {
+        socket.write(
+          `POST /files/upload HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\nContent-Length: ${start.length + rest.length}\r\n\r\n${start}`,
+        )
+        const [answer] = await once(socket, 'data', { signal: AbortSignal.timeout(10_000) })
+        // Who goes on all the same is heard to the end, and the connection serves the next request.
+        socket.write(rest)
+        socket.end('GET /ping HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n')
+        assert.match(await text(socket), /^HTTP\/1\.1 200 /)
+        return String(answer)
+      } finally {
+        socket.destroy()
+      }
+    }
+    const metadata = (path: string) => `${part('metadata', JSON.stringify({ path }))}\r\n`
+    const begun = part('file', 'the beginning')
+    assert.match(await refusedEarly(metadata('/srv/full/file/below') + begun), /^HTTP\/1\.1 4\d\d [\s\S]*"code"/)
+    assert.match(await refusedEarly(metadata('/srv/full') + begun), /^HTTP\/1\.1 400 /)
+    assert.match(
+      await refusedEarly(`${part('metadata', '{}')}\r\n${begun}`),
+      /^HTTP\/1\.1 400 [\s\S]*INVALID_FILE_METADATA/,
+    )
+    assert.match(await refusedEarly(begun), /^HTTP\/1\.1 400 [\s\S]*INVALID_FILE_METADATA/)
+    assert.match(await refusedEarly(part('other', 'x')), /^HTTP\/1\.1 400 [\s\S]*INVALID_FILE_CONTENT/)
   })
 
   it('can be touched with the rights of another user', async () => {
