@@ -2,9 +2,10 @@ import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { createServer, type Server } from 'node:http'
-import type { AddressInfo } from 'node:net'
+import { type AddressInfo, connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { text } from 'node:stream/consumers'
 import { after, before, describe, it } from 'node:test'
 import { BASE_IMAGE } from '@icebox/node'
 import { type ExecdOptions, execdFacade } from '@icebox/server'
@@ -314,7 +315,12 @@ describe('a command in the background', () => {
     })
     await eventually(async () => ((await logs(id)).text === 'before\n' ? true : undefined), 'it has written')
     await (await parts.control.project('default').sandboxes.pause(sandbox, {}, signal())).settled
-    assert.deepEqual((await refused('GET', `/command/status/${id}`))[0], 409)
+    for (const [method, path] of [
+      ['GET', '/ping'],
+      ['GET', `/command/status/${id}`],
+      ['GET', '/files/info?path=/etc/hostname'],
+    ] as const)
+      assert.deepEqual(await refused(method, path), [502, 'SANDBOX_NOT_RUNNING'], path)
     await (await parts.control.project('default').sandboxes.resume(sandbox, signal())).settled
     assert.equal((await status(id)).running, true)
     await command('touch /tmp/after')
@@ -545,6 +551,39 @@ describe('files', () => {
     ])
   })
 
+  it('that cannot be written are refused as soon as that is known, whatever else the client would send', async () => {
+    await command('mkdir -p /srv/full; echo x > /srv/full/file')
+    const part = (name: string, content: string) =>
+      `--b\r\nContent-Disposition: form-data; name="${name}"; filename="f"\r\n\r\n${content}`
+    const rest = Buffer.alloc(4_000_000, 'x')
+    const refusedEarly = async (start: string): Promise<string> => {
+      const socket = connect(Number(new URL(served.url).port), '127.0.0.1')
+      try {
+        socket.write(
+          `POST /files/upload HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\nContent-Length: ${start.length + rest.length}\r\n\r\n${start}`,
+        )
+        const [answer] = await once(socket, 'data', { signal: AbortSignal.timeout(10_000) })
+        // Who goes on all the same is heard to the end, and the connection serves the next request.
+        socket.write(rest)
+        socket.end('GET /ping HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n')
+        assert.match(await text(socket), /^HTTP\/1\.1 200 /)
+        return String(answer)
+      } finally {
+        socket.destroy()
+      }
+    }
+    const metadata = (path: string) => `${part('metadata', JSON.stringify({ path }))}\r\n`
+    const begun = part('file', 'the beginning')
+    assert.match(await refusedEarly(metadata('/srv/full/file/below') + begun), /^HTTP\/1\.1 4\d\d [\s\S]*"code"/)
+    assert.match(await refusedEarly(metadata('/srv/full') + begun), /^HTTP\/1\.1 400 /)
+    assert.match(
+      await refusedEarly(`${part('metadata', '{}')}\r\n${begun}`),
+      /^HTTP\/1\.1 400 [\s\S]*INVALID_FILE_METADATA/,
+    )
+    assert.match(await refusedEarly(begun), /^HTTP\/1\.1 400 [\s\S]*INVALID_FILE_METADATA/)
+    assert.match(await refusedEarly(part('other', 'x')), /^HTTP\/1\.1 400 [\s\S]*INVALID_FILE_CONTENT/)
+  })
+
   it('can be touched with the rights of another user', async () => {
     await command('mkdir -m 700 /srv/private; echo secret > /srv/private/file; mkdir -m 777 /srv/open')
     const as = '/v1/filesystem/65534/65534'
@@ -652,7 +691,7 @@ describe('who may call', () => {
   it('of a sandbox that is there, and of what execd has', async () => {
     const elsewhere = (path: string, init: RequestInit = {}) =>
       refused('POST', path, { ...init, headers: { 'x-sandbox': 'nosuchsandbox', 'content-type': 'application/json' } })
-    assert.deepEqual(await elsewhere('/command', json({ command: 'true' })), [404, 'NOT_FOUND'])
+    assert.deepEqual(await elsewhere('/command', json({ command: 'true' })), [502, 'SANDBOX_NOT_FOUND'])
     assert.deepEqual(await refused('GET', '/nothing'), [404, 'NOT_FOUND'])
     assert.deepEqual(await refused('POST', '/v1/isolated/session', json({})), [501, 'NOT_SUPPORTED'])
     assert.equal((await answerOf<{ available: boolean }>('GET', '/v1/isolated/capabilities')).available, false)

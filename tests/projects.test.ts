@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict'
+import { execFile } from 'node:child_process'
 import { readFile } from 'node:fs/promises'
 import http from 'node:http'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
+import { promisify } from 'node:util'
 import { BASE_IMAGE } from '@icebox/node'
 import { Icebox, isIceboxError, type Sandbox } from '@icebox/sdk'
 import { buildBase, output, ServerProcess } from './server-process.ts'
@@ -32,6 +34,8 @@ interface Document {
   paths: Record<string, Record<string, Operation>>
   components: { schemas: Record<string, Schema> }
 }
+
+const ICEBOX = join(import.meta.dirname, '../icebox')
 
 let server: ServerProcess
 let document: Document
@@ -260,8 +264,9 @@ test('a key opens its project until it is taken back, also over a restart, and i
   assert.ok(key.startsWith(hint))
   assert.deepEqual([made.project, made.label], ['brief', 'for the test'])
   const info = async () => {
-    const { project, installation } = await new Icebox({ url: server.icebox.url, apiKey: key }).info()
-    return { project, installation }
+    const { version, driver, ...said } = await new Icebox({ url: server.icebox.url, apiKey: key }).info()
+    assert.ok(version.length > 0 && driver.length > 0)
+    return said
   }
   assert.deepEqual(await info(), { project: 'brief', installation: false })
   await server.down('keep')
@@ -271,7 +276,13 @@ test('a key opens its project until it is taken back, also over a restart, and i
   }
   await server.restart()
   assert.deepEqual(await info(), { project: 'brief', installation: false })
-  assert.equal((await server.icebox.info()).installation, true)
+  // Where it stands on its machine is told to nobody else.
+  const all = await server.icebox.info()
+  assert.deepEqual([all.installation, all.dataDirectory, all.pid], [true, server.dataDirectory, server.pid])
+  const down = promisify(execFile)(ICEBOX, ['down', '--json', '--url', server.icebox.url], {
+    env: { ...process.env, ICEBOX_API_KEY: key },
+  })
+  await assert.rejects(down, /Forbidden/)
   const listed = (await server.icebox.keys.list()).find((each) => each.id === id)
   assert.equal(listed?.hint, hint)
   assert.ok(!JSON.stringify(await server.icebox.keys.list()).includes(key))

@@ -339,6 +339,34 @@ function program(name: string, title: string, server: () => ServerProcess): void
     assert.equal(await e2b.Sandbox.kill(box.sandboxId), true)
   })
 
+  test('a sandbox that is paused or gone is told from one that fails', async () => {
+    const box = await create({ timeoutMs: LIVES_MS })
+    const isUnreachable = async () => {
+      assert.equal(await box.isRunning(), false)
+      const uses: [what: string, use: () => Promise<unknown>, as: unknown][] = [
+        ['commands.list', () => box.commands.list(), e2b.TimeoutError],
+        ['commands.kill', () => box.commands.kill(1), e2b.TimeoutError],
+        ['files.read', () => box.files.read('kept'), e2b.TimeoutError],
+        ['files.write', () => box.files.write('kept', 'x'), e2b.TimeoutError],
+        ['files.list', () => box.files.list('.'), e2b.TimeoutError],
+        // The client's word for the same answer where a stream was to begin.
+        ['commands.run', () => box.commands.run('true'), e2b.SandboxNotFoundError],
+        ['pty.create', () => box.pty.create({ cols: 80, rows: 24, onData: () => undefined }), e2b.SandboxNotFoundError],
+        ['files.watchDir', () => box.files.watchDir('.', () => undefined), e2b.SandboxNotFoundError],
+      ]
+      for (const [what, use, as] of uses)
+        await assert.rejects(use, (thrown) => {
+          assert.equal((thrown as Error).constructor, as, `${what}: ${thrown}`)
+          return true
+        })
+    }
+    await box.pause()
+    await isUnreachable()
+    assert.equal((await e2b.Sandbox.getInfo(box.sandboxId)).state, 'paused')
+    await box.kill()
+    await isUnreachable()
+  })
+
   test('what was in memory and on disk is the same after every pause', async () => {
     const box = await create({ timeoutMs: LIVES_MS })
     const connected = () => e2b.Sandbox.connect(box.sandboxId)

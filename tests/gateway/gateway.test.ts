@@ -119,6 +119,18 @@ describe('what is not there', () => {
     assert.deepEqual([head.status, head.text], [502, ''])
   })
 
+  it('is said by each guest service as its clients know it, with a key and without', async () => {
+    for (const headers of [{}, { 'x-api-key': KEY }]) {
+      const envd = await call(url('/files?path=x'), { headers: { ...at(49_983, unknown), ...headers } })
+      assert.deepEqual(
+        [envd.status, envd.body],
+        [502, { sandboxId: unknown, message: 'The sandbox was not found', code: 502 }],
+      )
+      const execd = await call(url('/ping'), { headers: { ...at(44_772, unknown), ...headers } })
+      assert.deepEqual([execd.status, execd.body.code], [502, 'SANDBOX_NOT_FOUND'])
+    }
+  })
+
   it('is a paused sandbox that does not ask to be resumed', async () => {
     const paused = await inside.sandbox()
     const { sandboxes } = inside.parts.project
@@ -201,6 +213,13 @@ describe('headers', () => {
     for (const name of ['x-private', 'keep-alive', 'proxy-authenticate']) assert.equal(headers[name], undefined, name)
     assert.equal(headers['x-kept'], 'yes')
     assert.deepEqual(headers['set-cookie'], ['a=1', 'b=2'])
+  })
+
+  it('give no service worker of a sandbox what is for others of the same origin', async () => {
+    const byPath = (await call(path('/hop'))).headers
+    assert.deepEqual([byPath['x-kept'], byPath['service-worker-allowed']], ['yes', undefined])
+    const byHost = (await call(url('/hop'), { headers: at(3000) })).headers
+    assert.equal(byHost['service-worker-allowed'], '/')
   })
 
   it('with our secrets never reach the sandbox; those of its own services do', async () => {
@@ -504,7 +523,7 @@ describe('connections into a sandbox', () => {
   })
 
   it('are not more than a sandbox and the server may have', async () => {
-    const small = await inside.serve({ gateway: { limits: { perSandbox: 2, inAll: 3 } } })
+    const small = await inside.serve({ gateway: { limits: { each: 2, inAll: 3 } } })
     const other = await inside.sandbox()
     const to = (rest: string, of: string) => `${small.url}/v1/sandboxes/${of}/proxy/3000${rest}`
     const open = await Promise.all([send(to('/quiet', id)), send(to('/quiet', id))])

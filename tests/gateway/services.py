@@ -88,7 +88,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 digest.update(data); self.chunk(data)
             self.wfile.write(b"0\r\nX-Sum: %s\r\nX-Seen: %s\r\n\r\n" % (digest.hexdigest().encode(), json.dumps(getattr(self, "trailers", {})).encode()))
         elif path == "/hop":
-            self.answer({}, headers=[("Connection", "X-Private, keep-alive"), ("X-Private", "1"), ("Keep-Alive", "timeout=9"), ("Proxy-Authenticate", "Basic"), ("Set-Cookie", "a=1"), ("Set-Cookie", "b=2"), ("X-Kept", "yes")])
+            self.answer({}, headers=[("Connection", "X-Private, keep-alive"), ("X-Private", "1"), ("Keep-Alive", "timeout=9"), ("Proxy-Authenticate", "Basic"), ("Set-Cookie", "a=1"), ("Set-Cookie", "b=2"), ("X-Kept", "yes"), ("Service-Worker-Allowed", "/")])
         elif path == "/hang":
             state["gate"].clear(); state["gate"].wait(); self.answer({})
         elif path == "/early":

@@ -14,8 +14,9 @@ import { Templates } from './templates.ts'
 export interface ServerInfo {
   version: string
   driver: string
-  dataDirectory: string
-  pid: number
+  /** On the server's machine. Told to the installation's own key alone, as is the pid. */
+  dataDirectory?: string
+  pid?: number
   /** The project of the key. */
   project: string
   /** Whether the key is the installation's own. */
@@ -23,7 +24,7 @@ export interface ServerInfo {
 }
 
 const isServerInfo = (answer: unknown): answer is ServerInfo =>
-  isObject(answer) && typeof answer.pid === 'number' && typeof answer.version === 'string'
+  isObject(answer) && typeof answer.driver === 'string' && typeof answer.version === 'string'
 const isUsage = (item: unknown): item is WireUsage => isObject(item) && typeof item.sandboxId === 'string'
 const isHealth = (answer: unknown): answer is { status: 'ok'; version: string } =>
   isObject(answer) && answer.status === 'ok'

@@ -14,7 +14,7 @@ import { z } from 'zod'
 import type { AttachedExecs } from './attached.ts'
 import type { Streams } from './stream.ts'
 
-/** What `GET /v1/info` tells. */
+/** What `GET /v1/info` tells the installation's own key. */
 export const ServerInfo = z.object({
   version: z.string(),
   /** Name of the driver that runs the sandboxes. */

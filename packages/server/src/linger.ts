@@ -12,5 +12,7 @@ export function linger(request: IncomingMessage): void {
   if (request.complete || request.destroyed) return
   const timer = setTimeout(() => request.destroy(), LINGER)
   request.once('close', () => clearTimeout(timer))
+  // A listener: resuming alone does nothing while somebody who has not heard yet still waits for a piece to read.
+  request.on('data', () => undefined)
   request.resume()
 }

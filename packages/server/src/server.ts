@@ -12,6 +12,7 @@ import { front } from './front.ts'
 import { Gateway, type GatewayOptions } from './gateway/gateway.ts'
 import { openListener } from './listener.ts'
 import { Streams } from './stream.ts'
+import { type Limits, Turnstile } from './turnstile.ts'
 import { routes } from './v1/routes.ts'
 
 export interface ServerOptions {
@@ -36,6 +37,8 @@ export interface ServerOptions {
   tls?: CertificateFiles
   /** Of the way to the ports of sandboxes. */
   gateway?: Pick<GatewayOptions, 'facades' | 'limits' | 'headDeadline'>
+  /** Answers of the API that are streamed, open at once: of each project and in all. */
+  streams?: Limits
   /** Gets one line of JSON per request that changes something or fails. */
   log: { write(line: string): void }
   /** Called once the request to shut down has been answered. */
@@ -54,6 +57,9 @@ export interface Server {
   close(signal: AbortSignal): Promise<void>
 }
 
+/** Two for each sandbox that a project may have running, and for two such projects. */
+const STREAMS: Limits = { each: 2048, inAll: 4096 }
+
 /** Words and times in log lines as people read them. */
 const LINE = {
   formatters: { level: (level: string) => ({ level }) },
@@ -65,7 +71,11 @@ export async function openServer(options: ServerOptions): Promise<Server> {
   const { allowedHosts = [], domains = [], corsOrigins = [] } = options
   const access = new Access({ listen: options.listen.host, allowedHosts, domains, corsOrigins })
   const closing = new AbortController()
-  const streams = new Streams()
+  const turnstile = new Turnstile(options.streams ?? STREAMS, {
+    each: 'streams of this project',
+    inAll: 'streams',
+  })
+  const streams = new Streams(({ request }) => turnstile.enter(request.project.name))
   const context: Context = {
     control: options.control,
     info: options.info,

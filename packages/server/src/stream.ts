@@ -6,6 +6,12 @@ import { ClientGone, onceOver } from './client.ts'
 /** The streamed answers that have not ended. They have no deadline: each lives as long as its client. */
 export class Streams {
   readonly #open = new Set<AbortController>()
+  readonly #enter: (reply: FastifyReply) => () => void
+
+  /** `enter` lets one in that is to begin, or throws, and gives what is called once it is over. */
+  constructor(enter: (reply: FastifyReply) => () => void = () => () => undefined) {
+    this.#enter = enter
+  }
 
   /**
    * Begins one: `start` must be done within the milliseconds. The signal, which `start` gets too, fires when the client goes
@@ -16,10 +22,12 @@ export class Streams {
     milliseconds: number,
     start: (signal: AbortSignal) => Promise<T>,
   ): Promise<{ started: T; signal: AbortSignal }> {
+    const leave = this.#enter(reply)
     const controller = new AbortController()
     const { signal } = controller
     this.#open.add(controller)
     onceOver(reply, () => {
+      leave()
       this.#open.delete(controller)
       controller.abort(new ClientGone())
     })

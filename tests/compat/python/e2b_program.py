@@ -227,6 +227,18 @@ async def addresses(sandbox):
     assert await of(Sandbox.get_metrics(sandbox.sandbox_id))
 
 
+async def is_not_running(box):
+    assert not await of(box.is_running())
+    for use in (
+        lambda: box.commands.run("true"),
+        lambda: box.commands.list(),
+        lambda: box.files.read("n"),
+        lambda: box.files.write("n", "x"),
+        lambda: box.files.list("."),
+    ):
+        await raises(e2b.SandboxNotRunningException, use)
+
+
 async def pauses():
     box = await of(Sandbox.create(timeout=LIVES))
     await of(box.commands.run("i=0; while :; do i=$((i+1)); echo $i > n; sleep 0.05; done", background=True))
@@ -237,6 +249,7 @@ async def pauses():
     await eventually(counts, "it counts")
     await of(box.pause())
     assert (await of(Sandbox.get_info(box.sandbox_id))).state == e2b.SandboxState.PAUSED
+    await is_not_running(box)
     same = await of(Sandbox.connect(box.sandbox_id))
     before = int(await of(same.files.read("n")))
 
@@ -246,6 +259,7 @@ async def pauses():
     await eventually(goes_on, "it counts on")
     await of(same.beta_pause())
     assert await of(Sandbox.kill(box.sandbox_id))
+    await is_not_running(box)
 
     box = await of(Sandbox.create(timeout=2, lifecycle={"on_timeout": "pause", "auto_resume": True}))
     await of(box.files.write("kept", "x"))

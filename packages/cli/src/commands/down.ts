@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { type Icebox, isIceboxError, type ServerInfo } from '@icebox/sdk'
+import { type Icebox, isIceboxError } from '@icebox/sdk'
 import { define, SERVER_FLAGS, UsageError } from '../command.ts'
 import { Refusal } from '../failure.ts'
 import { note, print, printJson } from '../output.ts'
@@ -15,7 +15,10 @@ const DEADLINE_MS = 900_000
 const EVERY_MS = 50
 
 /** Whether the server still runs: by its process when it is one of this machine, else by its address. */
-async function liveness({ pid, dataDirectory }: ServerInfo, server: Icebox): Promise<() => Promise<boolean>> {
+async function liveness(
+  { pid, dataDirectory }: { pid: number; dataDirectory: string },
+  server: Icebox,
+): Promise<() => Promise<boolean>> {
   const lock = await readFile(join(dataDirectory, 'lock'), 'utf8').catch(() => '')
   const started = await startTime(pid)
   if (lock.trim() === String(pid) && started !== undefined) return async () => (await startTime(pid)) === started
@@ -38,8 +41,15 @@ export const command = define({
     const mode = flags.keep ? 'keep' : flags.kill ? 'kill' : 'pause'
     const server = serverOf(flags)
     const info = await server.info()
-    const runs = await liveness(info, server)
-    const log = await ServerLog.fromNow(join(info.dataDirectory, 'server.log'))
+    const { pid, dataDirectory } = info
+    if (pid === undefined || dataDirectory === undefined)
+      throw new Refusal(
+        'Forbidden',
+        'the key of a project does not end the server',
+        'Use the key of the installation: the file `key` in its data directory.',
+      )
+    const runs = await liveness({ pid, dataDirectory }, server)
+    const log = await ServerLog.fromNow(join(dataDirectory, 'server.log'))
     using bar = new ProgressBar('icebox down', flags.json)
     bar.step({ phase: { keep: 'ending', kill: 'deleting all sandboxes', pause: 'pausing all sandboxes' }[mode] })
     await server.shutdown(mode)

@@ -61,10 +61,10 @@ export async function startDetached({ dataDirectory, reach, base, limits, json }
     how = text
   })
   const deadline = performance.now() + DEADLINE_MS
-  let url: string | undefined
+  let running: { url: string; pid: number } | undefined
   for (;;) {
-    url = await answers(dataDirectory, child.pid)
-    if (url !== undefined) break
+    running = await answers(dataDirectory, child.pid)
+    if (running !== undefined) break
     if (how !== undefined) throw await causeOf(log, Buffer.concat(said).toString('utf8'), how)
     if (stop.aborted || performance.now() > deadline) {
       child.kill('SIGTERM')
@@ -75,17 +75,21 @@ export async function startDetached({ dataDirectory, reach, base, limits, json }
     await sleep(EVERY_MS)
   }
   child.unref()
-  const { pid, driver } = await new Icebox({ dataDirectory }).info()
-  announce({ url, pid, driver, dataDirectory, keyFile: join(dataDirectory, 'key'), logFile: log.path }, json)
+  const { driver } = await new Icebox({ dataDirectory }).info()
+  announce({ ...running, driver, dataDirectory, keyFile: join(dataDirectory, 'key'), logFile: log.path }, json)
 }
 
-/** The address that the server with this pid has said it is called by; undefined until it answers. */
-async function answers(dataDirectory: string, pid: number | undefined): Promise<string | undefined> {
+/** The server with this pid, and the address that it has said it is called by; undefined until it answers. */
+async function answers(
+  dataDirectory: string,
+  pid: number | undefined,
+): Promise<{ url: string; pid: number } | undefined> {
   try {
     const said: unknown = JSON.parse(await readFile(serverFile(dataDirectory), 'utf8'))
-    if (typeof said !== 'object' || said === null || !('pid' in said) || said.pid !== pid) return undefined
+    if (pid === undefined || typeof said !== 'object' || said === null || !('pid' in said) || said.pid !== pid)
+      return undefined
     await new Icebox({ dataDirectory }).health({ requestTimeoutMs: 5000 })
-    return 'publicUrl' in said && typeof said.publicUrl === 'string' ? said.publicUrl : undefined
+    return 'publicUrl' in said && typeof said.publicUrl === 'string' ? { url: said.publicUrl, pid } : undefined
   } catch {
     return undefined
   }

@@ -71,6 +71,46 @@ test('events outlive the server, numbers go on, and a line cut by a crash is dro
   )
 })
 
+test('of those kept only the new ones are looked at', async (t) => {
+  const { open } = await place(t)
+  const append = (to: Events, count: number) => {
+    for (let at = 0; at < count; at++)
+      to.append({
+        at: new Date().toISOString(),
+        project: 'mine',
+        kind: 'Sandbox',
+        resource: `r${at % 2}`,
+        to: 'running',
+      })
+  }
+  const first = await open()
+  append(first, 100)
+  await first.close()
+  // Numbers are left out between the two.
+  const events = await open()
+  append(events, 100)
+  const all = events.list({})
+  assert.equal(all.length, 200)
+  for (const after of [0, 1, 99, 100, 101, 500, ...all.slice(-3).map(({ id }) => id), 1_000_000]) {
+    let looked = 0
+    const filter = {
+      after,
+      resource: 'r1',
+      get project() {
+        looked++
+        return 'mine'
+      },
+    }
+    const later = all.filter(({ id }) => id > after)
+    assert.deepEqual(
+      events.list(filter),
+      later.filter(({ resource }) => resource === 'r1'),
+    )
+    assert.equal(looked, later.length)
+  }
+  await events.close()
+})
+
 test('what a crash kept from being told is told at the next start, once', async (t) => {
   const { store, open } = await place(t)
   const events = await open()

@@ -69,7 +69,23 @@ export class Events {
 
   /** Those kept in memory, oldest first. */
   list(filter: EventFilter): WireEvent[] {
-    return this.#kept.filter((event) => matches(event, filter))
+    const found: WireEvent[] = []
+    for (let at = this.#firstAfter(filter.after ?? 0); at < this.#kept.length; at++) {
+      const event = this.#kept[at]
+      if (event !== undefined && matches(event, filter)) found.push(event)
+    }
+    return found
+  }
+
+  /** Where the first with a larger id stands. They are in order: everybody who follows asks at each event. */
+  #firstAfter(id: number): number {
+    let [from, to] = [0, this.#kept.length]
+    while (from < to) {
+      const middle = (from + to) >>> 1
+      if ((this.#kept[middle]?.id ?? 0) > id) to = middle
+      else from = middle + 1
+    }
+    return from
   }
 
   /** The same, and then each as it happens, until the signal aborts. Who reads too slowly for what is kept misses some. */
@@ -128,10 +144,8 @@ export class Events {
   }
 }
 
-const matches = (event: WireEvent, { project, resource, after }: EventFilter): boolean =>
-  (project === undefined || event.project === project) &&
-  (resource === undefined || event.resource === resource) &&
-  (after === undefined || event.id > after)
+const matches = (event: WireEvent, { project, resource }: EventFilter): boolean =>
+  (project === undefined || event.project === project) && (resource === undefined || event.resource === resource)
 
 /** `cutAt`: the offset of a last line that is not whole. */
 async function linesOf(file: string): Promise<{ events: WireEvent[]; cutAt?: number }> {

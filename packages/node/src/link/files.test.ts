@@ -85,6 +85,13 @@ describe('files of a guest', { timeout: 120_000 }, () => {
       }
     }
     await assert.rejects(link.writeFile('/tmp/d/file', endless(), {}, stop.signal), { code: 'DeadlineExceeded' })
+    async function* stuck() {
+      yield Buffer.from('the beginning')
+      await new Promise(() => undefined)
+    }
+    await assert.rejects(link.writeFile('/tmp/d', stuck(), {}, signal), { code: 'InvalidArgument' })
+    const leaving = AbortSignal.timeout(100)
+    await assert.rejects(link.writeFile('/tmp/d/file', stuck(), {}, leaving), { code: 'DeadlineExceeded' })
     async function* large() {
       for (let n = 0; n < 100; n++) yield randomBytes(100_000)
     }

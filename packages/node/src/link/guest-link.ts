@@ -105,10 +105,14 @@ export class MuxedGuestLink implements GuestLink {
         (w, [name, value]) => w.text(name).text(value),
       )
     const request = new Request(this.#mux, OP.write, body.done(), signal)
-    try {
+    const send = async (): Promise<PayloadReader> => {
       for await (const bytes of data) await request.write(bytes)
       request.end()
-      return readFileInfo(await request.reply)
+      return request.reply
+    }
+    try {
+      // The guest may refuse, or the caller give up, while the data take their time: those are left with what comes of them next.
+      return readFileInfo(await Promise.race([request.reply, send()]))
     } finally {
       request.finish()
     }

@@ -2,11 +2,17 @@ import type { ClientRequest, IncomingMessage, ServerResponse } from 'node:http'
 import { IceboxError } from '@icebox/model'
 import { ClientGone } from '../client.ts'
 import { linger } from '../linger.ts'
+import type { Address } from './address.ts'
 import { hasBody, toClient, trailers } from './headers.ts'
 
-export interface Exchange {
+/** Whose answer is passed back, and where. */
+export interface Asked {
   request: IncomingMessage
   response: ServerResponse
+  address: Address
+}
+
+export interface Exchange extends Asked {
   /** Begins the request to the guest; `fresh`: on a connection of its own. */
   begin(fresh: boolean): Promise<ClientRequest> | ClientRequest
   /** Milliseconds from the end of the request until the head of its answer. */
@@ -32,18 +38,17 @@ export async function exchange(passing: Exchange): Promise<void> {
       throw failure(second)
     })
   }
-  await passBack(request, response, outgoing, answer)
+  await passBack(passing, outgoing, answer)
 }
 
 /** Passes the answer to a request back. Throws only while the client can be told. */
 export async function passBack(
-  request: IncomingMessage,
-  response: ServerResponse,
+  { request, response, address }: Asked,
   outgoing: ClientRequest,
   answer: IncomingMessage,
 ): Promise<void> {
   try {
-    await relay(answer, response)
+    await relay(answer, response, address)
   } catch (thrown) {
     if (!response.headersSent) throw failure(thrown)
     cut(response)
@@ -125,12 +130,12 @@ function sendBody(request: IncomingMessage, outgoing: ClientRequest): void {
 const REASON = /^[\t\x20-\x7e\x80-\xff]*$/
 
 /** Resolves when the client has all of it. */
-async function relay(answer: IncomingMessage, response: ServerResponse): Promise<void> {
+async function relay(answer: IncomingMessage, response: ServerResponse, address: Address): Promise<void> {
   const { promise, resolve, reject } = Promise.withResolvers<void>()
   const { statusCode = 0, statusMessage = '' } = answer
   // Nobody has asked for another protocol here, and what is only on the way is no answer.
   if (statusCode < 200) throw new Error(`its answer has the status ${statusCode}`)
-  const headers = toClient(answer)
+  const headers = toClient(answer, address)
   if (response.req.httpVersionMajor >= 2) response.writeHead(statusCode, headers)
   else response.writeHead(statusCode, REASON.test(statusMessage) ? statusMessage : '', headers)
   // A small answer leaves in one piece; the head of one that takes its time leaves at once.

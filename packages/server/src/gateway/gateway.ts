@@ -1,16 +1,16 @@
 import { type ClientRequest, type IncomingMessage, request as requestGuest, type ServerResponse } from 'node:http'
 import type { Duplex } from 'node:stream'
 import type { Control } from '@icebox/control'
-import { IceboxError } from '@icebox/model'
+import { IceboxError, isError } from '@icebox/model'
 import { ClientGone } from '../client.ts'
 import { DEADLINE } from '../deadline.ts'
 import { linger } from '../linger.ts'
+import { type Limits, Turnstile } from '../turnstile.ts'
 import { type Address, addressOf } from './address.ts'
 import { Credentials } from './credentials.ts'
 import { cut, exchange, passBack, tooLate } from './exchange.ts'
 import type { Facade } from './facade.ts'
 import { toGuest } from './headers.ts'
-import { LIMITS, type Limits, Turnstile } from './limits.ts'
 import { maskedHost } from './masked-host.ts'
 import { dial, Pool } from './pool.ts'
 import { refusalOf, refuse } from './refusal.ts'
@@ -22,6 +22,7 @@ export interface GatewayOptions {
   domains?: readonly string[]
   /** What stands on some ports of every sandbox instead of what listens there inside. */
   facades?: ReadonlyMap<number, Facade>
+  /** Requests and upgraded connections open at once, to each sandbox and in all. */
   limits?: Limits
   /** Milliseconds a service may take from the end of a request until the head of its answer. */
   headDeadline?: number
@@ -29,6 +30,8 @@ export interface GatewayOptions {
   onFault?: (error: IceboxError) => void
 }
 
+const LIMITS: Limits = { each: 512, inAll: 4096 }
+const WORDS = { each: 'connections to this sandbox', inAll: 'connections to sandboxes' }
 /** Milliseconds until a sandbox can be reached: it may have to be resumed, or a save of it awaited. */
 const REACH = 660_000
 /** Milliseconds until a service has begun to answer: some think for long. */
@@ -60,7 +63,7 @@ export class Gateway {
   constructor(options: GatewayOptions) {
     this.#options = options
     this.#headDeadline = options.headDeadline ?? HEAD
-    this.#turnstile = new Turnstile(options.limits ?? LIMITS)
+    this.#turnstile = new Turnstile(options.limits ?? LIMITS, WORDS)
   }
 
   /** The port a request is for, undefined when it is for the API. Throws `InvalidArgument` for one that is half right. */
@@ -121,8 +124,8 @@ export class Gateway {
       const credentials = await Credentials.of(request, this.#options.control.keys)
       const outgoing = await this.#begin({ request, address, credentials, over }, { fresh: true, upgrade: true })
       const word = await offer(outgoing, this.#headDeadline, over.signal)
-      if (word.taken) await join(socket, head, word)
-      else await passBack(request, answer(), outgoing, word.answer)
+      if (word.taken) await join(socket, head, word, address)
+      else await passBack({ request, response: answer(), address }, outgoing, word.answer)
     } catch (thrown) {
       if (!socket.destroyed) this.#fail(thrown, request, answer(), address)
     } finally {
@@ -147,8 +150,14 @@ export class Gateway {
     return this.#turnstile.enter(sandbox)
   }
 
+  /** Not for a sandbox that is not there, which the façade says in its own way. */
   async #isFor(credentials: Credentials, id: string): Promise<boolean> {
-    return credentials.isFor(await this.#options.control.traffic.find(id, AbortSignal.timeout(DEADLINE.read)))
+    try {
+      return credentials.isFor(await this.#options.control.traffic.find(id, AbortSignal.timeout(DEADLINE.read)))
+    } catch (thrown) {
+      if (isError(thrown, 'NotFound')) return false
+      throw thrown
+    }
   }
 
   async #pass(
@@ -165,7 +174,7 @@ export class Gateway {
     try {
       const visit = { request, address, credentials, over }
       const begin = (fresh: boolean) => this.#begin(visit, { fresh, upgrade: false })
-      await exchange({ request, response, begin, headDeadline: this.#headDeadline })
+      await exchange({ request, response, address, begin, headDeadline: this.#headDeadline })
     } finally {
       this.#answers.delete(response)
     }

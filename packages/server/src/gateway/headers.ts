@@ -19,6 +19,12 @@ const HOP = new Set([
 const FRAMING = new Set(['content-length', 'host', 'trailer'])
 const FORWARDED = new Set(['x-forwarded-for', 'x-forwarded-host', 'x-forwarded-proto', 'x-forwarded-prefix'])
 
+/**
+ * What an answer by path may not say, where all sandboxes and the API have one origin: that a service worker of this sandbox gets the
+ * requests to others.
+ */
+const OF_ORIGIN = new Set(['service-worker-allowed'])
+
 type Pair = [name: string, value: string]
 
 /** As they were sent, without HTTP/2's own. */
@@ -133,13 +139,14 @@ function forwarded(request: IncomingMessage, { prefix }: Address): Pair[] {
 }
 
 /** The headers of an answer as the client gets them: names and values by turns. */
-export function toClient(answer: IncomingMessage): string[] {
+export function toClient(answer: IncomingMessage, { prefix }: Address): string[] {
   const passes = endToEnd(answer)
   const { chunked } = framing(answer)
   // Where there is no body, a length would make the next hop wait for one.
   const hasLength = !chunked && answer.statusCode !== 204
   const kept = pairs(answer).filter(([name]) => {
     const lower = name.toLowerCase()
+    if (prefix !== '' && OF_ORIGIN.has(lower)) return false
     return passes(lower) && (lower !== 'trailer' || chunked) && (lower !== 'content-length' || hasLength)
   })
   return kept.flat()

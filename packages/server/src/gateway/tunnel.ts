@@ -1,5 +1,6 @@
 import type { ClientRequest, IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
+import type { Address } from './address.ts'
 import { failure, tooLate } from './exchange.ts'
 import { toClient } from './headers.ts'
 
@@ -36,6 +37,7 @@ export function join(
   client: Duplex,
   clientHead: Buffer,
   { answer, guest, head }: Offer & { taken: true },
+  address: Address,
 ): Promise<void> {
   const { promise, resolve } = Promise.withResolvers<void>()
   const lines = [
@@ -43,7 +45,7 @@ export function join(
     'Connection: Upgrade',
     `Upgrade: ${answer.headers.upgrade}`,
   ]
-  const headers = toClient(answer)
+  const headers = toClient(answer, address)
   for (let at = 0; at + 1 < headers.length; at += 2) lines.push(`${headers[at]}: ${headers[at + 1]}`)
   // The client may have gone while the guest was asked.
   if (client.destroyed) {

@@ -3,6 +3,8 @@ import { onceOver } from '../client.ts'
 import { type App, type Context, ServerInfo, SHUTDOWN_MODES } from '../context.ts'
 import { FAILURES, optional } from '../schemas.ts'
 
+const OWN = "Of this machine: told to the installation's own key alone."
+
 /** The server itself. */
 export async function serverRoutes(app: App, context: Context): Promise<void> {
   app.get(
@@ -29,6 +31,8 @@ export async function serverRoutes(app: App, context: Context): Promise<void> {
         tags: ['Server'],
         response: {
           200: ServerInfo.extend({
+            dataDirectory: ServerInfo.shape.dataDirectory.exactOptional().describe(OWN),
+            pid: ServerInfo.shape.pid.exactOptional().describe(OWN),
             project: z.string().describe('The project whose key it was.'),
             installation: z.boolean().describe("Whether it was the installation's own key."),
           }),
@@ -36,7 +40,10 @@ export async function serverRoutes(app: App, context: Context): Promise<void> {
         },
       },
     },
-    async ({ project, installation }) => ({ ...context.info, project: project.name, installation }),
+    async ({ project, installation }) => {
+      const { dataDirectory, pid, ...known } = context.info
+      return { ...known, ...(installation ? { dataDirectory, pid } : {}), project: project.name, installation }
+    },
   )
 
   app.get(

@@ -60,7 +60,7 @@ test('asking for its health resumes no sandbox', async (t) => {
   const answer = await fetch(`${paused}/health`)
   assert.deepEqual(
     [answer.status, await answer.json()],
-    [502, { sandboxId: 'sandbox1', message: 'The sandbox is not running', code: 502 }],
+    [502, { sandboxId: 'sandbox1', message: 'The sandbox was not found running', code: 502 }],
   )
   const healthy = await fetch(`${await serve(t, {})}/health`)
   assert.deepEqual([healthy.status, await healthy.text()], [204, ''])

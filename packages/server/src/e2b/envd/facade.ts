@@ -31,6 +31,9 @@ export interface EnvdOptions {
 /** Answers a request that came for the guest service of a sandbox. `path`: with its query, as that service would see it. */
 export type EnvdFacade = (request: Request, response: Response, at: { sandbox: string; path: string }) => Promise<void>
 
+/** Clients tell a sandbox that has ended or is paused from one that has trouble by these words, as E2B's proxy knows no other. */
+const NOT_FOUND = 'The sandbox was not found'
+const NOT_RUNNING = `${NOT_FOUND} running`
 /** Bytes of one message of an RPC. */
 const MESSAGE_LIMIT = 16 * 1024 * 1024
 /** Milliseconds that a timer takes. */
@@ -84,10 +87,10 @@ export function envdFacade(options: EnvdOptions): EnvdFacade {
       if (!isError(thrown, 'NotFound')) throw thrown
       return undefined
     })
-    if (sandbox === undefined) return sendUnreachable(response, at.sandbox, 'The sandbox was not found')
+    if (sandbox === undefined) return sendUnreachable(response, at.sandbox, NOT_FOUND)
     if (pathname === '/health') {
       if (request.method !== 'GET') return sendMethodNotAllowed(response, 'GET')
-      if (!sandbox.running) return sendUnreachable(response, at.sandbox, 'The sandbox is not running')
+      if (!sandbox.running) return sendUnreachable(response, at.sandbox, NOT_RUNNING)
       response.writeHead(204, { 'cache-control': 'no-store' })
       response.end()
       return
@@ -104,11 +107,7 @@ export function envdFacade(options: EnvdOptions): EnvdFacade {
       .reach(at.sandbox, AbortSignal.any([signal, AbortSignal.timeout(REACH_LIMIT)]))
       .catch((thrown: unknown) => {
         if (!isError(thrown, 'NotFound', 'InvalidState')) throw thrown
-        sendUnreachable(
-          response,
-          at.sandbox,
-          thrown.code === 'NotFound' ? 'The sandbox was not found' : 'The sandbox is not running',
-        )
+        sendUnreachable(response, at.sandbox, thrown.code === 'NotFound' ? NOT_FOUND : NOT_RUNNING)
       })
     if (reached === undefined) return
     const user = method === undefined ? query.get('username') : basicUser(request.headers.authorization)

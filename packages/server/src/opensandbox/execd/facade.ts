@@ -12,7 +12,7 @@ import { commandRoutes } from './commands.ts'
 import { directoryRoutes } from './directories.ts'
 import { downloadRoutes } from './download.ts'
 import { egressRoutes } from './egress.ts'
-import { sendExecdFailure } from './failure.ts'
+import { sendExecdFailure, unreachable } from './failure.ts'
 import { fileRoutes } from './files.ts'
 import { metricsRoutes } from './metrics.ts'
 import { sessionRoutes } from './sessions.ts'
@@ -25,7 +25,7 @@ export const EXECD_PORT = 44_772
 export const EXECD_TOKEN_HEADER = 'x-execd-access-token'
 
 export interface ExecdOptions {
-  /** The agent of a sandbox, which is resumed first where it asks for that. */
+  /** The agent of a sandbox, which is resumed first where it asks for that. `NotFound`, `InvalidState` when it cannot be reached. */
   reach(sandbox: string, signal: AbortSignal): Promise<{ guest: Guest; sandbox: Sandbox }>
   /** Who runs the commands of a sandbox that ask for nobody, as in an exec; empty: root. */
   user(sandbox: Sandbox, signal: AbortSignal): Promise<string>
@@ -65,11 +65,15 @@ export function execdFacade(options: ExecdOptions): Facade {
   }
   const streams = new Streams()
   options.closing.addEventListener('abort', () => streams.close(), { once: true })
+  const reach = (request: FastifyRequest, signal: AbortSignal) =>
+    options.reach(placeOf(request).sandbox, signal).catch((thrown: unknown) => {
+      throw unreachable(thrown)
+    })
   const execd: Execd = {
     streams,
-    guest: async (request, signal) => (await options.reach(placeOf(request).sandbox, signal)).guest,
+    guest: async (request, signal) => (await reach(request, signal)).guest,
     async files(request, signal) {
-      const { guest, sandbox } = await options.reach(placeOf(request).sandbox, signal)
+      const { guest, sandbox } = await reach(request, signal)
       const user = users.get(request.raw) ?? (await options.user(sandbox, signal))
       return { guest, as: user === '' ? {} : { user } }
     },
@@ -87,7 +91,9 @@ export function execdFacade(options: ExecdOptions): Facade {
       reply.header('x-request-id', request.id)
       const { sandbox, key } = placeOf(request)
       if (key) return
-      const token = await within(DEADLINE.read, (signal) => options.token(sandbox, signal), reply)
+      const token = await within(DEADLINE.read, (signal) => options.token(sandbox, signal), reply).catch((thrown) => {
+        throw unreachable(thrown)
+      })
       if (token !== undefined) requireToken(request.headers[EXECD_TOKEN_HEADER], token)
     })
     for (const routes of [

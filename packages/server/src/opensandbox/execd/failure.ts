@@ -1,4 +1,4 @@
-import { IceboxError } from '@icebox/model'
+import { IceboxError, isError } from '@icebox/model'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { toIceboxError } from '../../failure.ts'
 
@@ -11,6 +11,8 @@ const CODES = {
   metadata: 'INVALID_FILE_METADATA',
   content: 'INVALID_FILE_CONTENT',
   range: 'INVALID_RANGE',
+  absent: 'SANDBOX_NOT_FOUND',
+  asleep: 'SANDBOX_NOT_RUNNING',
 } as const
 export type ExecdCode = keyof typeof CODES
 
@@ -18,10 +20,25 @@ export type ExecdCode = keyof typeof CODES
 export class ExecdError extends IceboxError {
   readonly wire: { code: string; status?: number }
 
-  constructor(code: ExecdCode, error: 'InvalidArgument' | 'NotFound', message: string, status?: number) {
+  constructor(
+    code: ExecdCode,
+    error: 'InvalidArgument' | 'NotFound' | 'InvalidState',
+    message: string,
+    status?: number,
+  ) {
     super(error, message)
     this.wire = { code: CODES[code], ...(status === undefined ? {} : { status }) }
   }
+}
+
+/**
+ * The same of a sandbox that is not there or does not run: there is no execd to answer, and that is 502. 404 and 409 would be
+ * of what was asked of execd.
+ */
+export function unreachable(thrown: unknown): unknown {
+  if (isError(thrown, 'NotFound')) return new ExecdError('absent', 'NotFound', thrown.message, 502)
+  if (isError(thrown, 'InvalidState')) return new ExecdError('asleep', 'InvalidState', thrown.message, 502)
+  return thrown
 }
 
 /** `NotFound` → `NOT_FOUND` */

@@ -76,6 +76,14 @@ export async function uploadRoutes(app: App, execd: Execd): Promise<void> {
   })
 }
 
+/** Rejects when the signal fires. */
+const rejection = (signal: AbortSignal): Promise<never> =>
+  new Promise((_, reject) => {
+    const fire = () => reject(signal.reason)
+    if (signal.aborted) fire()
+    else signal.addEventListener('abort', fire, { once: true })
+  })
+
 /** Takes the form apart; not taking a file's bytes holds the client back, and so does not taking its files. */
 export async function receive(
   body: AsyncIterable<Buffer>,
@@ -132,11 +140,14 @@ export async function receive(
       while (open > MAX_WAITING) await done.promise
     }
   }
-  try {
-    await pipeline(Readable.from(heldBack(), { objectMode: false }), form, {
-      signal: AbortSignal.any([signal, failed.signal]),
-    })
+  const over = AbortSignal.any([signal, failed.signal])
+  const taking = async () => {
+    await pipeline(Readable.from(heldBack(), { objectMode: false }), form, { signal: over })
     await last
+  }
+  try {
+    // A pipeline that is given up still waits for the next of the body, which may not come before the answer.
+    await Promise.race([taking(), rejection(over)])
   } catch (thrown) {
     signal.throwIfAborted()
     failed.signal.throwIfAborted()
