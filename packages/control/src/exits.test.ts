@@ -1,21 +1,12 @@
 import assert from 'node:assert/strict'
-import { mkdtemp, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { asExecutionId, newExecutionId, newSandboxId } from '@icebox/model'
-import { openSqliteStore } from '@icebox/store'
 import { Exits } from './exits.ts'
 import { Records } from './records.ts'
-import { SPEC, statusOf } from './testing.ts'
+import { openTestStore, SPEC, statusOf } from './testing.ts'
 
 async function place(t: TestContext) {
-  const directory = await mkdtemp(join(tmpdir(), 'icebox-exits-'))
-  const store = await openSqliteStore(join(directory, 'icebox.db'))
-  t.after(async () => {
-    await store.close()
-    await rm(directory, { recursive: true, force: true })
-  })
+  const { store } = await openTestStore(t)
   const recordsOf = (project: string) => new Records(store, project, () => undefined)
   return { records: recordsOf('mine'), exits: new Exits(recordsOf, () => undefined) }
 }

@@ -1,26 +1,17 @@
 import assert from 'node:assert/strict'
-import { mkdtemp, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import { test } from 'node:test'
 import { IceboxError } from '@icebox/model'
-import { openSqliteStore } from '@icebox/store'
 import { sandboxAlarm } from './expiry.ts'
 import { Records } from './records.ts'
-import { SPEC, statusOf } from './testing.ts'
+import { openTestStore, SPEC, statusOf } from './testing.ts'
 
 const NOW = Date.parse('2026-01-01T00:00:00Z')
 const secondsFrom = (start: number) => Math.round((Date.now() - start) / 1000)
 
 test('an end that cannot be carried out is tried again after twice as long each time; an extension begins anew', async (t) => {
-  const directory = await mkdtemp(join(tmpdir(), 'icebox-expiry-'))
-  const store = await openSqliteStore(join(directory, 'icebox.db'))
   const stopping = new AbortController()
-  t.after(async () => {
-    stopping.abort()
-    await store.close()
-    await rm(directory, { recursive: true, force: true })
-  })
+  t.after(() => stopping.abort())
+  const { store } = await openTestStore(t)
   t.mock.timers.enable({ apis: ['setTimeout', 'Date'], now: NOW })
   const records = new Records(store, 'mine', () => undefined)
   const at = (seconds: number) => new Date(Date.now() + seconds * 1000).toISOString()

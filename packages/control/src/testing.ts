@@ -1,4 +1,20 @@
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import type { TestContext } from 'node:test'
 import { newSandboxId, type Sandbox, type Snapshot } from '@icebox/model'
+import { openSqliteStore, type ResourceStore } from '@icebox/store'
+
+/** For tests: a store, in a directory of its own, that ends with the test. */
+export async function openTestStore(t: TestContext): Promise<{ store: ResourceStore; directory: string }> {
+  const directory = await mkdtemp(join(tmpdir(), 'icebox-control-'))
+  const store = await openSqliteStore(join(directory, 'icebox.db'))
+  t.after(async () => {
+    await store.close()
+    await rm(directory, { recursive: true, force: true })
+  })
+  return { store, directory }
+}
 
 /** Resources as they are once they are written, for tests. */
 

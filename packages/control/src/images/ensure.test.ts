@@ -1,12 +1,9 @@
 import assert from 'node:assert/strict'
-import { mkdtemp, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import type { NodeImage } from '@icebox/model'
-import { openSqliteStore } from '@icebox/store'
 import { Operations } from '../operations.ts'
 import { Records } from '../records.ts'
+import { openTestStore } from '../testing.ts'
 import { imageKey, recordImage, shareImage } from './ensure.ts'
 
 const IMAGE: NodeImage = {
@@ -17,12 +14,7 @@ const IMAGE: NodeImage = {
 }
 
 async function projects(t: TestContext) {
-  const directory = await mkdtemp(join(tmpdir(), 'icebox-images-'))
-  const store = await openSqliteStore(join(directory, 'icebox.db'))
-  t.after(async () => {
-    await store.close()
-    await rm(directory, { recursive: true, force: true })
-  })
+  const { store } = await openTestStore(t)
   const operations = new Operations()
   return (name: string) => ({ operations, records: new Records(store, name, () => undefined) })
 }

@@ -1,22 +1,15 @@
 import assert from 'node:assert/strict'
-import { appendFile, mkdtemp, readFile, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { appendFile, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { newSandboxId } from '@icebox/model'
-import { openSqliteStore } from '@icebox/store'
 import { Records } from '../records.ts'
-import { SPEC, statusOf } from '../testing.ts'
+import { openTestStore, SPEC, statusOf } from '../testing.ts'
 import { Events } from './events.ts'
 import { tellMissed, tellTransitions } from './transitions.ts'
 
 async function place(t: TestContext) {
-  const directory = await mkdtemp(join(tmpdir(), 'icebox-events-'))
-  const store = await openSqliteStore(join(directory, 'icebox.db'))
-  t.after(async () => {
-    await store.close()
-    await rm(directory, { recursive: true, force: true })
-  })
+  const { store, directory } = await openTestStore(t)
   const log: unknown[] = []
   const open = () => Events.open(directory, (...line) => log.push(line))
   return { directory, store, open, log }

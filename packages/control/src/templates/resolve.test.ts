@@ -1,11 +1,8 @@
 import assert from 'node:assert/strict'
-import { mkdtemp, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import { test } from 'node:test'
 import { DEFAULT_PROJECT, type TemplateSpec } from '@icebox/model'
-import { openSqliteStore } from '@icebox/store'
 import { Records } from '../records.ts'
+import { openTestStore } from '../testing.ts'
 import { usableTemplate } from './resolve.ts'
 
 const spec: TemplateSpec = {
@@ -16,12 +13,7 @@ const spec: TemplateSpec = {
 }
 
 test('who publishes a template of a name that is known does not take it over', async (t) => {
-  const directory = await mkdtemp(join(tmpdir(), 'icebox-templates-'))
-  const store = await openSqliteStore(join(directory, 'icebox.db'))
-  t.after(async () => {
-    await store.close()
-    await rm(directory, { recursive: true, force: true })
-  })
+  const { store } = await openTestStore(t)
   const recordsOf = (project: string) => new Records(store, project, () => undefined)
   const publish = async (project: string, name: string) => {
     const status = { state: 'ready' as const, lastTransitionAt: new Date().toISOString() }
