@@ -12,7 +12,7 @@ import { commandRoutes } from './commands.ts'
 import { directoryRoutes } from './directories.ts'
 import { downloadRoutes } from './download.ts'
 import { egressRoutes } from './egress.ts'
-import { sendExecdFailure, unreachable } from './failure.ts'
+import { reaching, sendExecdFailure } from './failure.ts'
 import { fileRoutes } from './files.ts'
 import { metricsRoutes } from './metrics.ts'
 import { sessionRoutes } from './sessions.ts'
@@ -66,9 +66,7 @@ export function execdFacade(options: ExecdOptions): Facade {
   const streams = new Streams()
   options.closing.addEventListener('abort', () => streams.close(), { once: true })
   const reach = (request: FastifyRequest, signal: AbortSignal) =>
-    options.reach(placeOf(request).sandbox, signal).catch((thrown: unknown) => {
-      throw unreachable(thrown)
-    })
+    reaching(options.reach(placeOf(request).sandbox, signal))
   const execd: Execd = {
     streams,
     guest: async (request, signal) => (await reach(request, signal)).guest,
@@ -91,9 +89,7 @@ export function execdFacade(options: ExecdOptions): Facade {
       reply.header('x-request-id', request.id)
       const { sandbox, key } = placeOf(request)
       if (key) return
-      const token = await within(DEADLINE.read, (signal) => options.token(sandbox, signal), reply).catch((thrown) => {
-        throw unreachable(thrown)
-      })
+      const token = await reaching(within(DEADLINE.read, (signal) => options.token(sandbox, signal), reply))
       if (token !== undefined) requireToken(request.headers[EXECD_TOKEN_HEADER], token)
     })
     for (const routes of [

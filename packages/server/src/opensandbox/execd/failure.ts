@@ -32,13 +32,17 @@ export class ExecdError extends IceboxError {
 }
 
 /**
- * The same of a sandbox that is not there or does not run: there is no execd to answer, and that is 502. 404 and 409 would be
- * of what was asked of execd.
+ * What looks a sandbox up or reaches for it: of one that is not there or does not run there is no execd to answer, and that is
+ * 502. 404 and 409 would be of what was asked of execd.
  */
-export function unreachable(thrown: unknown): unknown {
-  if (isError(thrown, 'NotFound')) return new ExecdError('absent', 'NotFound', thrown.message, 502)
-  if (isError(thrown, 'InvalidState')) return new ExecdError('asleep', 'InvalidState', thrown.message, 502)
-  return thrown
+export async function reaching<T>(work: Promise<T>): Promise<T> {
+  try {
+    return await work
+  } catch (thrown) {
+    if (isError(thrown, 'NotFound')) throw new ExecdError('absent', 'NotFound', thrown.message, 502)
+    if (isError(thrown, 'InvalidState')) throw new ExecdError('asleep', 'InvalidState', thrown.message, 502)
+    throw thrown
+  }
 }
 
 /** `NotFound` → `NOT_FOUND` */
