@@ -5,6 +5,7 @@ use crate::frame::{self, kind, Frame, Parser, HEADER, MAX_PAYLOAD, MORE};
 use crate::sys::{self, Got};
 use std::collections::BTreeMap;
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::unix::io::RawFd;
 use std::time::{Duration, Instant};
 
@@ -104,11 +105,15 @@ impl Link {
         let start = self.queue.len();
         let size = frames(wanted) * HEADER + wanted;
         self.queue.reserve_exact(size);
-        self.queue.resize(start + size, 0);
-        let pieces = self.queue[start..].chunks_mut(HEADER + MAX_PAYLOAD).map(|frame| &mut frame[HEADER..]);
-        let got = sys::read_pieces(from, pieces);
+        let room = &mut self.queue.spare_capacity_mut()[..size];
+        let got = sys::read_pieces(from, room.chunks_mut(HEADER + MAX_PAYLOAD).map(|frame| &mut frame[HEADER..]));
         let length = if let Ok(Got::Bytes(n)) = got { n } else { 0 };
-        self.queue.truncate(start + frames(length) * HEADER + length);
+        let filled = frames(length) * HEADER + length;
+        for frame in room[..filled].chunks_mut(HEADER + MAX_PAYLOAD) {
+            frame[..HEADER].fill(MaybeUninit::new(0));
+        }
+        // So much the read has filled, and the line above: all else would be cleared for nothing at every read.
+        unsafe { self.queue.set_len(start + filled) };
         for frame in self.queue[start..].chunks_mut(HEADER + MAX_PAYLOAD) {
             let (header, payload) = frame.split_at_mut(HEADER);
             header.copy_from_slice(&frame::header(kind::DATA, 0, self.epoch, channel, payload));

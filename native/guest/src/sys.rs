@@ -2,6 +2,7 @@
 
 use crate::libc;
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::unix::io::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 pub fn check(result: libc::c_int) -> io::Result<libc::c_int> {
@@ -60,7 +61,7 @@ pub fn read(fd: RawFd, buffer: &mut [u8]) -> io::Result<Got> {
 }
 
 /// Fills the pieces one after the other.
-pub fn read_pieces<'a>(fd: RawFd, pieces: impl Iterator<Item = &'a mut [u8]>) -> io::Result<Got> {
+pub fn read_pieces<'a>(fd: RawFd, pieces: impl Iterator<Item = &'a mut [MaybeUninit<u8>]>) -> io::Result<Got> {
     let pieces: Vec<libc::iovec> =
         pieces.map(|piece| libc::iovec { iov_base: piece.as_mut_ptr().cast(), iov_len: piece.len() }).collect();
     got(|| unsafe { libc::readv(fd, pieces.as_ptr(), pieces.len() as libc::c_int) })
