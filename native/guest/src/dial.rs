@@ -196,10 +196,12 @@ impl Dial {
                 }
             }
         }
-        match self.deaf.take_if(|_| self.guest_ended) {
-            Some(error) => Err(error),
-            None => Ok(self.guest_ended && self.shut),
+        if self.guest_ended {
+            if let Some(error) = self.deaf.take() {
+                return Err(error);
+            }
         }
+        Ok(self.guest_ended && self.shut)
     }
 }
 
