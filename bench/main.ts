@@ -14,7 +14,7 @@ import { SCENARIOS } from './scenarios/index.ts'
 const tools = packagesStep(
   'bench packages',
   'what the benchmarks compare Icebox with',
-  TEST_REQUIREMENTS.filter(({ package: name }) => ['umoci', 'mount', 'e2fsprogs'].includes(name)),
+  TEST_REQUIREMENTS.filter(({ package: name }) => ['umoci', 'mount', 'e2fsprogs', 'gcc', 'libc6-dev'].includes(name)),
 )
 
 function chosen(words: string[]): typeof SCENARIOS {

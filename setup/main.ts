@@ -10,7 +10,7 @@ import {
   TEST_REQUIREMENTS,
 } from '@icebox/node'
 import { clientSteps } from './clients.ts'
-import { CHECKS, NATIVE_TESTS, run, runTasks, runTests } from './tests.ts'
+import { CHECKS, nativeTests, run, runTasks, runTests } from './tests.ts'
 
 const ROOT = join(import.meta.dirname, '..')
 const ALL_TESTS = ['packages/*/src/**/*.test.ts', 'tests/**/*.test.ts', 'bench/**/*.test.ts']
@@ -40,7 +40,7 @@ const commands: Record<string, (args: string[]) => Promise<number>> = {
   async test(files) {
     await setUp(...runtimeSteps(rustStep), testPackages, baseImageStep, ...clientSteps)
     if (files.length > 0) return await runTests(files, signal)
-    return (await runTasks([...CHECKS, ...NATIVE_TESTS], signal)) || (await runTests(ALL_TESTS, signal))
+    return (await runTasks([...CHECKS, ...(await nativeTests())], signal)) || (await runTests(ALL_TESTS, signal))
   },
   check: () => runTasks(CHECKS, signal),
   async bench(args) {

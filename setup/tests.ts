@@ -2,8 +2,8 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtemp, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-import { cacheDirectory } from '@icebox/node'
+import { dirname, join } from 'node:path'
+import { cargo, guestBuild } from '@icebox/node'
 import { leftBehind, machineState } from './leftovers.ts'
 
 const ROOT = join(import.meta.dirname, '..')
@@ -43,15 +43,11 @@ export const CHECKS: Task[] = [
   { name: 'TypeScript', program: bin('tsc'), args: ['-p', '.'] },
 ]
 
-/** The tests of what is not TypeScript. Their build directory is outside the tree, like the other caches. */
-export const NATIVE_TESTS: Task[] = [
-  {
-    name: 'guest agent tests',
-    program: 'cargo',
-    args: ['test', '--quiet', '--locked', '--offline', '--manifest-path', 'native/guest/Cargo.toml'],
-    env: { CARGO_TARGET_DIR: join(cacheDirectory(), 'guest-tests') },
-  },
-]
+/** The tests of what is not TypeScript. What they are compiled into stands beside the guest agent in the cache. */
+export async function nativeTests(): Promise<Task[]> {
+  const objects = `${dirname((await guestBuild()).path)}-tests`
+  return [{ name: 'guest agent tests', ...cargo(['test', '--quiet'], objects) }]
+}
 
 /** Runs the tasks in order to the first that fails, naming each and saying how long it took. Gives the exit status. */
 export async function runTasks(tasks: Task[], signal: AbortSignal): Promise<number> {

@@ -72,14 +72,13 @@ test('missing programs are found, with the package to install', async (t) => {
     assert.equal(found(diagnosis, id).required, false)
     assert.notEqual(found(diagnosis, id).status, 'missing')
   }
-  assert.equal(found(diagnosis, 'cc').required, false)
 })
 
 test('without the builds, what builds them is required, and no driver is chosen', async (t) => {
   const diagnosis = await diagnosedIn({ ICEBOX_CACHE: await scratch(t), PATH: '/nonexistent' }, await scratch(t))
   assert.equal(diagnosis.ok, false)
   assert.equal(diagnosis.driver.chosen, null)
-  for (const id of ['runsc', 'guest', 'go', 'rust', 'cc']) {
+  for (const id of ['runsc', 'guest', 'go', 'rust']) {
     const { status, required } = found(diagnosis, id)
     assert.deepEqual([id, status, required], [id, 'missing', true])
   }

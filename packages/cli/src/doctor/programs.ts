@@ -8,11 +8,11 @@ import {
   guestBuild,
   locate,
   presentGo,
+  presentRust,
   type Requirement,
   RUNTIME_REQUIREMENTS,
-  RUST_MINIMUM,
+  RUST,
   runscBuild,
-  usableRust,
   versionIn,
 } from '@icebox/node'
 import type { Check } from './diagnosis.ts'
@@ -27,9 +27,9 @@ async function digestOf(path: string, signal: AbortSignal): Promise<string> {
   return `sha256:${hash.digest('hex')}`
 }
 
-async function distribution(requirement: Requirement, required: boolean, signal: AbortSignal): Promise<Check> {
+async function distribution(requirement: Requirement, signal: AbortSignal): Promise<Check> {
   const id = isAbsolute(requirement.needs) ? requirement.package : requirement.needs
-  const check = { id, group: 'programs', required, purpose: requirement.why } as const
+  const check = { id, group: 'programs', required: true, purpose: requirement.why } as const
   const at = await locate(requirement.needs)
   if (!at) return { ...check, status: 'missing', remedy: `apt-get install ${requirement.package}` }
   const said = requirement.version && (await firstLine(at, requirement.version, signal))
@@ -74,8 +74,6 @@ export async function checkPrograms(signal: AbortSignal): Promise<Check[]> {
   const runscMissing = !(await locate(runsc.path))
   const major = Number(process.versions.node.split('.')[0])
   const npm = await firstLine('npm', ['--version'], signal)
-  const rust = await usableRust(signal)
-  const linking = new Set(['gcc', 'libc6-dev'])
   return [
     {
       id: 'node',
@@ -100,15 +98,11 @@ export async function checkPrograms(signal: AbortSignal): Promise<Check[]> {
         ? { status: 'ok', version: npm }
         : { status: 'warning', remedy: 'Install npm (apt-get install npm) before you update Icebox.' }),
     },
-    ...(await Promise.all(
-      RUNTIME_REQUIREMENTS.map((requirement) =>
-        distribution(requirement, guestMissing || !linking.has(requirement.package), signal),
-      ),
-    )),
+    ...(await Promise.all(RUNTIME_REQUIREMENTS.map((requirement) => distribution(requirement, signal)))),
     builder(
       { id: 'rust', purpose: 'builds the guest agent' },
-      rust && versionIn(rust),
-      `Install cargo and rustc ${RUST_MINIMUM} or newer: apt-get install cargo rustc. ${SET_UP}`,
+      await presentRust(),
+      `Rust ${RUST.version} is fetched by set-up. ${SET_UP}`,
       guestMissing,
     ),
     builder(

@@ -1,4 +1,4 @@
-import { chmod, copyFile, mkdir, readdir, rename, stat, writeFile } from 'node:fs/promises'
+import { chmod, copyFile, mkdir, readdir, rename, rm, stat, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { IceboxError, type Progress } from '@icebox/model'
 import { requireSpace, sync } from '@icebox/snapshot'
@@ -16,6 +16,8 @@ const PUBLIC_MIRROR = 'http://deb.debian.org/debian'
 const PUBLIC_SECURITY = 'http://deb.debian.org/debian-security'
 /** Suites that have no separate updates and security archives. */
 const ROLLING = ['sid', 'unstable']
+/** The host's options of apt, in a root that is being made. */
+const HOST_OPTIONS = 'etc/apt/apt.conf.d/99host'
 /** Keys that the host's apt trusts, and Debian's own. */
 const KEY_PLACES = ['/etc/apt', '/etc/apt/trusted.gpg.d', '/etc/apt/keyrings', '/usr/share/keyrings']
 
@@ -43,7 +45,8 @@ export async function bootstrapTar(
     // apt downloads as a user of its own, who must be able to get here.
     await chmod(scratch.path, 0o755)
     const made = join(scratch.path, 'bootstrap.tar')
-    await mmdebstrap(suite, packages, made, scratch.path, progress, signal)
+    const include = ['bash', 'ca-certificates', ...packages]
+    await mmdebstrap({ suite, variant: 'minbase', include }, { tar: made }, scratch.path, progress, signal)
     await sync(made)
     await mkdir(dirname(cached), { recursive: true })
     await rename(made, cached)
@@ -53,19 +56,46 @@ export async function bootstrapTar(
   return cached
 }
 
+/** What of a Debian is installed. `extract` unpacks packages and runs none of their scripts: programs that only have to be there. */
+export interface DebianRoot {
+  suite: string
+  variant: 'minbase' | 'extract'
+  include: readonly string[]
+}
+
+/** Makes a Debian in an existing, empty directory, by mmdebstrap with the host's mirrors, as `bootstrapTar` does. */
+export async function bootstrapDirectory(
+  root: DebianRoot,
+  directory: string,
+  cacheDirectory: string,
+  progress: Progress,
+  signal: AbortSignal,
+): Promise<void> {
+  const scratch = await Scratch.create(join(cacheDirectory, 'tmp'))
+  try {
+    requireSpace(directory, NEEDED_BYTES, `building debian:${root.suite}`)
+    for (const path of [scratch.path, directory]) await chmod(path, 0o755)
+    await mmdebstrap(root, { directory }, scratch.path, progress, signal)
+    // For want of its scripts, `extract` has no customize hook.
+    await rm(join(directory, HOST_OPTIONS), { force: true })
+  } finally {
+    await scratch.remove()
+  }
+}
+
 async function mmdebstrap(
-  suite: string,
-  packages: string[],
-  output: string,
+  { suite, variant, include }: DebianRoot,
+  output: { tar: string } | { directory: string },
   scratch: string,
   progress: Progress,
   signal: AbortSignal,
 ): Promise<void> {
+  const [format, target] = 'tar' in output ? ['tar', output.tar] : ['directory', output.directory]
   const keyring = await gatherKeys(join(scratch, 'keyring'))
   const hostOptions = join(scratch, 'apt.conf')
-  await writeFile(hostOptions, await aptOptions(signal))
+  await writeFile(hostOptions, await hostAptOptions(signal))
   // There while packages are installed, and gone from the image.
-  const inside = '"$1"/etc/apt/apt.conf.d/99host'
+  const inside = `"$1"/${HOST_OPTIONS}`
   const errors: string[] = []
   const onLine = (line: string) => {
     const step = /^I: ([a-z][^/]*?)\.{3}$/.exec(line)?.[1]
@@ -78,12 +108,12 @@ async function mmdebstrap(
       [
         // However it ends, no mount and no process of the bootstrap stays.
         ...['--mount', '--pid', '--fork', '--kill-child=KILL', '--mount-proc'],
-        ...['mmdebstrap', '--mode=root', '--variant=minbase', '--format=tar', `--architectures=${ARCHITECTURE}`],
-        ...[`--include=${['bash', 'ca-certificates', ...packages].join(',')}`, `--keyring=${keyring}`],
+        ...['mmdebstrap', '--mode=root', `--variant=${variant}`, `--format=${format}`, `--keyring=${keyring}`],
+        ...[`--architectures=${ARCHITECTURE}`, ...include.map((name) => `--include=${name}`)],
         ...['doc', 'info', 'locale', 'lintian'].map((part) => `--dpkgopt=path-exclude=/usr/share/${part}/*`),
         '--dpkgopt=path-include=/usr/share/doc/*/copyright',
         ...[`--setup-hook=cp '${hostOptions.replaceAll("'", "'\\''")}' ${inside}`, `--customize-hook=rm -f ${inside}`],
-        ...[suite, output, ...(await sources(suite, signal))],
+        ...[suite, target, ...(await sources(suite, signal))],
       ],
       {
         packageName: 'util-linux mmdebstrap debian-archive-keyring',
@@ -132,7 +162,7 @@ async function sources(suite: string, signal: AbortSignal): Promise<string[]> {
 }
 
 /** How the host's apt gets at the network, as a configuration file for another apt. */
-async function aptOptions(signal: AbortSignal): Promise<string> {
+export async function hostAptOptions(signal: AbortSignal): Promise<string> {
   const said = await output('apt-config', ['dump', '--format', '%F "%v";%n', 'Acquire'], signal)
   const options = said.split('\n').filter((line) => /^Acquire::(https?|Retries|Force|Check-)[^ ]* "(?!")/i.test(line))
   options.push('Dir::Etc::netrc "/etc/apt/auth.conf";', 'Dir::Etc::netrcparts "/etc/apt/auth.conf.d";')

@@ -41,7 +41,8 @@ export class Scratch {
   }
 
   async remove(): Promise<void> {
-    await rm(this.path, { recursive: true, force: true })
+    // A process that was killed may still be writing.
+    await rm(this.path, { recursive: true, force: true, maxRetries: 10 })
   }
 }
 

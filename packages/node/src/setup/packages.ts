@@ -30,18 +30,20 @@ export const RUNTIME_REQUIREMENTS: readonly Requirement[] = [
     package: 'ca-certificates',
     why: 'checks the certificates of registries',
   },
-  { needs: 'cc', package: 'gcc', why: 'links the guest agent', version: ['--version'] },
-  { needs: '/usr/lib/x86_64-linux-gnu/libc.a', package: 'libc6-dev', why: 'links the guest agent statically' },
 ]
 
-/** What only the tests need: other people's tools to compare with. */
+/** What only the tests and the benchmarks need: other people's tools to compare with. */
 export const TEST_REQUIREMENTS: readonly Requirement[] = [
   { needs: 'git', package: 'git', why: 'tells the tests which files are ours', version: ['--version'] },
   { needs: 'ps', package: 'procps', why: 'lists what runs on the host', version: ['--version'] },
+  { needs: 'ip', package: 'iproute2', why: 'lists what a network namespace has', version: ['-V'] },
+  { needs: 'setcap', package: 'libcap2-bin', why: 'gives files of images capabilities' },
   { needs: 'mount', package: 'mount', why: 'makes small disks to fill', version: ['--version'] },
   { needs: 'fsck.erofs', package: 'erofs-utils', why: 'checks images for gVisor', version: ['-V'] },
   { needs: 'mke2fs', package: 'e2fsprogs', why: 'makes file systems to compare with and to fill', version: ['-V'] },
   { needs: 'e2fsck', package: 'e2fsprogs', why: 'checks ext4 images', version: ['-V'] },
+  { needs: 'cc', package: 'gcc', why: 'compiles the floor of the benchmark of exec', version: ['--version'] },
+  { needs: '/usr/lib/x86_64-linux-gnu/libc.a', package: 'libc6-dev', why: 'links that floor statically' },
   { needs: 'skopeo', package: 'skopeo', why: 'makes and copies OCI images', version: ['--version'] },
   { needs: 'umoci', package: 'umoci', why: 'changes and unpacks OCI images', version: ['--version'] },
   {

@@ -5,6 +5,7 @@ import { BASE_IMAGE, baseImageStep } from './base-image.ts'
 import { guestBuild } from './guest.ts'
 import { runscBuild } from './runsc.ts'
 import { ensureRuntime, runtimeSteps } from './runtime.ts'
+import { RUST } from './rust.ts'
 import { runSteps, type StepEvent } from './step.ts'
 
 const minutes = () => AbortSignal.timeout(1_800_000)
@@ -32,4 +33,14 @@ test('the guest agent is a static program', async () => {
   const [offset, size, count] = [Number(elf.readBigUInt64LE(32)), elf.readUInt16LE(54), elf.readUInt16LE(56)]
   const types = Array.from({ length: count }, (_, index) => elf.readUInt32LE(offset + index * size))
   assert.ok(types.length > 0 && !types.includes(3), types.join())
+})
+
+test('the guest agent is built with the oldest Rust that is promised, whatever Rust the machine has', async () => {
+  const manifest = await readFile(new URL('../../../../native/guest/Cargo.toml', import.meta.url), 'utf8')
+  assert.equal(`${/^rust-version = "(.+)"$/m.exec(manifest)?.[1]}.0`, RUST.version)
+  // The standard library's own messages name the sources that it was compiled from.
+  const compiledFrom = new Set(
+    (await readFile((await guestBuild()).path, 'latin1')).match(/rustc[-/][0-9a-f.]+(?=\/)/g),
+  )
+  assert.deepEqual([...compiledFrom], [`rustc-${RUST.version}`])
 })
