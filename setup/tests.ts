@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { cargo, guestBuild } from '@icebox/node'
 import { leftBehind, machineState } from './leftovers.ts'
+import { linkPromisedPrograms } from './programs.ts'
 
 const ROOT = join(import.meta.dirname, '..')
 /** Of one test; setup/watchdog.ts has that of a file. */
@@ -78,7 +79,9 @@ export const TEST_ARGUMENTS = [
  */
 export async function runTests(patterns: string[], signal: AbortSignal): Promise<number> {
   const scratch = await mkdtemp(join(tmpdir(), 'icebox-test-'))
+  const programs = await mkdtemp(join(tmpdir(), 'icebox-test-programs-'))
   try {
+    await linkPromisedPrograms(programs, signal)
     const before = await machineState(scratch)
     const deadline = AbortSignal.timeout(RUN_DEADLINE_MS)
     const status = await run(
@@ -87,7 +90,7 @@ export async function runTests(patterns: string[], signal: AbortSignal): Promise
         program: process.execPath,
         args: [...TEST_ARGUMENTS, ...patterns],
         // npm would keep compiled code in the scratch directory.
-        env: { TMPDIR: scratch, NODE_DISABLE_COMPILE_CACHE: '1' },
+        env: { TMPDIR: scratch, NODE_DISABLE_COMPILE_CACHE: '1', PATH: programs },
       },
       AbortSignal.any([signal, deadline]),
     )
@@ -98,6 +101,7 @@ export async function runTests(patterns: string[], signal: AbortSignal): Promise
     for (const line of left) console.log(`    ${line}`)
     return status || 1
   } finally {
+    await rm(programs, { recursive: true, force: true })
     // Never through a mount that was left in it.
     const mounts = await readFile('/proc/self/mountinfo', 'utf8')
     if (!mounts.includes(` ${scratch}/`)) await rm(scratch, { recursive: true, force: true })
