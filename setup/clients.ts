@@ -16,4 +16,11 @@ export const schemathesis = pythonPackages(
   join(PINS, 'schemathesis.txt'),
 )
 
-export const clientSteps = [npmClients, pythonClients, schemathesis].map(({ step }) => step)
+/** The oldest Node that starts Icebox, for tests/fresh-machine. */
+export const node20 = npmPackages(
+  'Node 20',
+  'starts Icebox on a fresh machine',
+  join(import.meta.dirname, '../tests/fresh-machine/node-20'),
+)
+
+export const clientSteps = [npmClients, pythonClients, schemathesis, node20].map(({ step }) => step)

@@ -173,11 +173,14 @@ export class Cgroup {
     return Number(/^oom_kill (\d+)/m.exec(text)?.[1] ?? 0)
   }
 
-  /** Process ids; none when the group is gone. */
+  /** Process ids; none when the group is gone. Version 2 lists those of another process namespace as 0. */
   async processes(): Promise<number[]> {
     try {
       const text = await readFile(this.#layout.processes(this.path), 'utf8')
-      return text.split('\n').filter(Boolean).map(Number)
+      return text
+        .split('\n')
+        .map(Number)
+        .filter((pid) => pid > 0)
     } catch (thrown) {
       if (absent(thrown)) return []
       throw thrown
