@@ -22,6 +22,16 @@ async function sentries(): Promise<number[]> {
     names.map(async (name) => JSON.parse(await readFile(join(machines, name, 'machine.json'), 'utf8')).process.pid),
   )
 }
+/** Kills them all. One whose sandbox was paused just now may be on its way out already. */
+async function killSentries(): Promise<void> {
+  for (const pid of await sentries())
+    try {
+      process.kill(pid, 'SIGKILL')
+    } catch (error) {
+      if (!(error instanceof Error && 'code' in error && error.code === 'ESRCH')) throw error
+    }
+}
+
 const failed = (sandbox: Sandbox) =>
   eventually(async () => {
     const { status } = await sandbox.info()
@@ -67,7 +77,7 @@ test('after a restart of the host the running ones are failed as HostRestarted, 
   await paused.pause()
   await server.kill()
   // A host that was restarted has none of the processes and another boot id.
-  for (const pid of await sentries()) process.kill(pid, 'SIGKILL')
+  await killSentries()
   await writeFile(join(server.dataDirectory, 'boot'), '00000000-0000-4000-8000-000000000000\n')
   for (const name of await readdir(machines)) {
     const file = join(machines, name, 'machine.json')
@@ -89,7 +99,7 @@ test('after a restart of the host the running ones are failed as HostRestarted, 
 test('the same when the run directory went with the host', async () => {
   const running = await server.icebox.sandboxes.create({ template: 'base' })
   await server.kill()
-  for (const pid of await sentries()) process.kill(pid, 'SIGKILL')
+  await killSentries()
   await writeFile(join(server.dataDirectory, 'boot'), '00000000-0000-4000-8000-000000000000\n')
   // What the driver would find is gone too: it only has what the data directory says.
   for (const name of await readdir(machines)) await writeFile(join(machines, name, 'machine.json'), '{}')
