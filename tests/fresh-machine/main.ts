@@ -5,7 +5,6 @@ import { FreshMachine, MACHINES } from './machine.ts'
  *     node_modules/.bin/node tests/fresh-machine/main.ts debian-12 npm test
  * A server there must not have a data directory of the same path as one here: both would have the same control groups.
  */
-const HOURS_3_MS = 10_800_000
 
 const isMachine = (name: string | undefined): name is keyof typeof MACHINES =>
   name !== undefined && Object.hasOwn(MACHINES, name)
@@ -19,5 +18,5 @@ if (!isMachine(name) || program === undefined) {
   for (const ending of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
     process.once(ending, () => interrupted.abort(new Error(`interrupted by ${ending}`)))
   await using machine = await FreshMachine.install(name, interrupted.signal)
-  await machine.run(program, args, interrupted.signal, { deadlineMs: HOURS_3_MS, onLine: console.log })
+  await machine.run(program, args, interrupted.signal, console.log)
 }

@@ -76,7 +76,7 @@ export async function bootstrapDirectory(
     requireSpace(directory, NEEDED_BYTES, `building debian:${root.suite}`)
     for (const path of [scratch.path, directory]) await chmod(path, 0o755)
     await mmdebstrap(root, { directory }, scratch.path, progress, signal)
-    // For want of its scripts, `extract` has no customize hook.
+    // The variant `extract` runs no customize hook.
     await rm(join(directory, HOST_OPTIONS), { force: true })
   } finally {
     await scratch.remove()
