@@ -1,7 +1,15 @@
 import { SqliteStore } from './sqlite/sqlite-store.ts'
 import type { ResourceStore } from './store.ts'
 
-export type { List, ListOptions, MetadataChange, ResourceStore, WatchEvent } from './store.ts'
+export {
+  isNewer,
+  type List,
+  type ListOptions,
+  MAX_RESOURCE_BYTES,
+  type MetadataChange,
+  type ResourceStore,
+  type WatchEvent,
+} from './store.ts'
 
 /**
  * Opens the store in a SQLite file, which it makes when absent, for this process alone. A write that was acknowledged

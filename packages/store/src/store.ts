@@ -1,5 +1,8 @@
 import type { Kind, ResourceOf, SpecOf, StatusOf } from '@icebox/model'
 
+/** Bytes of a resource as JSON. Everything that is kept is read again some day, by one process that serves everybody. */
+export const MAX_RESOURCE_BYTES = 256 * 1024
+
 /** What a writer may set besides spec and status. */
 export interface MetadataChange {
   labels?: Record<string, string>
@@ -29,11 +32,17 @@ export type WatchEvent<K extends Kind> =
   | { type: 'delete'; resource: ResourceOf[K] }
 
 /**
+ * Whether version `a` of a resource is newer than version `b`. resourceVersions of one kind are decimal numbers that grow with each
+ * write; Kubernetes promises the same since 1.35 (KEP-5504).
+ */
+export const isNewer = (a: string, b: string): boolean => (a.length === b.length ? a > b : a.length > b.length)
+
+/**
  * Where resources live. One object is the unit of atomicity. Every write is compare-and-set on resourceVersion.
  *
  * Errors: `NotFound`; `AlreadyExists` (create); `StaleWrite` (resourceVersion or uid differs);
  * `WatchExpired` (the log no longer reaches back to `from`, or the watcher fell behind: list again);
- * `InvalidArgument` (spec or status does not fit the kind's schema).
+ * `InvalidArgument` (spec or status does not fit the kind's schema); `TooLarge` (more than `MAX_RESOURCE_BYTES`).
  */
 export interface ResourceStore {
   create<K extends Kind>(
@@ -71,8 +80,14 @@ export interface ResourceStore {
   delete<K extends Kind>(kind: K, resource: ResourceOf[K], signal: AbortSignal): Promise<void>
   /**
    * Every change after `from` (a resourceVersion of a list), in order for each resource. Changes of one resource may be
-   * coalesced into its latest. Ends when the signal aborts; throws WatchExpired when changes may have been missed.
+   * coalesced into its latest. Without a namespace: of all. Ends when the signal aborts; throws WatchExpired when changes may have
+   * been missed.
    */
-  watch<K extends Kind>(kind: K, namespace: string, from: string, signal: AbortSignal): AsyncIterable<WatchEvent<K>>
+  watch<K extends Kind>(
+    kind: K,
+    namespace: string | undefined,
+    from: string,
+    signal: AbortSignal,
+  ): AsyncIterable<WatchEvent<K>>
   close(): Promise<void>
 }

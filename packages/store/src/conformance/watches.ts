@@ -34,6 +34,20 @@ export function testWatches(open: OpenStore): void {
     assert.deepEqual(follower.names, new Set(['mine']))
   })
 
+  test('a watch of all namespaces tells the changes of each', async (under, signal) => {
+    const { store, namespace, other } = under
+    const { resourceVersion } = await store.list('Template', undefined, { limit: 1 }, signal)
+    const mine = await put(under, signal, 'mine')
+    const theirs = await put({ ...under, namespace: other }, signal, 'theirs')
+    await store.delete('Template', mine, signal)
+    const seen = new Map<string, string>()
+    for await (const { type, resource } of store.watch('Template', undefined, resourceVersion, signal)) {
+      seen.set(`${resource.metadata.namespace}/${resource.metadata.name}`, type)
+      if (seen.get(`${namespace}/mine`) === 'delete' && seen.has(`${other}/theirs`)) break
+    }
+    assert.equal(seen.get(`${other}/${theirs.metadata.name}`), 'put')
+  })
+
   test('a watch from a list misses nothing, whenever it starts', async (under, signal) => {
     const { store, namespace } = under
     const one = await put(under, signal)

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { isError } from '@icebox/model'
+import { isNewer, MAX_RESOURCE_BYTES } from '../store.ts'
 import { code, type OpenStore, put, READY, SPEC, STATUS, type Template, testOn } from './template.ts'
 
 /** Create, get, update, delete. */
@@ -26,6 +27,31 @@ export function testWrites(open: OpenStore): void {
     assert.deepEqual(created.metadata.annotations, metadata.annotations)
     assert.deepEqual(created.metadata.finalizers, metadata.finalizers)
     assert.deepEqual(await store.get('Template', { namespace, name: 'one' }, signal), created)
+  })
+
+  test('each write of a resource gives it a newer version', async (under, signal) => {
+    const { store } = under
+    let present = await put(under, signal)
+    for (let count = 0; count < 12; count++) {
+      const next = await store.updateSpec('Template', present, { spec: { ...SPEC, image: `x${count}` } }, signal)
+      assert.ok(isNewer(next.metadata.resourceVersion, present.metadata.resourceVersion))
+      assert.ok(!isNewer(present.metadata.resourceVersion, next.metadata.resourceVersion))
+      present = next
+    }
+    await store.delete('Template', present, signal)
+    const again = await put(under, signal)
+    assert.ok(isNewer(again.metadata.resourceVersion, present.metadata.resourceVersion))
+  })
+
+  test('refuses a resource that is too large, and leaves the present one', async (under, signal) => {
+    const { store, namespace } = under
+    const large = { ...SPEC, env: { A: 'é'.repeat(MAX_RESOURCE_BYTES / 2) } }
+    const key = { namespace, name: 'large' }
+    await assert.rejects(store.create('Template', key, { spec: large, status: STATUS }, signal), code('TooLarge'))
+    await assert.rejects(store.get('Template', key, signal), code('NotFound'))
+    const one = await put(under, signal)
+    await assert.rejects(store.updateSpec('Template', one, { spec: large }, signal), code('TooLarge'))
+    assert.deepEqual(await store.get('Template', { namespace, name: 'one' }, signal), one)
   })
 
   test('keeps names apart by kind and namespace', async (under, signal) => {

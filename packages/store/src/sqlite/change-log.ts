@@ -22,17 +22,20 @@ function prepare(database: DatabaseSync) {
       'INSERT INTO changes (version, kind, namespace, name, metadata, spec, status) VALUES (?, ?, ?, ?, ?, ?, ?)',
     ),
     trim: database.prepare('DELETE FROM changes WHERE version <= ?'),
-    // A put that a later change of the same resource has overtaken is left out: the later one is in the log too.
-    read: database.prepare(
-      `SELECT c.version AS version, c.metadata IS NOT NULL AS deleted, coalesce(c.metadata, r.metadata) AS metadata,
-         coalesce(c.spec, r.spec) AS spec, coalesce(c.status, r.status) AS status
-       FROM changes c LEFT JOIN resources r
-         ON r.kind = c.kind AND r.namespace = c.namespace AND r.name = c.name AND r.version = c.version
-       WHERE c.kind = ? AND c.namespace = ? AND c.version > ? AND (c.metadata IS NOT NULL OR r.name IS NOT NULL)
-       ORDER BY c.version LIMIT ${BATCH}`,
-    ),
+    read: database.prepare(changesWhere('c.kind = ? AND c.namespace = ? AND c.version > ?')),
+    // The log is short: without a namespace the other kinds in it are passed over.
+    readAll: database.prepare(changesWhere('+c.kind = ? AND c.version > ?')),
   }
 }
+
+/** A put that a later change of the same resource has overtaken is left out: the later one is in the log too. */
+const changesWhere = (condition: string): string =>
+  `SELECT c.version AS version, c.metadata IS NOT NULL AS deleted, coalesce(c.metadata, r.metadata) AS metadata,
+     coalesce(c.spec, r.spec) AS spec, coalesce(c.status, r.status) AS status
+   FROM changes c LEFT JOIN resources r
+     ON r.kind = c.kind AND r.namespace = c.namespace AND r.name = c.name AND r.version = c.version
+   WHERE ${condition} AND (c.metadata IS NOT NULL OR r.name IS NOT NULL)
+   ORDER BY c.version LIMIT ${BATCH}`
 
 /**
  * The newest changes of the database, numbered without gaps; the number of the newest is the version of the store.
@@ -82,10 +85,18 @@ export class ChangeLog {
   }
 
   /** The changes after `cursor`, and the version up to which these are all. Throws WatchExpired. */
-  read<K extends Kind>(kind: K, namespace: string, cursor: number): { events: WatchEvent<K>[]; to: number } {
+  read<K extends Kind>(
+    kind: K,
+    namespace: string | undefined,
+    cursor: number,
+  ): { events: WatchEvent<K>[]; to: number } {
     if (cursor < this.#bounds().oldest - 1 || cursor > this.#version)
       throw new IceboxError('WatchExpired', `the changes after version ${cursor} are no longer kept`)
-    const changes = this.#statements.read.all(kind, namespace, cursor).map((row) => Change.parse(row))
+    const rows =
+      namespace === undefined
+        ? this.#statements.readAll.all(kind, cursor)
+        : this.#statements.read.all(kind, namespace, cursor)
+    const changes = rows.map((row) => Change.parse(row))
     const events = changes.map(
       (change): WatchEvent<K> => ({ type: change.deleted ? 'delete' : 'put', resource: decode(kind, change) }),
     )

@@ -3,7 +3,14 @@ import type { DatabaseSync } from 'node:sqlite'
 import { isDeepStrictEqual } from 'node:util'
 import { IceboxError, type Kind, type ResourceOf, type SpecOf, type StatusOf } from '@icebox/model'
 import { checkKey, checkMetadata, checkSpec, checkStatus } from '../check.ts'
-import type { List, ListOptions, MetadataChange, ResourceStore, WatchEvent } from '../store.ts'
+import {
+  type List,
+  type ListOptions,
+  MAX_RESOURCE_BYTES,
+  type MetadataChange,
+  type ResourceStore,
+  type WatchEvent,
+} from '../store.ts'
 import { ChangeLog } from './change-log.ts'
 import { fromSqlite, openDatabase } from './database.ts'
 import { Durability } from './durability.ts'
@@ -201,7 +208,7 @@ export class SqliteStore implements ResourceStore {
 
   async *watch<K extends Kind>(
     kind: K,
-    namespace: string,
+    namespace: string | undefined,
     from: string,
     signal: AbortSignal,
   ): AsyncGenerator<WatchEvent<K>, void, void> {
@@ -275,6 +282,12 @@ export class SqliteStore implements ResourceStore {
   #put<K extends Kind>(kind: K, content: Content<K>): ResourceOf[K] {
     const { namespace, name } = content.metadata
     const json = [content.metadata, content.spec, content.status].map((part) => JSON.stringify(part))
+    const bytes = json.reduce((sum, part) => sum + Buffer.byteLength(part), 0)
+    if (bytes > MAX_RESOURCE_BYTES)
+      throw new IceboxError(
+        'TooLarge',
+        `the ${kind} ${name} would be ${bytes} bytes large, and may be ${MAX_RESOURCE_BYTES}; nothing was changed`,
+      )
     const version = this.#write((next) => {
       this.#statements.put.run(kind, namespace, name, next, ...json)
       this.#log.append(next, kind, namespace, name)
