@@ -9,6 +9,8 @@ import { type IceboxError, isError } from '@icebox/model'
 import { BASE_IMAGE } from '@icebox/node'
 import { openParts, type Parts } from './parts.ts'
 
+const ALL = { limit: 1000 }
+
 /** A data directory on a small ext4 of its own, so that it can be filled. */
 const DISK_MIB = 1536
 
@@ -87,14 +89,16 @@ test('a snapshot or a pause that does not fit is refused, and the sandbox runs o
     await empty()
   }
   // What was not taken is shown with the reason until it is collected.
-  const [failed, ...others] = await project.snapshots.list({}, signal())
+  const {
+    items: [failed, ...others],
+  } = await project.snapshots.list({}, ALL, signal())
   assert.deepEqual([failed?.status.state, others], ['failed', []])
   const collected = await project.collect({ dryRun: false }, signal())
   assert.deepEqual(
     collected.map(({ what, id }) => [what, id]),
     [['snapshot', failed?.metadata.name]],
   )
-  assert.deepEqual(await project.snapshots.list({}, signal()), [])
+  assert.deepEqual((await project.snapshots.list({}, ALL, signal())).items, [])
   // With room again the same pause succeeds.
   await (await project.sandboxes.pause(name, {}, signal())).settled
   await (await project.sandboxes.resume(name, signal())).settled
@@ -200,13 +204,13 @@ test('of a fork whose children do not all fit, those that do are there and nothi
     assert.equal(errors.length, 1)
     assert.ok(fullDisk(errors[0]), String(errors[0]))
     const children = results.flatMap((result) => ('sandbox' in result ? [result.sandbox.metadata.name] : []))
-    const there = await project.sandboxes.list({}, signal())
+    const { items: there } = await project.sandboxes.list({}, ALL, signal())
     assert.deepEqual(there.map((sandbox) => sandbox.metadata.name).sort(), [name, ...children].sort())
     for (const child of children) await run(child, 'sha256sum -c /root/sum')
   } finally {
     await empty()
   }
-  for (const sandbox of await project.sandboxes.list({}, signal()))
+  for (const sandbox of (await project.sandboxes.list({}, ALL, signal())).items)
     await (await project.sandboxes.delete(sandbox.metadata.name, signal())).settled
 })
 

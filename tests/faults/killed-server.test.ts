@@ -11,6 +11,8 @@ import { BASE_IMAGE } from '@icebox/node'
 import { openParts, type Parts } from './parts.ts'
 import { BUILT, FORKS, MARK, VERBS, type Verb } from './verbs.ts'
 
+const ALL = { limit: 1000 }
+
 /** More steps than any verb has: reaching it would mean that a verb never ends. */
 const MOST_STEPS = 200
 const CHILD_MS = 120_000
@@ -78,8 +80,8 @@ async function crash(
 async function settled(project: Project): Promise<Sandbox[]> {
   const deadline = AbortSignal.timeout(SETTLE_MS)
   for (;;) {
-    const sandboxes = await project.sandboxes.list({}, deadline)
-    const templates = await project.templates.list(deadline)
+    const { items: sandboxes } = await project.sandboxes.list({}, ALL, deadline)
+    const { items: templates } = await project.templates.list(ALL, deadline)
     const isSettled = ({ status }: Sandbox) => ['running', 'paused', 'failed'].includes(status.state)
     if (sandboxes.every(isSettled) && templates.every(({ status }) => status.state !== 'creating')) return sandboxes
     deadline.throwIfAborted()
@@ -98,10 +100,10 @@ async function deleteAll({ project }: Parts): Promise<void> {
   const signal = AbortSignal.timeout(60_000)
   for (const sandbox of await settled(project))
     await (await project.sandboxes.delete(sandbox.metadata.name, signal)).settled
-  for (const snapshot of await project.snapshots.list({}, signal)) {
+  for (const snapshot of (await project.snapshots.list({}, ALL, signal)).items) {
     await (await project.snapshots.delete(snapshot.metadata.name, signal)).settled
   }
-  for (const { metadata } of await project.templates.list(signal))
+  for (const { metadata } of (await project.templates.list(ALL, signal)).items)
     if (metadata.name === BUILT) await (await project.templates.delete(BUILT, signal)).settled
 }
 
@@ -112,7 +114,7 @@ async function checkInvariants(parts: Parts, verb: Verb, subject: string | undef
   for (const { metadata, status } of sandboxes) {
     assert.notEqual(status.state, 'failed', `${metadata.name} has failed: ${status.message}`)
   }
-  const templates = await project.templates.list(AbortSignal.timeout(10_000))
+  const { items: templates } = await project.templates.list(ALL, AbortSignal.timeout(10_000))
   for (const { metadata, status } of templates)
     assert.equal(status.state, 'ready', `the template ${metadata.name} is ${status.state}: ${status.message}`)
   if (subject !== undefined && verb !== 'delete') {
@@ -139,7 +141,8 @@ async function checkInvariants(parts: Parts, verb: Verb, subject: string | undef
 
   // No temporary file is left, no snapshot that nobody knows, and no hidden one whose sandbox does not need it: a fork's goes
   // with the last of its children to settle.
-  const snapshots = () => project.snapshots.list({ hidden: true, states: ['ready'] }, AbortSignal.timeout(10_000))
+  const snapshots = async () =>
+    (await project.snapshots.list({ hidden: true, states: ['ready'] }, ALL, AbortSignal.timeout(10_000))).items
   const known = async () => (await snapshots()).map(({ metadata }) => metadata.name).sort()
   const held = new Set([
     ...sandboxes.map(({ status }) => status.pausedIn),

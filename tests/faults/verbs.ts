@@ -53,7 +53,7 @@ export async function perform(project: Project, verb: Verb, sandbox: string, sig
       await (await sandboxes.delete(sandbox, signal)).settled
       return
     case 'build': {
-      const [image] = await project.images.list(signal)
+      const [image] = (await project.images.list({ limit: 1 }, signal)).items
       if (image === undefined) throw new Error('there is no image to build of')
       const wanted = { name: BUILT, image: image.spec.digest, size: { memoryMiB: 256 }, env: {} }
       await (await project.templates.build(wanted, () => undefined, signal)).settled

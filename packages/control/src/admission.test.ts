@@ -1,16 +1,14 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { isError, newSandboxId, type Sandbox } from '@icebox/model'
+import { isError, newSandboxId, type SandboxState } from '@icebox/model'
 import { Admission } from './admission.ts'
 import { Limits } from './limits.ts'
-import { metadataOf, sandboxOf, statusOf } from './testing.ts'
 
 const open = (limits: Partial<Limits>, stopping = new AbortController().signal) =>
   new Admission(Limits.parse(limits), stopping)
 
-const sandbox = (name: string, state: Sandbox['status']['state'], namespace = 'mine'): Sandbox =>
-  sandboxOf(statusOf(state), { metadata: metadataOf(name, { namespace }) })
+const sandbox = (name: string, state: SandboxState, namespace = 'mine') => ({ name, namespace, state })
 
 /** A start that is written at once and ends when it is told to. */
 function starting(admission: Admission, state: 'running' | 'failed' = 'running') {

@@ -1,4 +1,5 @@
-import { IceboxError, isLive, type Sandbox } from '@icebox/model'
+import { IceboxError, isLive } from '@icebox/model'
+import type { SandboxSummary } from './cache/summary.ts'
 import type { Accepted } from './control.ts'
 import type { Limits } from './limits.ts'
 import { Starts, type Turn } from './starts.ts'
@@ -38,9 +39,9 @@ export class Admission {
     this.#starts = new Starts(limits, stopping)
   }
 
-  note({ metadata, status }: Sandbox, gone: boolean): void {
-    if (!gone && isLive(status.state)) this.#live.put(metadata.namespace, metadata.name)
-    else this.#live.drop(metadata.namespace, metadata.name)
+  note({ namespace, name, state }: Pick<SandboxSummary, 'namespace' | 'name' | 'state'>, gone: boolean): void {
+    if (!gone && isLive(state)) this.#live.put(namespace, name)
+    else this.#live.drop(namespace, name)
   }
 
   /**

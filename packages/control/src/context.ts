@@ -1,6 +1,7 @@
 import type { Node, SandboxId } from '@icebox/model'
 import type { Admission } from './admission.ts'
 import type { Alarm } from './alarm.ts'
+import type { Cache } from './cache/cache.ts'
 import type { Exits } from './exits.ts'
 import type { Log } from './log.ts'
 import type { SandboxLogs } from './logs/logs.ts'
@@ -14,6 +15,8 @@ export interface Context {
   readonly records: Records
   /** The same for another project. */
   readonly project: (name: string) => Context
+  /** What is known of the records of all projects. */
+  readonly cache: Cache
   readonly node: Node
   readonly operations: Operations
   readonly exits: Exits
@@ -29,6 +32,11 @@ export interface Context {
   readonly stopping: AbortSignal
   /** Aborts when the control plane lets go: waiting ends, intents stay. */
   readonly closing: AbortSignal
+}
+
+/** What finds records of any project. */
+export interface Finding extends Pick<Context, 'cache' | 'records'> {
+  readonly project: (name: string) => Pick<Context, 'records'>
 }
 
 /** Milliseconds that no operation of the kind should need; past them it fails and is undone. */

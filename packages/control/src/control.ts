@@ -25,6 +25,8 @@ import type {
   WireEvent,
 } from '@icebox/model'
 
+import type { PageRequest, Slice } from './page.ts'
+
 /** An operation that was accepted: its intent is durable, and a crash from here on finishes or undoes it. */
 export interface Accepted<R> {
   /** The resource as it is with the intent written. */
@@ -44,8 +46,8 @@ export interface SandboxFilter {
   states?: Sandbox['status']['state'][]
   /** With all of these. */
   metadata?: Record<string, string>
-  /** Made from the template of this name. */
-  template?: string
+  /** Whose line began with this: the name of a template or snapshot, its id, or an image. */
+  origin?: string
   /** Created at this time or later, ISO 8601. */
   createdFrom?: string
 }
@@ -66,8 +68,8 @@ export interface Sandboxes {
   /** Deletes what a create has left whose failure its caller was told: what was made under the same id since then stays. */
   discard(failed: Sandbox, signal: AbortSignal): Promise<void>
   get(ref: string, signal: AbortSignal): Promise<Sandbox>
-  /** Newest first, without hidden ones. `slice` gives a part of it that is stable under changes. */
-  list(filter: SandboxFilter, signal: AbortSignal): Promise<Sandbox[]>
+  /** Newest first unless asked otherwise. */
+  list(filter: SandboxFilter, page: PageRequest, signal: AbortSignal): Promise<Slice<Sandbox>>
   /** Joins an equal one under way; `Conflict` while another operation is. */
   pause(ref: string, body: PauseSandbox, signal: AbortSignal): Promise<Accepted<Sandbox>>
   /** Its time, when it was given one, begins anew. */
@@ -110,9 +112,10 @@ export interface Snapshots {
   get(ref: string, signal: AbortSignal): Promise<Snapshot>
   /** Newest first. Without those that belong to a template, a fork or a paused sandbox unless `hidden`. */
   list(
-    filter: { sandbox?: string; name?: string; states?: Snapshot['status']['state'][]; hidden?: boolean },
+    filter: { sandbox?: string; name?: string; tag?: string; states?: Snapshot['status']['state'][]; hidden?: boolean },
+    page: PageRequest,
     signal: AbortSignal,
-  ): Promise<Snapshot[]>
+  ): Promise<Slice<Snapshot>>
   delete(ref: string, signal: AbortSignal): Promise<Accepted<Snapshot>>
   /** Adds tags to a named snapshot, and takes them from others of the name. */
   tag(ref: string, tags: readonly string[], signal: AbortSignal): Promise<Snapshot>
@@ -128,7 +131,8 @@ export interface Templates {
   build(body: BuildTemplate, progress: Progress, signal: AbortSignal): Promise<Accepted<Template>>
   /** One of its own or, when it has none of the name, a public one of another project. */
   get(ref: string, signal: AbortSignal): Promise<Template>
-  list(signal: AbortSignal): Promise<Template[]>
+  /** Newest first, without those that were made for an image. */
+  list(page: PageRequest, signal: AbortSignal): Promise<Slice<Template>>
   /** `public`: whether sandboxes of every project can be made from it. */
   update(ref: string, changes: { public: boolean }, signal: AbortSignal): Promise<Template>
   delete(ref: string, signal: AbortSignal): Promise<Accepted<Template>>
@@ -137,7 +141,7 @@ export interface Templates {
 export interface Images {
   pull(reference: string, progress: Progress, signal: AbortSignal): Promise<Image>
   get(ref: string, signal: AbortSignal): Promise<Image>
-  list(signal: AbortSignal): Promise<Image[]>
+  list(page: PageRequest, signal: AbortSignal): Promise<Slice<Image>>
   /** `InUse` while a template, snapshot or sandbox needs it. */
   delete(ref: string, signal: AbortSignal): Promise<Image>
 }
@@ -172,8 +176,8 @@ export interface Project {
   readonly snapshots: Snapshots
   readonly templates: Templates
   readonly images: Images
-  /** Of all sandboxes that existed in the period, those that are gone included, oldest first. */
-  usage(period: { from?: string; to?: string }, signal: AbortSignal): Promise<SandboxUsage[]>
+  /** Of all sandboxes that existed in the period, those that are gone included, newest first. */
+  usage(period: { from?: string; to?: string }, page: PageRequest): Slice<SandboxUsage>
   /** Removes what of this project has expired, is over a keep count, has failed or is not needed any more; `dryRun` only tells. */
   collect(options: { dryRun: boolean }, signal: AbortSignal): Promise<Collected[]>
 }
@@ -187,7 +191,7 @@ export interface Keys {
   authenticate(key: string): Promise<{ project: string; installation: boolean } | undefined>
   /** The key itself is told this one time. A project begins with its first key. */
   create(body: CreateApiKey): Promise<{ key: string; record: ApiKey }>
-  list(): Promise<ApiKey[]>
+  list(page: PageRequest): Promise<Slice<ApiKey>>
   /** By id or unique prefix of it. It opens nothing from here on. Errors: `NotFound`, `Ambiguous`. */
   revoke(ref: string): Promise<ApiKey>
 }

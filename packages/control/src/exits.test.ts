@@ -2,13 +2,11 @@ import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'
 import { asExecutionId, newExecutionId, newSandboxId } from '@icebox/model'
 import { Exits } from './exits.ts'
-import { Records } from './records.ts'
 import { openTestStore, SPEC, statusOf } from './testing.ts'
 
 async function place(t: TestContext) {
-  const { store } = await openTestStore(t)
-  const recordsOf = (project: string) => new Records(store, project, () => undefined)
-  return { records: recordsOf('mine'), exits: new Exits(recordsOf, () => undefined) }
+  const { cache, recordsOf } = await openTestStore(t)
+  return { records: recordsOf('mine'), exits: new Exits(recordsOf, cache, () => undefined) }
 }
 
 const status = (state: 'creating' | 'running', execution?: string) =>

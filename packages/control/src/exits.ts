@@ -1,4 +1,5 @@
-import { canExec, IceboxError, isError, type MachineExit, type Sandbox, SYSTEM_NAMESPACE } from '@icebox/model'
+import { canExec, IceboxError, isError, type MachineExit, type Sandbox } from '@icebox/model'
+import type { Cache } from './cache/cache.ts'
 import type { Log } from './log.ts'
 import { type Records, settledStatus } from './records.ts'
 import { revival } from './sandboxes/revival.ts'
@@ -9,11 +10,13 @@ const REMEMBERED = 1000
 /** Runs that end by themselves: whoever stands on one has failed, with the reason and the way back. */
 export class Exits {
   readonly #recordsOf: (project: string) => Records
+  readonly #cache: Cache
   readonly #log: Log
   readonly #ended = new Map<string, MachineExit>()
 
-  constructor(recordsOf: (project: string) => Records, log: Log) {
+  constructor(recordsOf: (project: string) => Records, cache: Cache, log: Log) {
     this.#recordsOf = recordsOf
+    this.#cache = cache
     this.#log = log
   }
 
@@ -29,9 +32,8 @@ export class Exits {
       this.#ended.delete(oldest)
     }
     try {
-      const sandboxes = await this.#recordsOf(SYSTEM_NAMESPACE).listEverywhere('Sandbox')
-      const sandbox = sandboxes.find(({ status }) => status.execution === execution)
-      if (sandbox !== undefined) await this.#fail(sandbox.metadata, exit, endedBy)
+      for (const sandbox of [...this.#cache.all('Sandbox').where('execution', execution)])
+        if (sandbox.execution === execution) await this.#fail(sandbox, exit, endedBy)
     } catch (error) {
       this.#log('error', 'machine.exit.unrecorded', { execution, error: IceboxError.from(error).message })
     }
@@ -44,7 +46,7 @@ export class Exits {
   }
 
   async #fail(
-    { namespace, name }: Sandbox['metadata'],
+    { namespace, name }: { namespace: string; name: string },
     { execution, reason, message }: MachineExit,
     endedBy?: string,
   ): Promise<void> {

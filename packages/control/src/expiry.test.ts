@@ -2,7 +2,6 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { IceboxError } from '@icebox/model'
 import { sandboxAlarm } from './expiry.ts'
-import { Records } from './records.ts'
 import { openTestStore, SPEC, statusOf } from './testing.ts'
 
 const NOW = Date.parse('2026-01-01T00:00:00Z')
@@ -11,9 +10,9 @@ const secondsFrom = (start: number) => Math.round((Date.now() - start) / 1000)
 test('an end that cannot be carried out is tried again after twice as long each time; an extension begins anew', async (t) => {
   const stopping = new AbortController()
   t.after(() => stopping.abort())
-  const { store } = await openTestStore(t)
+  const { cache, recordsOf } = await openTestStore(t)
   t.mock.timers.enable({ apis: ['setTimeout', 'Date'], now: NOW })
-  const records = new Records(store, 'mine', () => undefined)
+  const records = recordsOf('mine')
   const at = (seconds: number) => new Date(Date.now() + seconds * 1000).toISOString()
   const spec = { ...SPEC, onTimeout: 'pause' as const, expiresAt: at(5) }
   await records.create('Sandbox', 'one', { spec, status: statusOf('running') })
@@ -30,7 +29,9 @@ test('an end that cannot be carried out is tried again after twice as long each 
   const log = (_level: string, event: string, facts: Record<string, unknown>) => {
     if (event === 'expiry.failed') told.push([facts.failures, facts.retryAfterSeconds])
   }
-  const alarm = sandboxAlarm(records, expire, log, stopping.signal)
+  const find = ({ name }: { name: string }) => records.find('Sandbox', name)
+  // The clock of the test is the one on the wall, which is held.
+  const alarm = sandboxAlarm(cache, find, expire, log, stopping.signal, Date.now)
   const pass = async (seconds: number) => {
     for (let passed = 0; passed < seconds; passed += 1) {
       t.mock.timers.tick(1000)

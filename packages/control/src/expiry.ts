@@ -1,8 +1,9 @@
 import { IceboxError, isError, type Sandbox } from '@icebox/model'
 import { Alarm } from './alarm.ts'
+import type { Cache } from './cache/cache.ts'
+import type { SandboxSummary } from './cache/summary.ts'
 import type { Log } from './log.ts'
-import type { Records } from './records.ts'
-import { isDue, isExpiring } from './sandboxes/time.ts'
+import { Tries } from './tries.ts'
 
 /**
  * How long a sandbox is left alone whose end could not be carried out, since each try of a pause holds it up: twice as long after
@@ -10,79 +11,82 @@ import { isDue, isExpiring } from './sandboxes/time.ts'
  */
 const RETRY_MS = 10_000
 const LONGEST_RETRY_MS = 300_000
-
-/** Tries of one end that failed. */
-interface Failed {
-  end: string
-  times: number
-  /** When to try again, milliseconds since 1970. */
-  again: number
-}
-
-const endKey = ({ onTimeout, expiresAt }: Sandbox['spec']): string => `${onTimeout} ${expiresAt}`
+/** Ends of one project that are carried out at once. Those of others do not wait for them. */
+const ENDS_AT_ONCE = 16
 
 /**
- * Carries out what is to happen to sandboxes when their time is over: `expire` deletes or pauses one. The time stands in the
- * resource, so that it survives a restart and an extension needs no second write.
+ * Carries out what is to happen to sandboxes when their time is over: `expire` deletes or pauses one that `find` gives. The time
+ * stands in the resource, so that it survives a restart and an extension needs no second write.
  */
 export function sandboxAlarm(
-  records: Records,
+  cache: Cache,
+  find: (summary: SandboxSummary) => Promise<Sandbox | undefined>,
   expire: (sandbox: Sandbox) => Promise<void>,
   log: Log,
   stopping: AbortSignal,
+  clock?: () => number,
 ): Alarm {
-  /** Whose end is being carried out. */
-  const ending = new Set<string>()
-  /** Whose end is to be tried again. */
-  const failed = new Map<string, Failed>()
-  /** Not what failed before an extension: that is another end. */
-  const failuresOf = ({ metadata, spec }: Sandbox): Failed | undefined => {
-    const found = failed.get(metadata.name)
-    return found?.end === endKey(spec) ? found : undefined
+  /** Whose end is being carried out, by project. */
+  const ending = new Map<string, Set<string>>()
+  /** Ends that failed: which, and how often. An extension makes another end. */
+  const failures = new Map<string, { due: number; times: number }>()
+  const tries = new Tries(clock)
+  const forget = (name: string) => {
+    failures.delete(name)
+    tries.forget(name)
   }
 
-  const end = async (sandbox: Sandbox): Promise<void> => {
-    const { metadata, spec } = sandbox
-    const { name, namespace: project } = metadata
-    const facts = { sandbox: name, project, expiresAt: spec.expiresAt, onTimeout: spec.onTimeout }
+  const end = async (summary: SandboxSummary, due: number): Promise<void> => {
+    const { name, namespace: project } = summary
+    const sandbox = await find(summary)
+    if (sandbox === undefined) return forget(name)
+    const { expiresAt, onTimeout } = sandbox.spec
+    const facts = { sandbox: name, project, expiresAt, onTimeout }
     log('info', 'sandbox.expired', facts)
     try {
       await expire(sandbox)
-      failed.delete(name)
+      forget(name)
     } catch (error) {
       // Somebody was faster, with an extension, a pause or a delete: there is nothing to try again.
-      if (isError(error, 'Conflict', 'NotFound')) failed.delete(name)
-      else {
-        const times = (failuresOf(sandbox)?.times ?? 0) + 1
-        const wait = Math.min(RETRY_MS * 2 ** (times - 1), LONGEST_RETRY_MS)
-        failed.set(name, { end: endKey(spec), times, again: Date.now() + wait })
-        const tries = { failures: times, retryAfterSeconds: wait / 1000 }
-        log('error', 'expiry.failed', { ...facts, ...tries, error: IceboxError.from(error).message })
-      }
+      if (isError(error, 'Conflict', 'NotFound')) return forget(name)
+      const times = (failures.get(name)?.times ?? 0) + 1
+      const wait = Math.min(RETRY_MS * 2 ** (times - 1), LONGEST_RETRY_MS)
+      failures.set(name, { due, times })
+      tries.again(name, wait)
+      const told = { failures: times, retryAfterSeconds: wait / 1000 }
+      log('error', 'expiry.failed', { ...facts, ...told, error: IceboxError.from(error).message })
     }
-    ending.delete(name)
-    alarm.changed()
+  }
+
+  const begin = (summary: SandboxSummary, due: number): void => {
+    const { name, namespace } = summary
+    const own = ending.get(namespace) ?? new Set()
+    ending.set(namespace, own.add(name))
+    end(summary, due)
+      .catch((error) => log('error', 'expiry.failed', { sandbox: name, error: IceboxError.from(error).message }))
+      .finally(() => {
+        own.delete(name)
+        if (own.size === 0) ending.delete(namespace)
+        alarm.changed()
+      })
   }
 
   const look = async (): Promise<number | undefined> => {
     const now = Date.now()
-    let nearest: number | undefined
-    const at = (time: number) => {
-      nearest = Math.min(time, nearest ?? time)
+    const due = cache.all('Sandbox').by('due')
+    for (const name of failures.keys()) {
+      const failed = failures.get(name)
+      if (cache.all('Sandbox').first('name', name)?.due !== failed?.due) forget(name)
     }
-    const sandboxes = await records.listEverywhere('Sandbox')
-    const there = new Set(sandboxes.map(({ metadata }) => metadata.name))
-    for (const name of failed.keys()) if (!there.has(name)) failed.delete(name)
-    for (const sandbox of sandboxes) {
-      const { name } = sandbox.metadata
-      if (ending.has(name)) continue
-      const again = failuresOf(sandbox)?.again ?? 0
-      if (isDue(sandbox, now) && again <= now) {
-        ending.add(name)
-        void end(sandbox)
-      } else if (isExpiring(sandbox)) at(Math.max(Date.parse(sandbox.spec.expiresAt ?? ''), again))
+    const over = due.countWhile((sandbox) => (sandbox.due ?? 0) <= now)
+    for (let at = 0; at < over; at++) {
+      const summary = due.at(at)
+      if (summary === undefined) break
+      const own = ending.get(summary.namespace)
+      if (own?.has(summary.name) === true || (own?.size ?? 0) >= ENDS_AT_ONCE) continue
+      if (tries.mayTry(summary.name)) begin(summary, summary.due ?? now)
     }
-    return nearest
+    return tries.nearest(due.at(over)?.due)
   }
 
   const alarm = new Alarm(look, log, stopping)

@@ -1,3 +1,4 @@
+export { originOf } from './cache/summary.ts'
 export type {
   Accepted,
   Collected,
@@ -21,7 +22,7 @@ export type {
 export { Limits } from './limits.ts'
 export type { Log } from './log.ts'
 export { openControl } from './open.ts'
-export { newestFirst, type Order, type Slice, slice } from './page.ts'
+export { newestFirst, type Order, type PageRequest, type Slice, sliceOf } from './page.ts'
 export {
   WIRE_STATE_OF_ARTIFACT,
   WIRE_STATE_OF_SANDBOX,

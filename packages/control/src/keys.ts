@@ -1,6 +1,7 @@
 import { createHash, randomBytes } from 'node:crypto'
 import { type ApiKey, DEFAULT_PROJECT } from '@icebox/model'
 import type { Keys } from './control.ts'
+import { slice } from './page.ts'
 import { type Records, resolveRef } from './records.ts'
 
 /** Characters of a key that may be shown. */
@@ -32,9 +33,9 @@ export function keyService(records: Records, installationKey: string): Keys {
       })
       return { key, record }
     },
-    list: () => records.list('ApiKey'),
+    list: (page) => records.readSlice('ApiKey', slice(records.of('ApiKey').by('created'), page)),
     async revoke(ref) {
-      const record = await resolveRef(records, 'ApiKey', ref, () => [])
+      const record = await resolveRef(records, 'ApiKey', ref, [])
       await records.remove('ApiKey', record.metadata.name)
       known.delete(record.spec.hash.slice('sha256:'.length))
       return record

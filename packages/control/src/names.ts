@@ -3,10 +3,10 @@ import { IceboxError } from '@icebox/model'
 /** Names being given out: of two requests at the same time that want the same name, one is refused. */
 export class Names {
   readonly #noun: string
-  readonly #isTaken: (name: string) => Promise<boolean>
+  readonly #isTaken: (name: string) => boolean
   readonly #reserved = new Set<string>()
 
-  constructor(noun: string, isTaken: (name: string) => Promise<boolean>) {
+  constructor(noun: string, isTaken: (name: string) => boolean) {
     this.#noun = noun
     this.#isTaken = isTaken
   }
@@ -15,10 +15,9 @@ export class Names {
   async reserve<T>(name: string | undefined, work: () => Promise<T>): Promise<T> {
     if (name === undefined) return work()
     const taken = new IceboxError('AlreadyExists', `a ${this.#noun} named ${name} exists already`)
-    if (this.#reserved.has(name)) throw taken
+    if (this.#reserved.has(name) || this.#isTaken(name)) throw taken
     this.#reserved.add(name)
     try {
-      if (await this.#isTaken(name)) throw taken
       return await work()
     } finally {
       this.#reserved.delete(name)

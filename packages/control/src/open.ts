@@ -1,7 +1,9 @@
 import { createHmac } from 'node:crypto'
-import { derivedSandboxId, IceboxError, isError, type Node, type Sandbox, SYSTEM_NAMESPACE } from '@icebox/model'
+import { derivedSandboxId, IceboxError, isError, type Node, SYSTEM_NAMESPACE } from '@icebox/model'
 import type { ResourceStore } from '@icebox/store'
 import { Admission } from './admission.ts'
+import { Cache } from './cache/cache.ts'
+import type { SandboxSummary } from './cache/summary.ts'
 import { collectAll, collectProject } from './collect/collect.ts'
 import type { Context } from './context.ts'
 import type { Control, Project } from './control.ts'
@@ -16,7 +18,7 @@ import { SandboxLogs } from './logs/logs.ts'
 import { logTransition } from './logs/transition.ts'
 import { Operations } from './operations.ts'
 import { Reconciler } from './reconcile/reconcile.ts'
-import { type OnTransition, Records } from './records.ts'
+import { Records } from './records.ts'
 import { expire } from './sandboxes/expire.ts'
 import { sandboxService } from './sandboxes/service.ts'
 import { PAUSED_BY_SHUTDOWN } from './sandboxes/time.ts'
@@ -27,8 +29,11 @@ import { Metrics } from './telemetry/metrics.ts'
 import { Telemetry } from './telemetry/telemetry.ts'
 import { tellMissed, tellTransitions } from './telemetry/transitions.ts'
 import { templateService } from './templates/service.ts'
-import { trafficService, Whereabouts } from './traffic.ts'
+import { Tokens, trafficService } from './traffic.ts'
 import { usageOf } from './usage.ts'
+
+/** Sandboxes that are deleted at once when the server goes down with `kill`. */
+const DELETES_AT_ONCE = 64
 
 /** Opens the control plane over a store and a node: first everything a crash left is finished, undone or removed. */
 export async function openControl({
@@ -54,30 +59,22 @@ export async function openControl({
   const stopping = new AbortController()
   const closing = new AbortController()
   const admission = new Admission(limits, stopping.signal)
-  const whereabouts = new Whereabouts(tokenSecret)
+  const tokens = new Tokens(tokenSecret)
+  const cache = await Cache.open(store, log, closing.signal)
   const events = await Events.open(directory.events, log)
   const logs = new SandboxLogs(directory.logs, log)
-  const tell = tellTransitions(events)
-  const noted = (sandbox: Sandbox, gone: boolean) => {
-    admission.note(sandbox, gone)
-    whereabouts.note(sandbox, gone)
-  }
-  const onTransition: OnTransition = (resource, from, to) => {
-    tell(resource, from, to)
-    if (resource.kind !== 'Sandbox') return
-    noted(resource, to === 'deleted')
-    logTransition(contextOf(resource.metadata.namespace), resource, to)
-  }
-  const recordsOf = (project: string) => new Records(store, project, onTransition)
+  const recordsOf = (project: string) => new Records(store, cache, project)
   const expiry = sandboxAlarm(
-    recordsOf(SYSTEM_NAMESPACE),
+    cache,
+    ({ namespace, name }) => recordsOf(namespace).find('Sandbox', name),
     (sandbox) => expire(contextOf(sandbox.metadata.namespace), sandbox),
     log,
     stopping.signal,
   )
   const shared = {
     expiry,
-    exits: new Exits(recordsOf, log),
+    cache,
+    exits: new Exits(recordsOf, cache, log),
     node,
     operations: new Operations(),
     admission,
@@ -89,18 +86,27 @@ export async function openControl({
       ),
     log,
     logs,
-    telemetry: new Telemetry(new Metrics(recordsOf(SYSTEM_NAMESPACE)), log),
+    telemetry: new Telemetry(new Metrics(cache), log),
     stopping: stopping.signal,
     closing: closing.signal,
   }
   const contextOf = (project: string): Context => ({ ...shared, records: recordsOf(project), project: contextOf })
   const context = contextOf(SYSTEM_NAMESPACE)
-  const present = await context.records.listEverywhere('Sandbox')
-  for (const sandbox of present) noted(sandbox, false)
-  await logs.keepOnly(new Set(present.map(({ metadata }) => metadata.name)))
+  for (const sandbox of cache.each('Sandbox')) admission.note(sandbox, false)
+  const tell = tellTransitions(events)
+  cache.onChange((change) => {
+    tell(change)
+    const { kind, before, after, resource } = change
+    if (kind !== 'Sandbox' || before?.state === after?.state) return
+    const sandbox = after ?? before
+    if (sandbox?.kind === 'Sandbox') admission.note(sandbox, after === undefined)
+    if (resource?.kind === 'Sandbox')
+      logTransition(contextOf(resource.metadata.namespace), resource, after === undefined ? 'deleted' : undefined)
+  })
+  await logs.keepOnly((name) => cache.all('Sandbox').first('name', name) !== undefined)
   const reconciler = new Reconciler(context)
-  const remove = async ({ metadata }: Sandbox) =>
-    (await project(metadata.namespace).sandboxes.delete(metadata.name, context.closing)).settled
+  const remove = async ({ namespace, name }: SandboxSummary) =>
+    (await project(namespace).sandboxes.delete(name, context.closing)).settled
   const snapshotExpiry = snapshotAlarm(context)
   const projects = new Map<string, Project>()
   const project = (name: string): Project => {
@@ -114,7 +120,7 @@ export async function openControl({
       snapshots: snapshotService(own, sandboxes, snapshotExpiry),
       templates: templateService(own),
       images: imageService(own),
-      usage: (period) => usageOf(own.records, period),
+      usage: (period, page) => usageOf(own.records, period, page),
       collect: (options, signal) => collectProject(own, options, signal),
     }
     projects.set(name, opened)
@@ -130,10 +136,12 @@ export async function openControl({
   // What was found dead at the start is told with its reason before the reconciler looks for what is missing.
   await Promise.all(exits)
   starting = false
-  await tellMissed(events, context.records)
+  await tellMissed(events, context)
   await reconciler.start()
-  for (const sandbox of await context.records.listEverywhere('Sandbox'))
-    if (sandbox.status.state === 'running') void collectLogs(contextOf(sandbox.metadata.namespace), sandbox)
+  for (const { namespace, name } of [...cache.all('Sandbox').where('state', 'running')]) {
+    const sandbox = await recordsOf(namespace).find('Sandbox', name)
+    if (sandbox !== undefined) void collectLogs(contextOf(namespace), sandbox)
+  }
   expiry.changed()
   snapshotExpiry.changed()
 
@@ -142,7 +150,7 @@ export async function openControl({
     events: { list: (filter) => events.list(filter), follow: (filter, signal) => events.follow(filter, signal) },
     metrics: () => shared.telemetry.metrics.text(),
     keys: keyService(context.records, installationKey),
-    traffic: trafficService(context, whereabouts),
+    traffic: trafficService(context, tokens),
     collect: (options, signal) => collectAll(context, options, signal),
     async close(mode, signal) {
       const aborted = new Promise<never>((_, reject) =>
@@ -159,21 +167,25 @@ export async function openControl({
           await Promise.race([aborted, context.operations.idle()])
         }
         if (mode === 'kill') {
-          const removed = (await context.records.listEverywhere('Sandbox')).map(async (sandbox) => {
-            try {
-              await remove(sandbox)
-            } catch (error) {
-              if (!isError(error, 'NotFound'))
-                log('error', 'shutdown.delete.failed', {
-                  sandbox: sandbox.metadata.name,
-                  error: IceboxError.from(error).message,
-                })
-            }
-          })
-          await Promise.race([aborted, Promise.all(removed)])
+          // All take from the same list.
+          const rest = [...cache.each('Sandbox')].values()
+          const removeRest = async () => {
+            for (const sandbox of rest)
+              try {
+                await remove(sandbox)
+              } catch (error) {
+                if (!isError(error, 'NotFound'))
+                  log('error', 'shutdown.delete.failed', {
+                    sandbox: sandbox.name,
+                    error: IceboxError.from(error).message,
+                  })
+              }
+          }
+          await Promise.race([aborted, Promise.all(Array.from({ length: DELETES_AT_ONCE }, removeRest))])
         }
       } finally {
         closing.abort()
+        await cache.closed()
         await logs.close()
         await events.close()
         await node.close()

@@ -2,12 +2,12 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { isError } from '@icebox/model'
 import fc from 'fast-check'
-import { type Order, slice } from './page.ts'
+import { Ordered } from './cache/ordered.ts'
+import { type Order, oldestFirst, slice } from './page.ts'
 
-const resource = (second: number, name: string) => ({
-  metadata: { createdAt: new Date(second * 1000).toISOString(), name },
-})
+const resource = (second: number, name: string) => ({ createdAt: new Date(second * 1000).toISOString(), name })
 type Resource = ReturnType<typeof resource>
+const listOf = (resources: Resource[]) => new Ordered<Resource>(oldestFirst, resources)
 
 test('what is there throughout is in exactly one part, whatever comes and goes in between', () => {
   const listed = fc.uniqueArray(
@@ -29,9 +29,9 @@ test('what is there throughout is in exactly one part, whatever comes and goes i
         let after: string | undefined
         let turn = 0
         do {
-          const part = slice(present(turn), { limit, after, order })
+          const part = slice(listOf(present(turn)), { limit, after, order })
           assert.ok(part.items.length <= limit)
-          seen.push(...part.items.map(({ metadata }) => metadata.name))
+          seen.push(...part.items.map(({ name }) => name))
           after = part.next
           assert.ok(turn <= all.length, 'it ends')
           turn += 1
@@ -45,8 +45,8 @@ test('what is there throughout is in exactly one part, whatever comes and goes i
 
 test('the order is by age, then by name', () => {
   const [a, b, c] = [resource(1, 'a'), resource(1, 'b'), resource(2, 'c')]
-  assert.deepEqual(slice([b, c, a], { limit: 9 }).items, [c, a, b])
-  assert.deepEqual(slice([b, c, a], { limit: 9, order: 'oldest' }).items, [b, a, c])
+  assert.deepEqual(slice(listOf([b, c, a]), { limit: 9 }).items, [c, a, b])
+  assert.deepEqual(slice(listOf([b, c, a]), { limit: 9, order: 'oldest' }).items, [b, a, c])
 })
 
 test('a token that no list has given is refused', () => {
@@ -57,7 +57,25 @@ test('a token that no list has given is refused', () => {
     Buffer.from('["now","x"]').toString('base64url'),
   ])
     assert.throws(
-      () => slice([], { limit: 1, after }),
+      () => slice(listOf([]), { limit: 1, after }),
       (error) => isError(error, 'InvalidArgument'),
     )
+})
+
+test('a page by number, and one of what fits, are cut from what is in the list', () => {
+  const names = fc.uniqueArray(fc.tuple(fc.nat(5), fc.string({ minLength: 1, maxLength: 2 })), {
+    selector: ([, name]) => name,
+  })
+  fc.assert(
+    fc.property(names, fc.nat(9), fc.nat(9), fc.constantFrom<Order>('newest', 'oldest'), (all, skip, limit, order) => {
+      const fits = ({ name }: Resource) => name < 'm'
+      const list = listOf(all.map(([second, name]) => resource(second, name)))
+      const expected = [...list].filter(fits)
+      if (order === 'newest') expected.reverse()
+      const part = slice(list, { limit, skip, order }, fits)
+      assert.deepEqual(part.items, expected.slice(skip, skip + limit))
+      assert.equal(part.total, expected.length)
+      assert.equal(part.next !== undefined, part.items.length > 0 && skip + limit < expected.length)
+    }),
+  )
 })

@@ -13,10 +13,16 @@ import {
   type StatusOf,
 } from '@icebox/model'
 import type { ResourceStore } from '@icebox/store'
+import type { Cache } from './cache/cache.ts'
+import type { OfProject } from './cache/collection.ts'
+import type { SummaryOf } from './cache/summary.ts'
+import type { Slice } from './page.ts'
 import { usageAfter } from './usage.ts'
 
 /** Distance to a deadline that no single store call should need. */
 const STORE_DEADLINE_MS = 30_000
+/** How often a change is decided anew because somebody else wrote in between. */
+const ATTEMPTS = 20
 const deadline = () => AbortSignal.timeout(STORE_DEADLINE_MS)
 
 const mayFollow = (state: { state: string }, next: { state: string }, kind: Kind): boolean =>
@@ -24,8 +30,10 @@ const mayFollow = (state: { state: string }, next: { state: string }, kind: Kind
     ? canMove<SandboxState>(SANDBOX_TRANSITIONS, state.state as SandboxState, next.state as SandboxState)
     : canMove<ArtifactState>(ARTIFACT_TRANSITIONS, state.state as ArtifactState, next.state as ArtifactState)
 
-/** `to` is absent unless the resource is gone: then its state is what it was last. */
-export type OnTransition = (resource: ResourceOf[Kind], from: string | undefined, to?: 'deleted') => void
+/** Characters of a message that is kept: a guest, an image or a registry may have written it. */
+const MAX_MESSAGE = 2_000
+/** Resources that are read one after the other before others have a turn. */
+const READ_AT_ONCE = 50
 
 /**
  * Reading and writing resources by the rules of this house: every change is decided on what was just read, obeys the
@@ -35,14 +43,18 @@ export type OnTransition = (resource: ResourceOf[Kind], from: string | undefined
  */
 export class Records {
   readonly #store: ResourceStore
-  readonly #onTransition: OnTransition
+  readonly #cache: Cache
   readonly namespace: string
 
-  /** `onTransition` is told of each change of a state once it is written. */
-  constructor(store: ResourceStore, namespace: string, onTransition: OnTransition) {
+  constructor(store: ResourceStore, cache: Cache, namespace: string) {
     this.#store = store
-    this.#onTransition = onTransition
+    this.#cache = cache
     this.namespace = namespace
+  }
+
+  /** Summaries of all of the kind, and what they are found by. */
+  of<K extends Kind>(kind: K): OfProject<K> {
+    return this.#cache.of(kind, this.namespace)
   }
 
   async create<K extends Kind>(
@@ -51,7 +63,7 @@ export class Records {
     content: { spec: SpecOf<K>; status: StatusOf<K> },
   ): Promise<ResourceOf[K]> {
     const resource = await this.#store.create(kind, { namespace: this.namespace, name }, content, deadline())
-    this.#onTransition(resource, undefined)
+    this.#cache.put(kind, resource)
     return resource
   }
 
@@ -68,13 +80,20 @@ export class Records {
     }
   }
 
-  async list<K extends Kind>(kind: K): Promise<ResourceOf[K][]> {
-    return (await this.#store.list(kind, this.namespace, {}, deadline())).items
+  /** What the summaries tell of, in their order, without what is gone meanwhile. */
+  async read<K extends Kind>(kind: K, summaries: Iterable<SummaryOf[K]>): Promise<ResourceOf[K][]> {
+    const found: ResourceOf[K][] = []
+    let read = 0
+    for (const { name } of [...summaries]) {
+      const resource = await this.find(kind, name)
+      if (resource !== undefined) found.push(resource)
+      if (++read % READ_AT_ONCE === 0) await new Promise((resolve) => setImmediate(resolve))
+    }
+    return found
   }
 
-  /** Of all namespaces. */
-  async listEverywhere<K extends Kind>(kind: K): Promise<ResourceOf[K][]> {
-    return (await this.#store.list(kind, undefined, {}, deadline())).items
+  async readSlice<K extends Kind>(kind: K, { items, ...slice }: Slice<SummaryOf[K]>): Promise<Slice<ResourceOf[K]>> {
+    return { ...slice, items: await this.read(kind, items) }
   }
 
   /**
@@ -88,9 +107,7 @@ export class Records {
     decide: (resource: ResourceOf[K]) => Omit<StatusOf<K>, 'lastTransitionAt'> | undefined,
     endedBy?: string,
   ): Promise<ResourceOf[K]> {
-    let before: string = ''
-    const written = await this.#repeat(kind, name, (resource) => {
-      before = resource.status.state
+    return this.#repeat(kind, name, (resource) => {
       const next = decide(resource)
       if (next === undefined) return undefined
       const from: { state: string; lastTransitionAt: string } = resource.status
@@ -104,10 +121,14 @@ export class Records {
         resource.kind === 'Sandbox'
           ? { usage: usageAfter(resource.status.usage, to.state as SandboxState, endedBy ?? now) }
           : {}
-      return this.#store.updateStatus(kind, resource, { ...next, ...used, lastTransitionAt } as StatusOf<K>, deadline())
+      const message = messageOf(next)
+      return this.#store.updateStatus(
+        kind,
+        resource,
+        { ...next, ...message, ...used, lastTransitionAt } as StatusOf<K>,
+        deadline(),
+      )
     })
-    if (written.status.state !== before) this.#onTransition(written, before)
-    return written
   }
 
   async setSpec<K extends Kind>(
@@ -124,11 +145,16 @@ export class Records {
   /** Deleting what is gone succeeds. */
   async remove<K extends Kind>(kind: K, name: string): Promise<void> {
     try {
-      const gone = await this.#repeat(kind, name, async (resource) => {
-        await this.#store.delete(kind, resource, deadline())
-        return resource
-      })
-      this.#onTransition(gone, gone.status.state, 'deleted')
+      for (let attempt = 0; ; attempt += 1) {
+        const resource = await this.get(kind, name)
+        try {
+          await this.#store.delete(kind, resource, deadline())
+          this.#cache.drop(kind, resource)
+          return
+        } catch (error) {
+          if (!isError(error, 'StaleWrite') || attempt >= ATTEMPTS) throw error
+        }
+      }
     } catch (error) {
       if (!isError(error, 'NotFound')) throw error
     }
@@ -142,12 +168,21 @@ export class Records {
     for (let attempt = 0; ; attempt += 1) {
       const resource = await this.get(kind, name)
       try {
-        return (await write(resource)) ?? resource
+        const written = await write(resource)
+        if (written === undefined) return resource
+        this.#cache.put(kind, written)
+        return written
       } catch (error) {
-        if (!isError(error, 'StaleWrite') || attempt >= 20) throw error
+        if (!isError(error, 'StaleWrite') || attempt >= ATTEMPTS) throw error
       }
     }
   }
+}
+
+/** The message of a status, no longer than it may be. */
+function messageOf(status: { message?: string | undefined }): { message?: string } {
+  const { message } = status
+  return message === undefined || message.length <= MAX_MESSAGE ? {} : { message: `${message.slice(0, MAX_MESSAGE)}…` }
 }
 
 /** A status with the operation, reason and message of the last one left out. */
@@ -156,19 +191,17 @@ export function settledStatus(status: Sandbox['status']): Omit<Sandbox['status']
   return rest
 }
 
-/** Finds by exact name, then by display name, then by unique prefix of the name. */
+/** Finds by exact name, then among those that are called so, then by unique prefix of the name. */
 export async function resolveRef<K extends 'Sandbox' | 'Snapshot' | 'Image' | 'ApiKey'>(
   records: Records,
   kind: K,
   ref: string,
-  otherNames: (resource: ResourceOf[K]) => (string | undefined)[],
+  called: Iterable<SummaryOf[K]>,
 ): Promise<ResourceOf[K]> {
   const exact = await records.find(kind, ref)
   if (exact !== undefined) return exact
-  const all = await records.list(kind)
-  const named = all.filter((resource) => otherNames(resource).includes(ref))
-  const matches =
-    named.length > 0 ? named : all.filter((resource) => ref !== '' && resource.metadata.name.startsWith(ref))
+  const named = [...called]
+  const matches = named.length > 0 ? named : records.of(kind).beginningWith(ref)
   const [match, another] = matches
   const noun = kind === 'ApiKey' ? 'key' : kind.toLowerCase()
   if (match === undefined)
@@ -181,9 +214,9 @@ export async function resolveRef<K extends 'Sandbox' | 'Snapshot' | 'Image' | 'A
       'Ambiguous',
       `${JSON.stringify(ref)} fits ${matches.length} ${noun}s: ${matches
         .slice(0, 5)
-        .map((each) => each.metadata.name)
+        .map(({ name }) => name)
         .join(', ')}`,
     )
   }
-  return match
+  return records.get(kind, match.name)
 }

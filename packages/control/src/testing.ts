@@ -4,16 +4,27 @@ import { join } from 'node:path'
 import type { TestContext } from 'node:test'
 import { newSandboxId, type Sandbox, type Snapshot } from '@icebox/model'
 import { openSqliteStore, type ResourceStore } from '@icebox/store'
+import { Cache } from './cache/cache.ts'
+import { Records } from './records.ts'
 
-/** For tests: a store, in a directory of its own, that ends with the test. */
-export async function openTestStore(t: TestContext): Promise<{ store: ResourceStore; directory: string }> {
+/** For tests: a store, in a directory of its own, that ends with the test, and what is known of it. */
+export async function openTestStore(t: TestContext): Promise<{
+  store: ResourceStore
+  directory: string
+  cache: Cache
+  recordsOf: (project: string) => Records
+}> {
   const directory = await mkdtemp(join(tmpdir(), 'icebox-control-'))
   const store = await openSqliteStore(join(directory, 'icebox.db'))
+  const closing = new AbortController()
+  const cache = await Cache.open(store, () => undefined, closing.signal)
   t.after(async () => {
+    closing.abort()
+    await cache.closed()
     await store.close()
     await rm(directory, { recursive: true, force: true })
   })
-  return { store, directory }
+  return { store, directory, cache, recordsOf: (project) => new Records(store, cache, project) }
 }
 
 /** Resources as they are once they are written, for tests. */

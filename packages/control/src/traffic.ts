@@ -4,43 +4,16 @@ import type { Context } from './context.ts'
 import type { SandboxTokens, Traffic } from './control.ts'
 import { reach } from './sandboxes/reach.ts'
 
-/**
- * Whose each sandbox is and what opens it, in memory: anybody who can connect may ask for any id, and a look at all that is written
- * down would be a dear answer. Kept from what is written: `note` has to be told of every write.
- */
-export class Whereabouts {
+/** What opens each sandbox, derived from a secret: written nowhere, and the same after a restart. */
+export class Tokens {
   readonly #secret: Buffer
-  readonly #places = new Map<string, { project: string; uid: string; tokens: SandboxTokens }>()
 
-  /** What tokens are derived from, and must stay the same over restarts. */
   constructor(secret: Buffer) {
     this.#secret = secret
   }
 
-  note({ metadata }: Pick<Sandbox, 'metadata'>, gone: boolean): void {
-    const { name, namespace, uid } = metadata
-    const known = this.#places.get(name)?.uid === uid
-    if (gone && known) this.#places.delete(name)
-    if (!gone && !known) this.#places.set(name, { project: namespace, uid, tokens: this.#derive(name, uid) })
-  }
-
-  projectOf(id: string): string | undefined {
-    return this.#places.get(id)?.project
-  }
-
-  tokensOf({ metadata: { name, uid } }: Pick<Sandbox, 'metadata'>): SandboxTokens {
-    const place = this.#places.get(name)
-    return place?.uid === uid ? place.tokens : this.#derive(name, uid)
-  }
-
-  /** The id of one. */
-  find(is: (tokens: SandboxTokens) => boolean): string | undefined {
-    for (const [id, { tokens }] of this.#places) if (is(tokens)) return id
-    return undefined
-  }
-
   /** The uid is part of them: no other sandbox ever has the same. */
-  #derive(name: string, uid: string): SandboxTokens {
+  of({ name, uid }: { name: string; uid: string }): SandboxTokens {
     const token = (purpose: string) =>
       createHmac('sha256', this.#secret)
         .update(JSON.stringify([purpose, name, uid]))
@@ -50,9 +23,9 @@ export class Whereabouts {
 }
 
 /** `context` is any project's. */
-export function trafficService(context: Context, whereabouts: Whereabouts): Traffic {
+export function trafficService(context: Context, tokens: Tokens): Traffic {
   const lookUp = async (id: string): Promise<Sandbox | undefined> => {
-    const project = whereabouts.projectOf(id)
+    const project = context.cache.all('Sandbox').first('name', id)?.namespace
     return project === undefined ? undefined : context.project(project).records.find('Sandbox', id)
   }
   const find = async (id: string): Promise<Sandbox> => {
@@ -64,13 +37,13 @@ export function trafficService(context: Context, whereabouts: Whereabouts): Traf
   return {
     find,
     async findBy(is) {
-      const id = whereabouts.find(is)
-      return id === undefined ? undefined : lookUp(id)
+      for (const sandbox of context.cache.each('Sandbox')) if (is(tokens.of(sandbox))) return lookUp(sandbox.name)
+      return undefined
     },
     async reach(id, signal) {
       const sandbox = await find(id)
       return reach(context.project(sandbox.metadata.namespace), sandbox, { wake: true }, signal)
     },
-    tokens: (sandbox) => whereabouts.tokensOf(sandbox),
+    tokens: ({ metadata }) => tokens.of(metadata),
   }
 }

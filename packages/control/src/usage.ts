@@ -1,6 +1,9 @@
 import { isError, isMetered, type Sandbox, type SandboxState, type Usage } from '@icebox/model'
+import { Ordered } from './cache/ordered.ts'
+import type { SandboxSummary, UsageRecordSummary } from './cache/summary.ts'
 import type { Context } from './context.ts'
 import type { SandboxUsage } from './control.ts'
+import { oldestFirst, type PageRequest, type Slice, slice } from './page.ts'
 import type { Records } from './records.ts'
 
 const seconds = (from: number, to: number): number => Math.max(0, to - from) / 1000
@@ -39,30 +42,28 @@ export async function recordUsage({ records }: Context, { metadata, spec, status
  * Of the sandboxes that existed in the period: how long they have run in their whole life so far. Seconds are not cut at the
  * ends of the period: when within its life a sandbox ran is not kept.
  */
-export async function usageOf(records: Records, period: { from?: string; to?: string }): Promise<SandboxUsage[]> {
-  const now = new Date().toISOString()
+export function usageOf(
+  records: Records,
+  period: { from?: string; to?: string },
+  page: PageRequest,
+): Slice<SandboxUsage> {
   const from = period.from === undefined ? Number.NEGATIVE_INFINITY : Date.parse(period.from)
   const to = period.to === undefined ? Number.POSITIVE_INFINITY : Date.parse(period.to)
-  const present = (await records.list('Sandbox')).map(({ metadata, spec, status }) => ({
-    sandbox: metadata.name,
-    size: spec.size,
-    runningSeconds: usageAfter(status.usage, 'deleting', now).runningSeconds,
-    createdAt: metadata.createdAt,
-  }))
-  // Read later: a sandbox that goes in between is in both, and its record is what counts.
-  const gone = (await records.list('UsageRecord')).map(({ metadata, spec }) => ({
-    sandbox: metadata.name,
-    size: spec.size,
-    runningSeconds: spec.runningSeconds,
-    createdAt: spec.createdAt,
-    deletedAt: spec.deletedAt,
-  }))
-  const all = new Map<string, SandboxUsage>([...present, ...gone].map((usage) => [usage.sandbox, usage]))
-  return [...all.values()]
-    .filter(({ createdAt, deletedAt }) => {
-      return Date.parse(createdAt) < to && (deletedAt === undefined || Date.parse(deletedAt) >= from)
-    })
-    .sort((a, b) =>
-      a.createdAt === b.createdAt ? (a.sandbox < b.sandbox ? -1 : 1) : a.createdAt < b.createdAt ? -1 : 1,
-    )
+  const present = records.of('Sandbox')
+  const gone = records.of('UsageRecord')
+  // A sandbox that is going is in both for a moment, and its record is what counts.
+  const all: (SandboxSummary | UsageRecordSummary)[] = [...gone.by('created')]
+  for (const sandbox of present.by('created')) if (gone.first('name', sandbox.name) === undefined) all.push(sandbox)
+  const existed = all.filter(
+    (usage) => Date.parse(usage.createdAt) < to && (usage.kind === 'Sandbox' || Date.parse(usage.deletedAt) >= from),
+  )
+  const { items, ...part } = slice(new Ordered(oldestFirst, existed), page)
+  return { ...part, items: items.map(usageFrom) }
+}
+
+function usageFrom(usage: SandboxSummary | UsageRecordSummary): SandboxUsage {
+  const { name: sandbox, size, createdAt, runningSeconds } = usage
+  if (usage.kind === 'UsageRecord') return { sandbox, size, runningSeconds, createdAt, deletedAt: usage.deletedAt }
+  const now = new Date().toISOString()
+  return { sandbox, size, runningSeconds: usageAfter(usage, 'deleting', now).runningSeconds, createdAt }
 }

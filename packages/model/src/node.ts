@@ -106,8 +106,10 @@ export interface Node {
   /** Called once for each run that ended without kill, those found dead at the start included, whenever the listener came. */
   onExit(listener: (exit: MachineExit) => void): void
 
-  /** What is on the disk. Damaged are those that are there and cannot be read: a restore says why. */
-  listSnapshots(signal: AbortSignal): Promise<{ complete: SnapshotInfo[]; damaged: SnapshotId[] }>
+  /** Those whose bytes are all on the disk. Nothing of them is read. */
+  listSnapshots(signal: AbortSignal): Promise<SnapshotId[]>
+  /** What one on the disk is. `damaged`: it is there and cannot be read; a restore says why. */
+  findSnapshot(id: SnapshotId, signal: AbortSignal): Promise<SnapshotInfo | 'damaged' | undefined>
   /** Removes its bytes. Removing what is not there succeeds. */
   removeSnapshot(snapshot: SnapshotId, signal: AbortSignal): Promise<void>
   /** Rereads every byte. Empty: all is well. */

@@ -343,9 +343,13 @@ class LocalNode implements Node {
     for (const exit of this.#untold.splice(0)) listener(exit)
   }
 
-  async listSnapshots(signal: AbortSignal): Promise<{ complete: SnapshotInfo[]; damaged: SnapshotId[] }> {
-    const { snapshots, damaged } = await this.#parts.snapshots.list(signal)
-    return { complete: snapshots.map(infoOf), damaged: damaged.map(({ id }) => id) }
+  listSnapshots(signal: AbortSignal): Promise<SnapshotId[]> {
+    return this.#parts.snapshots.list(signal)
+  }
+
+  async findSnapshot(id: SnapshotId, signal: AbortSignal): Promise<SnapshotInfo | 'damaged' | undefined> {
+    const found = await this.#parts.snapshots.find(id, signal)
+    return found === undefined || found === 'damaged' ? found : infoOf(found)
   }
 
   removeSnapshot(id: SnapshotId, signal: AbortSignal): Promise<void> {

@@ -1,8 +1,7 @@
-import type { Control } from '@icebox/control'
+import { type Control, originOf } from '@icebox/control'
 import { type ImageConfig, isError, type Sandbox } from '@icebox/model'
 import type { FastifyBaseLogger } from 'fastify'
 import { envdFacade } from './e2b/envd/facade.ts'
-import { templateOf } from './e2b/wire.ts'
 import type { Facade } from './gateway/facade.ts'
 import { EGRESS_PORT } from './opensandbox/execd/egress.ts'
 import { EXECD_PORT, execdFacade } from './opensandbox/execd/facade.ts'
@@ -38,7 +37,7 @@ export function guestServices(
         running: sandbox.status.state === 'running',
         secure: sandbox.spec.secure,
         accessToken: control.traffic.tokens(sandbox).access,
-        template: templateOf(sandbox),
+        template: originOf(sandbox.spec),
         env: sandbox.spec.env,
         defaults: await defaultsOf(sandbox, signal).catch((thrown: unknown) => {
           if (isError(thrown, 'NotFound')) return NO_DEFAULTS

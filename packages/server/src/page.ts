@@ -1,5 +1,5 @@
-import { slice } from '@icebox/control'
-import { IceboxError, type Metadata, type Pagination } from '@icebox/model'
+import type { PageRequest, Slice } from '@icebox/control'
+import { IceboxError, type Pagination } from '@icebox/model'
 import { z } from 'zod'
 import { integer } from './parameters.ts'
 
@@ -14,27 +14,28 @@ export const PageQuery = {
     .describe('The `nextToken` of the part before: whatever is made or deleted in between, the others come once.'),
 }
 
-/** One page of a list, newest first. A page past the end is empty. Throws `InvalidArgument` for a token that is none. */
-export function paginate<R extends { metadata: Pick<Metadata, 'createdAt' | 'name'> }, W>(
-  resources: readonly R[],
-  { page, pageSize, after }: { page?: number; pageSize: number; after?: string },
-  wire: (resource: R) => W,
-): { items: W[]; pagination: z.infer<typeof Pagination> } {
+type Query = { page?: number; pageSize: number; after?: string }
+
+/** What a query asks for. A page past the end is empty. Throws `InvalidArgument` for a page and a token together. */
+export function pageOf({ page, pageSize, after }: Query): PageRequest {
   if (page !== undefined && after !== undefined)
     throw new IceboxError('InvalidArgument', 'query.after: give either page or after')
-  const totalItems = resources.length
-  const totalPages = Math.ceil(totalItems / pageSize)
-  const { items, from, next } =
-    after === undefined
-      ? slice(resources, { limit: pageSize, skip: ((page ?? 1) - 1) * pageSize })
-      : slice(resources, { limit: pageSize, after })
+  return after === undefined ? { limit: pageSize, skip: ((page ?? 1) - 1) * pageSize } : { limit: pageSize, after }
+}
+
+/** The answer with one page of a list. */
+export function paginate<R, W>(
+  { items, from, total, next }: Slice<R>,
+  { page, pageSize }: Query,
+  wire: (resource: R) => W,
+): { items: W[]; pagination: z.infer<typeof Pagination> } {
   return {
     items: items.map(wire),
     pagination: {
       page: page ?? Math.floor(from / pageSize) + 1,
       pageSize,
-      totalItems,
-      totalPages,
+      totalItems: total,
+      totalPages: Math.ceil(total / pageSize),
       hasNextPage: next !== undefined,
       ...(next === undefined ? {} : { nextToken: next }),
     },

@@ -4,7 +4,7 @@ import { mkdir, mkdtemp, readdir, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
-import { newSnapshotId } from '@icebox/model'
+import { asSnapshotId, newSnapshotId } from '@icebox/model'
 import { type Keyring, openKeyring } from './keyring.ts'
 import { openSnapshots } from './snapshots.ts'
 
@@ -123,10 +123,11 @@ test('killed before any step of a save, its digests or its removal, a snapshot i
       const later = openSnapshots(where)
       try {
         await later.recover(t.signal)
+        const there = (await later.list(t.signal)).includes(asSnapshotId(id))
+        // Of one that is there, digests may still have to be computed.
+        if (there) await later.digest(asSnapshotId(id), t.signal)
         assert.deepEqual(await readdir(where.tmp), [])
-        const { snapshots, damaged } = await later.list(t.signal)
-        assert.deepEqual(damaged, [])
-        const there = snapshots.some((each) => each.manifest.id === id)
+        if (there) assert.notEqual(await later.find(asSnapshotId(id), t.signal), 'damaged')
         if (said.includes('committed') && !said.includes('removing')) assert.ok(there, 'a committed snapshot is lost')
         if (said.includes('removed')) assert.ok(!there, 'a removed snapshot is back')
         if (there) {

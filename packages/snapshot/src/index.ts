@@ -22,7 +22,6 @@ export { enlargePipe, getXattrs, mkfifo, setXattr, tryLock } from './linux/libc.
 export { createNetworkNamespace, unmount } from './linux/namespace.ts'
 export type { DriverFacts, Manifest } from './manifest.ts'
 export {
-  type Damaged,
   type Draft,
   type ManifestInput,
   type OpenSnapshot,

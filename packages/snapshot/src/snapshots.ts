@@ -1,6 +1,6 @@
-import { mkdtemp, readdir, rename, rm } from 'node:fs/promises'
+import { mkdtemp, readdir, rename, rm, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { IceboxError, isId, type Progress, type SnapshotFault, type SnapshotId } from '@icebox/model'
+import { asSnapshotId, IceboxError, isId, type Progress, type SnapshotFault, type SnapshotId } from '@icebox/model'
 import { abortable, throwIfAborted } from './abortable.ts'
 import { type ExtraFile, exportSnapshot } from './archive/export.ts'
 import { type Incoming, receive } from './archive/import.ts'
@@ -46,11 +46,6 @@ export interface OpenSnapshot {
   readonly allocatedBytes: number
 }
 
-export interface Damaged {
-  id: SnapshotId
-  problem: string
-}
-
 const sum = (numbers: number[]): number => numbers.reduce((total, each) => total + each, 0)
 
 function describe({ directory, manifest, blobs }: Stored): OpenSnapshot {
@@ -63,6 +58,8 @@ function describe({ directory, manifest, blobs }: Stored): OpenSnapshot {
 }
 
 const REMOVED_PREFIX = 'removed-'
+/** Empty files, each for a snapshot whose digests are still to be computed. */
+const UNDIGESTED_PREFIX = 'undigested-'
 
 /** The snapshots in one directory. Made by `openSnapshots`, one for each directory. */
 export class Snapshots {
@@ -111,36 +108,28 @@ export class Snapshots {
     return abortable(opening, signal)
   }
 
-  /** All snapshots, without looking at their bytes. Those whose records cannot be read are told apart. */
-  async list(signal: AbortSignal): Promise<{ snapshots: OpenSnapshot[]; damaged: Damaged[] }> {
-    const snapshots: OpenSnapshot[] = []
-    const damaged: Damaged[] = []
-    for (const id of await this.#ids()) {
-      throwIfAborted(signal)
-      try {
-        snapshots.push(describe(await this.#stored(id)))
-      } catch (thrown) {
-        if (await this.#has(id)) damaged.push({ id, problem: IceboxError.from(thrown).message })
-      }
+  /** All snapshots, without looking into them. */
+  async list(signal: AbortSignal): Promise<SnapshotId[]> {
+    throwIfAborted(signal)
+    return this.#ids()
+  }
+
+  /** What its records say, without looking at its bytes. `damaged`: they cannot be read. */
+  async find(id: SnapshotId, signal: AbortSignal): Promise<OpenSnapshot | 'damaged' | undefined> {
+    throwIfAborted(signal)
+    try {
+      return describe(await this.#stored(id))
+    } catch {
+      return (await this.#has(id)) ? 'damaged' : undefined
     }
-    return { snapshots, damaged }
   }
 
   /**
-   * Removes a snapshot, whole or not at all; one that is not there is removed already. Throws InUse when another one needs
-   * a blob of it. Machines that were restored from it keep the files they have open.
+   * Removes a snapshot, whole or not at all; one that is not there is removed already. Machines that were restored from it keep
+   * the files they have open.
    */
   async remove(id: SnapshotId, signal: AbortSignal): Promise<void> {
     throwIfAborted(signal)
-    for (const other of await this.#ids()) {
-      const manifest = other === id ? undefined : await this.#manifest(other).catch(() => undefined)
-      const need = manifest?.needs.find((each) => each.snapshot === id)
-      if (need)
-        throw new IceboxError(
-          'InUse',
-          `snapshot ${id} cannot be removed: snapshot ${other} needs its blob ${need.blob}`,
-        )
-    }
     const trash = await mkdtemp(join(this.#tmp, `${REMOVED_PREFIX}${id}-`))
     try {
       await rename(this.#path(id), trash)
@@ -215,11 +204,16 @@ export class Snapshots {
 
   /** After a crash: removes what was half written or half removed, and computes digests that are missing. Called once, first. */
   async recover(signal: AbortSignal): Promise<void> {
-    for (const name of await readdir(this.#tmp))
+    for (const name of await readdir(this.#tmp)) {
+      throwIfAborted(signal)
+      const path = join(this.#tmp, name)
       if (name.startsWith(DRAFT_PREFIX) || name.startsWith(REMOVED_PREFIX))
-        await rm(join(this.#tmp, name), { recursive: true, force: true })
-    for (const id of await this.#ids()) await rm(join(this.#path(id), BLOBS_DRAFT), { force: true })
-    for (const { manifest } of (await this.list(signal)).snapshots) this.#digestLater(manifest.id)
+        await rm(path, { recursive: true, force: true })
+      if (!name.startsWith(UNDIGESTED_PREFIX)) continue
+      const id = name.slice(UNDIGESTED_PREFIX.length)
+      if (isId(id) && (await this.#has(asSnapshotId(id)))) this.#digestLater(asSnapshotId(id))
+      else await rm(path, { force: true })
+    }
   }
 
   /**
@@ -237,6 +231,10 @@ export class Snapshots {
     return join(this.#root, id)
   }
 
+  #undigested(id: SnapshotId): string {
+    return join(this.#tmp, `${UNDIGESTED_PREFIX}${id}`)
+  }
+
   #manifest(id: SnapshotId): Promise<Manifest> {
     return readManifest(this.#path(id), id, this.#keyring)
   }
@@ -250,7 +248,15 @@ export class Snapshots {
   }
 
   async #has(id: SnapshotId): Promise<boolean> {
-    return (await this.#ids()).includes(id)
+    // Names that are no ids are no snapshots, whatever is there under them.
+    if (!isId(id)) return false
+    return stat(this.#path(id)).then(
+      () => true,
+      (thrown) => {
+        if (isMissing(thrown)) return false
+        throw thrown
+      },
+    )
   }
 
   async #mustHave(id: SnapshotId): Promise<void> {
@@ -292,11 +298,14 @@ export class Snapshots {
         ...(parent && { parent: await this.#parent(parent) }),
         createdAt: new Date().toISOString(),
       }
+      // Before the snapshot is there: whoever finds it later has not to look into all to know which lack digests.
+      await writeFile(this.#undigested(draft.id), '', { mode: 0o600 })
       const manifest = await draft.seal(content, files, new Map(), signal)
       this.#digestLater(manifest.id)
       return manifest
     } catch (thrown) {
       await draft.discard()
+      await rm(this.#undigested(draft.id), { force: true })
       throw IceboxError.from(thrown)
     } finally {
       this.#drafts.delete(draft)
@@ -334,7 +343,12 @@ export class Snapshots {
   #digest(id: SnapshotId): Promise<ReadonlyMap<string, string>> {
     const running = this.#digesting.get(id)
     if (running) return running
-    const compute = async () => addDigests(await this.#stored(id), this.#digester, this.#keyring)
+    const compute = async () => {
+      await rm(join(this.#path(id), BLOBS_DRAFT), { force: true })
+      const digests = await addDigests(await this.#stored(id), this.#digester, this.#keyring)
+      await rm(this.#undigested(id), { force: true })
+      return digests
+    }
     const digesting = this.#with(id, compute).finally(() => this.#digesting.delete(id))
     this.#digesting.set(id, digesting)
     return digesting

@@ -1,13 +1,14 @@
-import { isError, type Snapshot, type Template } from '@icebox/model'
+import { isError, type SnapshotInfo, type Template } from '@icebox/model'
+import type { SnapshotSummary, TemplateSummary, UsageRecordSummary } from '../cache/summary.ts'
 import { type Context, DEADLINES, within } from '../context.ts'
 import type { Collected } from '../control.ts'
 import { MISSING } from '../missing.ts'
 import { requireUnused } from '../snapshots/delete.ts'
 import { dropSnapshot } from '../snapshots/remove.ts'
-import { isExpired, overKept, retire } from '../snapshots/retention.ts'
+import { overKept, retire } from '../snapshots/retention.ts'
 import { operationKey } from '../templates/resolve.ts'
 import { finishTemplateDelete } from '../templates/service.ts'
-import { forgotten, unclaimed } from './forgotten.ts'
+import { HIDDEN_PURPOSES, isClaimed, isForgotten } from './forgotten.ts'
 
 const HOUR_MS = 3_600_000
 const DAY_MS = 24 * HOUR_MS
@@ -17,6 +18,14 @@ const USAGE_KEPT_MS = 90 * DAY_MS
 const BARE_TEMPLATE_KEPT_MS = 30 * DAY_MS
 /** Younger than this, what nobody claims may be about to be claimed: no save, import or build takes so long to write its record. */
 const SETTLED_MS = HOUR_MS
+
+/** Those that have been kept long enough. */
+export function* expiredUsage(oldest: Iterable<UsageRecordSummary>, now: number): Generator<UsageRecordSummary> {
+  for (const record of oldest) {
+    if (now - Date.parse(record.deletedAt) < USAGE_KEPT_MS) return
+    yield record
+  }
+}
 
 interface Removal extends Collected {
   /** False: something came to stand on it. */
@@ -49,74 +58,62 @@ export async function collectProject(
 async function removalsOf(context: Context): Promise<Removal[]> {
   const { records } = context
   const now = Date.now()
-  const [snapshots, templates, sandboxes, usages] = await Promise.all([
-    records.list('Snapshot'),
-    records.list('Template'),
-    records.list('Sandbox'),
-    records.list('UsageRecord'),
-  ])
+  const snapshots = records.of('Snapshot')
+  const templates = [...records.of('Template').by('created')]
+  const sandboxes = records.of('Sandbox')
   const project = records.namespace
 
-  const retiring = new Map<Snapshot, string>()
-  for (const snapshot of overKept(templates, snapshots))
-    retiring.set(snapshot, `template ${snapshot.spec.template} keeps fewer`)
-  for (const snapshot of snapshots)
-    if (snapshot.spec.purpose === 'user' && isExpired(snapshot, now))
-      retiring.set(snapshot, `it was to be kept until ${snapshot.spec.expiresAt}`)
-  for (const snapshot of snapshots) {
-    const { state, reason, message } = snapshot.status
-    if (snapshot.spec.purpose === 'user' && state === 'failed' && reason !== MISSING)
-      retiring.set(snapshot, `it was not taken: ${message}`)
+  const retiring = new Map<SnapshotSummary, string>()
+  for (const template of templates)
+    for (const snapshot of overKept(snapshots, template))
+      retiring.set(snapshot, `template ${snapshot.template} keeps fewer`)
+  for (const snapshot of snapshots.by('due')) {
+    if ((snapshot.due ?? now) > now) break
+    retiring.set(snapshot, `it was to be kept until ${new Date(snapshot.due ?? now).toISOString()}`)
   }
+  for (const snapshot of snapshots.where('state', 'failed'))
+    if (snapshot.purpose === 'user' && snapshot.reason !== MISSING) retiring.set(snapshot, 'it was not taken')
 
   const removals: Removal[] = []
   for (const [snapshot, reason] of retiring) {
     if (!(await isUnused(context, snapshot))) continue
     removals.push({
       what: 'snapshot',
-      id: snapshot.metadata.name,
+      id: snapshot.name,
       project,
       reason,
-      bytes: snapshot.status.sizeBytes ?? 0,
+      bytes: snapshot.sizeBytes,
       remove: () => retire(context, snapshot, reason),
     })
   }
 
-  const images = new Set(sandboxes.map(({ status }) => status.imageName))
-  for (const template of templates.filter(({ spec }) => spec.hidden)) {
-    const { metadata, status } = template
-    const since = now - Date.parse(status.lastTransitionAt)
-    const unused = since > BARE_TEMPLATE_KEPT_MS && !images.has(status.imageName)
-    if (status.state !== 'failed' && !(status.state === 'ready' && unused)) continue
+  for (const template of templates.filter(({ hidden }) => hidden)) {
+    const { name, state, since, image, snapshot } = template
+    const unused = now - Date.parse(since) > BARE_TEMPLATE_KEPT_MS && sandboxes.first('image', image) === undefined
+    if (state !== 'failed' && !(state === 'ready' && unused)) continue
     removals.push({
       what: 'template',
-      id: metadata.name,
+      id: name,
       project,
-      reason:
-        status.state === 'failed' ? 'its build has failed' : 'no sandbox has stood on its image for long, or ever',
-      bytes: bytesOf(snapshots, status.snapshot),
+      reason: state === 'failed' ? 'its build has failed' : 'no sandbox has stood on its image for long, or ever',
+      bytes: snapshots.first('name', snapshot)?.sizeBytes ?? 0,
       remove: () => removeHidden(context, template),
     })
   }
 
-  for (const { metadata, spec } of usages) {
-    if (now - Date.parse(spec.deletedAt) < USAGE_KEPT_MS) continue
+  for (const { name, deletedAt } of expiredUsage(records.of('UsageRecord').by('deleted'), now))
     removals.push({
       what: 'usage',
-      id: metadata.name,
+      id: name,
       project,
-      reason: `its sandbox was deleted at ${spec.deletedAt}`,
+      reason: `its sandbox was deleted at ${deletedAt}`,
       bytes: 0,
-      remove: () => always(records.remove('UsageRecord', metadata.name)),
+      remove: () => always(records.remove('UsageRecord', name)),
     })
-  }
   return removals
 }
 
-const bytesOf = (snapshots: readonly Snapshot[], name: string | undefined): number =>
-  snapshots.find(({ metadata }) => metadata.name === name)?.status.sizeBytes ?? 0
-
-async function isUnused(context: Context, { metadata: { name } }: Snapshot): Promise<boolean> {
+async function isUnused(context: Context, { name }: SnapshotSummary): Promise<boolean> {
   try {
     await requireUnused(context, name)
     return !context.operations.isBusy(name)
@@ -127,14 +124,11 @@ async function isUnused(context: Context, { metadata: { name } }: Snapshot): Pro
 }
 
 /** Unless a sandbox is about to be made of it, or somebody builds it again. */
-async function removeHidden(context: Context, { metadata: { name }, status }: Template): Promise<boolean> {
+async function removeHidden(context: Context, { name, snapshot }: TemplateSummary): Promise<boolean> {
   const { operations, records } = context
   const key = operationKey(context, name)
   if (operations.isBusy(key)) return false
-  const starting = (await records.list('Sandbox')).some(({ status: { operation } }) => {
-    return operation?.snapshot !== undefined && operation.snapshot === status.snapshot
-  })
-  if (starting) return false
+  if (records.of('Sandbox').first('restores', snapshot) !== undefined) return false
   try {
     const { settled } = await operations.exclusive(key, 'delete', async () => {
       const intent = ({ status: present }: Template) => ({ ...present, state: 'deleting' as const })
@@ -155,13 +149,8 @@ export async function collectAll(
   { dryRun }: { dryRun: boolean },
   signal: AbortSignal,
 ): Promise<Collected[]> {
-  const { node, records } = context
-  const all = await Promise.all([
-    records.listEverywhere('Snapshot'),
-    records.listEverywhere('Template'),
-    records.listEverywhere('UsageRecord'),
-  ])
-  const projects = new Set(all.flat().map(({ metadata }) => metadata.namespace))
+  const { cache, node } = context
+  const projects = new Set((['Snapshot', 'Template', 'UsageRecord'] as const).flatMap((kind) => cache.projectsOf(kind)))
   const collected: Collected[] = []
   for (const project of [...projects].sort())
     collected.push(...(await collectProject(context.project(project), { dryRun }, signal)))
@@ -172,25 +161,27 @@ export async function collectAll(
 }
 
 async function orphans(context: Context): Promise<Removal[]> {
-  const { node, operations, records } = context
+  const { cache, node, operations } = context
   const call = () => within(context, DEADLINES.call)
-  // Claims are read after what they claim, so that one that is made meanwhile counts.
-  const { complete } = await node.listSnapshots(call())
-  const snapshots = await records.listEverywhere('Snapshot')
-  const templates = await records.listEverywhere('Template')
-  const sandboxes = await records.listEverywhere('Sandbox')
   const isSettled = (createdAt: string) => Date.now() - Date.parse(createdAt) > SETTLED_MS
-  const parted = forgotten(snapshots, { sandboxes, templates }).filter(({ metadata }) => isSettled(metadata.createdAt))
-  const unknown = unclaimed(complete, snapshots, sandboxes).filter(
-    ({ id, createdAt }) => isSettled(createdAt) && !operations.isBusy(id),
+  const parted = HIDDEN_PURPOSES.flatMap((purpose) =>
+    [...cache.all('Snapshot').where('purpose', purpose)].filter(
+      (snapshot) => isForgotten(cache, snapshot) && isSettled(snapshot.createdAt),
+    ),
   )
+  const unknown: SnapshotInfo[] = []
+  for (const id of await node.listSnapshots(call())) {
+    if (isClaimed(cache, id) || operations.isBusy(id)) continue
+    const found = await node.findSnapshot(id, call())
+    if (found !== undefined && found !== 'damaged' && isSettled(found.createdAt)) unknown.push(found)
+  }
   return [
-    ...parted.map(({ metadata: { name, namespace }, spec, status }) => ({
+    ...parted.map(({ name, namespace, purpose, sizeBytes }) => ({
       what: 'snapshot' as const,
       id: name,
       project: namespace,
-      reason: `what it was taken for (${spec.purpose}) is gone`,
-      bytes: status.sizeBytes ?? 0,
+      reason: `what it was taken for (${purpose}) is gone`,
+      bytes: sizeBytes,
       remove: () => always(dropSnapshot(context.project(namespace), name)),
     })),
     ...unknown.map(({ id, sizeBytes }) => ({

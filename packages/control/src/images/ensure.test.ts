@@ -2,7 +2,6 @@ import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'
 import type { NodeImage } from '@icebox/model'
 import { Operations } from '../operations.ts'
-import { Records } from '../records.ts'
 import { openTestStore } from '../testing.ts'
 import { imageKey, recordImage, shareImage } from './ensure.ts'
 
@@ -14,9 +13,9 @@ const IMAGE: NodeImage = {
 }
 
 async function projects(t: TestContext) {
-  const { store } = await openTestStore(t)
+  const { recordsOf } = await openTestStore(t)
   const operations = new Operations()
-  return (name: string) => ({ operations, records: new Records(store, name, () => undefined) })
+  return (name: string) => ({ operations, records: recordsOf(name) })
 }
 
 test('many who need an image at once for the first time all get it', async (t) => {

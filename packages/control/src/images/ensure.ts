@@ -82,7 +82,9 @@ export async function ensureImage(
   progress: Progress,
   signal: AbortSignal,
 ): Promise<Image> {
-  const images = (await context.records.list('Image')).filter(({ status }) => status.state === 'ready')
-  const here = images.find(({ metadata, spec }) => [metadata.name, spec.digest, spec.reference].includes(reference))
+  const images = context.records.of('Image')
+  const called = [...images.where('name', reference), ...images.where('called', reference)]
+  const ready = called.filter(({ state }) => state === 'ready')
+  const [here] = await context.records.read('Image', ready.slice(0, 1))
   return here ?? pullImage(context, reference, progress, signal)
 }

@@ -1,7 +1,7 @@
 import { IceboxError, type Image } from '@icebox/model'
 import { type Context, DEADLINES, within } from '../context.ts'
 import type { Images } from '../control.ts'
-import { newestFirst } from '../page.ts'
+import { slice } from '../page.ts'
 import { resolveRef } from '../records.ts'
 import { imageKey, pullImage } from './ensure.ts'
 import { dropHiddenTemplates, usersOfImage } from './use.ts'
@@ -9,11 +9,11 @@ import { dropHiddenTemplates, usersOfImage } from './use.ts'
 export function imageService(context: Context): Images {
   const { records, operations } = context
   const resolve = (ref: string): Promise<Image> =>
-    resolveRef(records, 'Image', ref, ({ spec }) => [spec.reference, spec.digest])
+    resolveRef(records, 'Image', ref, records.of('Image').where('called', ref))
   return {
     pull: (reference, progress, signal) => pullImage(context, reference, progress, signal),
     get: resolve,
-    list: async () => (await records.list('Image')).sort(newestFirst),
+    list: (page) => records.readSlice('Image', slice(records.of('Image').by('created'), page)),
     async delete(ref) {
       const { name } = (await resolve(ref)).metadata
       const remove = async () => {
@@ -29,7 +29,7 @@ export function imageService(context: Context): Images {
 async function removeImage(context: Context, name: string): Promise<Image> {
   const { records, node } = context
   const image = await records.get('Image', name)
-  const users = await usersOfImage(context, image)
+  const users = usersOfImage(context, image)
   if (users.length > 0) {
     throw new IceboxError(
       'InUse',
@@ -39,7 +39,7 @@ async function removeImage(context: Context, name: string): Promise<Image> {
   await dropHiddenTemplates(context, image)
   await records.remove('Image', name)
   const { digest } = image.spec
-  const elsewhere = (await records.listEverywhere('Image')).some(({ spec }) => spec.digest === digest)
+  const elsewhere = context.cache.all('Image').first('digest', digest) !== undefined
   if (!elsewhere) await node.removeImage(digest, within(context, DEADLINES.call))
   context.log('info', 'image.deleted', { image: name, reference: image.spec.reference })
   return image

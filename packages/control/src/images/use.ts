@@ -3,42 +3,39 @@ import type { Context } from '../context.ts'
 import { finishTemplateDelete } from '../templates/service.ts'
 
 /** What stands on the image and would break without it, in words. The hidden templates made of it do not count: they go with it. */
-export async function usersOfImage(context: Context, image: Image): Promise<string[]> {
-  const { records } = context
+export function usersOfImage({ cache, records }: Context, image: Image): string[] {
   const { name } = image.metadata
-  const names = [name, image.spec.digest, image.spec.reference]
-  const [sandboxes, snapshots, templates] = await Promise.all([
-    records.list('Sandbox'),
-    // Those of other projects, too: a sandbox of a public template is being made from one.
-    records.listEverywhere('Snapshot'),
-    records.list('Template'),
+  const { digest, reference } = image.spec
+  const sandboxes = records.of('Sandbox')
+  const templates = new Set(
+    [name, digest, reference].flatMap((each) => [...records.of('Template').where('image', each)]),
+  )
+  // Those of other projects, too: a sandbox of a public template is being made from one.
+  const snapshots = [...cache.all('Snapshot').where('image', name)]
+  const standing = new Set([
+    ...sandboxes.where('image', name),
+    ...snapshots.flatMap((snapshot) => [...sandboxes.where('restores', snapshot.name)]),
   ])
-  const onIt = snapshots.filter(({ spec }) => spec.imageName === name)
-  const standing = new Set(onIt.map(({ metadata }) => metadata.name))
   return [
-    ...sandboxes
-      .filter(({ status }) => status.imageName === name || standing.has(status.operation?.snapshot ?? ''))
-      .map(({ metadata }) => `sandbox ${metadata.name}`),
-    ...onIt
-      .filter(({ metadata, spec }) => metadata.namespace === records.namespace && spec.purpose !== 'template')
-      .map(({ metadata }) => `snapshot ${metadata.name}`),
-    ...templates
+    ...[...standing].map((sandbox) => `sandbox ${sandbox.name}`),
+    ...snapshots
+      .filter(({ namespace, purpose }) => namespace === records.namespace && purpose !== 'template')
+      .map((snapshot) => `snapshot ${snapshot.name}`),
+    ...[...templates]
       .filter(
-        ({ spec, status }) =>
-          !spec.hidden &&
-          (status.imageName === name ||
-            spec.image === image.spec.digest ||
-            (status.state === 'creating' && names.includes(spec.image))),
+        (template) =>
+          !template.hidden &&
+          (template.image === name || template.reference === digest || template.state === 'creating'),
       )
-      .map(({ metadata }) => `template ${metadata.name}`),
-    ...templates
-      .filter(({ spec, status }) => spec.hidden && status.state === 'creating' && spec.image === image.spec.digest)
+      .map((template) => `template ${template.name}`),
+    ...[...templates]
+      .filter((template) => template.hidden && template.state === 'creating' && template.reference === digest)
       .map(() => 'a sandbox being created'),
   ]
 }
 
 export async function dropHiddenTemplates(context: Context, image: Image): Promise<void> {
-  for (const template of await context.records.list('Template')) {
-    if (template.spec.hidden && template.spec.image === image.spec.digest) await finishTemplateDelete(context, template)
-  }
+  const { records } = context
+  const hidden = records.of('Template').where('hidden', image.spec.digest)
+  for (const template of await records.read('Template', hidden)) await finishTemplateDelete(context, template)
 }

@@ -158,9 +158,9 @@ export class SandboxLogs {
   }
 
   /** Drops what all others have said: a crash may have parted files from their sandboxes. To be called before anything is written. */
-  async keepOnly(sandboxes: ReadonlySet<string>): Promise<void> {
+  async keepOnly(isThere: (sandbox: string) => boolean): Promise<void> {
     for (const file of await readdir(this.#directory))
-      if (!sandboxes.has(file.slice(0, file.indexOf('.')))) await rm(join(this.#directory, file))
+      if (!isThere(file.slice(0, file.indexOf('.')))) await rm(join(this.#directory, file))
   }
 
   async close(): Promise<void> {

@@ -4,7 +4,7 @@ import { SANDBOX_STATES, type Sandbox, type SandboxStatus } from '@icebox/model'
 import fc from 'fast-check'
 import { PAUSED_BY_SHUTDOWN } from '../sandboxes/time.ts'
 import { sandboxOf } from '../testing.ts'
-import { claimedExecutions, type Observed, planSandbox, type SandboxAction } from './plan.ts'
+import { type Observed, planSandbox, type SandboxAction } from './plan.ts'
 
 const RUNS = ['run1', 'run2', 'run3'] as const
 const SNAPSHOTS = ['snap1', 'snap2'] as const
@@ -141,17 +141,4 @@ test('every state that is not settled gets a way to a settled one, and a frozen 
       for (const execution of kills(actions)) assert.ok(there.machines.has(execution))
     }),
   )
-})
-
-test('the runs of an intent are claimed as well as the present ones', () => {
-  const claimed = claimedExecutions([
-    planned({
-      state: 'resuming',
-      lastTransitionAt: '2026-01-01T00:00:00.000Z',
-      usage: { runningSeconds: 0 },
-      execution: 'run1',
-      operation: { id: 'op', verb: 'rollback', startedAt: '2026-01-01T00:00:00.000Z', execution: 'run2' },
-    }),
-  ])
-  assert.deepEqual([...claimed].sort(), ['run1', 'run2'])
 })

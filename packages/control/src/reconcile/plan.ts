@@ -86,13 +86,3 @@ export function planSandbox(sandbox: Sandbox, observed: Observed, moment: 'start
       return status.state satisfies never
   }
 }
-
-/** Every run that a sandbox stands on or is about to: all others on the node are orphans. */
-export function claimedExecutions(sandboxes: readonly Sandbox[]): Set<string> {
-  const claimed = new Set<string>()
-  for (const { status } of sandboxes) {
-    if (status.execution !== undefined) claimed.add(status.execution)
-    if (status.operation?.execution !== undefined) claimed.add(status.operation.execution)
-  }
-  return claimed
-}

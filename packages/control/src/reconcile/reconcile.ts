@@ -3,13 +3,17 @@ import {
   asExecutionId,
   asSnapshotId,
   DEFAULT_PROJECT,
+  type ExecutionId,
   IceboxError,
   isError,
   isSettled,
+  SANDBOX_STATES,
   type Sandbox,
-  type Snapshot,
+  type SnapshotId,
+  type SnapshotInfo,
 } from '@icebox/model'
-import { forgotten, unclaimed } from '../collect/forgotten.ts'
+import type { SandboxSummary, SnapshotSummary } from '../cache/summary.ts'
+import { HIDDEN_PURPOSES, isClaimed, isForgotten } from '../collect/forgotten.ts'
 import { type Context, DEADLINES, within } from '../context.ts'
 import type { Accepted } from '../control.ts'
 import { keepImage } from '../images/ensure.ts'
@@ -21,26 +25,31 @@ import { forkSettled, removeForkSnapshot } from '../sandboxes/fork.ts'
 import { beginPause, commitPause } from '../sandboxes/pause.ts'
 import { beginResume } from '../sandboxes/restore.ts'
 import { endRun } from '../sandboxes/run.ts'
-import type { PAUSED_BY_SHUTDOWN } from '../sandboxes/time.ts'
+import { PAUSED_BY_SHUTDOWN } from '../sandboxes/time.ts'
 import { finishSnapshotDelete } from '../snapshots/delete.ts'
 import { dropSnapshot } from '../snapshots/remove.ts'
 import { beginBuild } from '../templates/build.ts'
 import { operationKey } from '../templates/resolve.ts'
 import { finishTemplateDelete } from '../templates/service.ts'
-import { claimedExecutions, type Observed, planSandbox, type SandboxAction } from './plan.ts'
+import { type Observed, planSandbox, type SandboxAction } from './plan.ts'
 
 /** How often what is not settled is looked at again, milliseconds. */
 const INTERVAL_MS = 5_000
 /** Saves that are under way at once when the server goes down: more take no less time, and the memory of all at once. */
 const PAUSES_AT_ONCE = 2 * availableParallelism()
 
-async function observe(context: Context): Promise<Observed> {
-  const machines = new Map(context.node.machines().map(({ execution, frozen }) => [execution as string, { frozen }]))
-  const { complete } = await context.node.listSnapshots(within(context, DEADLINES.call))
+/** What is really there of one sandbox. */
+async function observe({ node, ...context }: Context, { status: { operation } }: Sandbox): Promise<Observed> {
+  const machines = new Map(node.machines().map(({ execution, frozen }) => [execution as string, { frozen }]))
+  const written = operation?.verb === 'pause' ? operation.snapshot : undefined
+  const found =
+    written === undefined
+      ? undefined
+      : await node.findSnapshot(asSnapshotId(written), within({ node, ...context }, DEADLINES.call))
   return {
     machines,
-    snapshots: new Set(complete.map(({ id }) => id as string)),
-    hostRestarted: context.node.hostRestarted,
+    snapshots: new Set(written === undefined || found === undefined || found === 'damaged' ? [] : [written]),
+    hostRestarted: node.hostRestarted,
     now: Date.now(),
   }
 }
@@ -64,12 +73,16 @@ export class Reconciler {
   async start(): Promise<void> {
     const context = this.#context
     await this.#images()
-    const observed = await observe(context)
-    const sandboxes = await context.records.listEverywhere('Sandbox')
-    await this.#orphans(observed, sandboxes)
-    await Promise.all(sandboxes.map((sandbox) => this.#settle(sandbox, planSandbox(sandbox, observed, 'start'))))
+    const machines = context.node.machines().map(({ execution }) => execution)
+    const present = await context.node.listSnapshots(within(context, DEADLINES.call))
+    await this.#orphans(machines, present)
+    const concerned = new Set([
+      ...this.#candidates(),
+      ...context.cache.all('Sandbox').where('pausedFor', PAUSED_BY_SHUTDOWN),
+    ])
+    await Promise.all([...concerned].map((summary) => this.#decide(summary, 'start')))
     this.#started = true
-    await this.#artifacts()
+    await this.#artifacts(new Set(present))
     await context.node.settled(within(context, DEADLINES.call))
     this.#again()
   }
@@ -85,23 +98,36 @@ export class Reconciler {
   }
 
   async #pass(): Promise<void> {
-    const all = await this.#context.records.listEverywhere('Sandbox')
-    for (const { metadata } of all.filter((sandbox) => this.#isAmiss(sandbox))) {
-      // Anew for each: what was done about the one before may have taken long.
-      const observed = await observe(this.#context)
-      const sandbox = await this.#context.project(metadata.namespace).records.find('Sandbox', metadata.name)
-      if (sandbox !== undefined && this.#isAmiss(sandbox))
-        await this.#settle(sandbox, planSandbox(sandbox, observed, 'running'))
-    }
+    // Anew for each: what was done about the one before may have taken long.
+    for (const summary of this.#candidates()) if (this.#isAmiss(summary)) await this.#decide(summary, 'running')
+  }
+
+  /** Those that something may have to be done about: what is not settled, what runs, and what a machine is there of. */
+  #candidates(): SandboxSummary[] {
+    const { cache, node } = this.#context
+    const sandboxes = cache.all('Sandbox')
+    const found = new Set<SandboxSummary>()
+    for (const state of SANDBOX_STATES)
+      if (state === 'running' || !isSettled(state)) for (const each of sandboxes.where('state', state)) found.add(each)
+    for (const { execution } of node.machines())
+      for (const each of sandboxes.where('execution', execution)) found.add(each)
+    return [...found]
   }
 
   /** Nobody is at work on it, and what is written is not what is there. */
-  #isAmiss({ metadata, status }: Sandbox): boolean {
+  #isAmiss({ name, state, execution: stood }: SandboxSummary): boolean {
     const { operations, node } = this.#context
-    if (operations.isBusy(metadata.name)) return false
-    if (!isSettled(status.state)) return true
-    const alive = node.machines().some(({ execution }) => execution === status.execution)
-    return alive !== (status.state === 'running')
+    if (operations.isBusy(name)) return false
+    if (!isSettled(state)) return true
+    const alive = node.machines().some(({ execution }) => execution === stood)
+    return alive !== (state === 'running')
+  }
+
+  async #decide({ name, namespace }: SandboxSummary, moment: 'start' | 'running'): Promise<void> {
+    const sandbox = await this.#context.project(namespace).records.find('Sandbox', name)
+    if (sandbox === undefined) return
+    const observed = await observe(this.#context, sandbox)
+    await this.#settle(sandbox, planSandbox(sandbox, observed, moment))
   }
 
   async #settle(sandbox: Sandbox, actions: SandboxAction[]): Promise<void> {
@@ -178,28 +204,25 @@ export class Reconciler {
   }
 
   /** What the node has and nobody claims. Machines are read before claims: a claim is written before its machine starts. */
-  async #orphans(observed: Observed, sandboxes: Sandbox[]): Promise<void> {
+  async #orphans(machines: readonly ExecutionId[], present: readonly SnapshotId[]): Promise<void> {
     const context = this.#context
-    const claimed = claimedExecutions(sandboxes)
-    for (const execution of observed.machines.keys()) {
-      if (claimed.has(execution)) continue
+    for (const execution of machines) {
+      if (context.cache.all('Sandbox').first('execution', execution) !== undefined) continue
       context.log('warn', 'orphan.machine', { execution })
       await endRun(context, execution)
     }
-    const present = [...observed.snapshots].map((id) => ({ id }))
-    const snapshots = await context.records.listEverywhere('Snapshot')
-    for (const { id: snapshot } of unclaimed(present, snapshots, sandboxes)) {
+    for (const snapshot of present) {
+      if (isClaimed(context.cache, snapshot)) continue
       context.log('warn', 'orphan.snapshot', { snapshot })
-      await context.node.removeSnapshot(asSnapshotId(snapshot), within(context, DEADLINES.call))
+      await context.node.removeSnapshot(snapshot, within(context, DEADLINES.call))
     }
   }
 
   async #images(): Promise<void> {
-    const { node, project, records } = this.#context
+    const { cache, node, project } = this.#context
     const here = await node.listImages(within(this.#context, DEADLINES.call))
-    const known = await records.listEverywhere('Image')
     for (const image of here) {
-      const owners = known.filter(({ spec }) => spec.digest === image.digest).map(({ metadata }) => metadata.namespace)
+      const owners = [...cache.all('Image').where('digest', image.digest)].map(({ namespace }) => namespace)
       for (const owner of owners.length > 0 ? owners : [DEFAULT_PROJECT])
         await keepImage(project(owner), image).catch((error) =>
           this.#context.log('error', 'reconcile.image.failed', {
@@ -209,9 +232,9 @@ export class Reconciler {
         )
     }
     const digests = new Set(here.map(({ digest }) => digest))
-    for (const image of known) {
-      if (digests.has(image.spec.digest) || image.status.state !== 'ready') continue
-      await project(image.metadata.namespace).records.setStatus('Image', image.metadata.name, ({ status }) => ({
+    for (const { digest, name, namespace } of [...cache.all('Image').where('state', 'ready')]) {
+      if (digests.has(digest)) continue
+      await project(namespace).records.setStatus('Image', name, ({ status }) => ({
         ...status,
         state: 'failed',
         reason: MISSING,
@@ -220,82 +243,94 @@ export class Reconciler {
     }
   }
 
-  /** Snapshots and templates that a crash interrupted. */
-  async #artifacts(): Promise<void> {
-    const { node, operations, project, records: all } = this.#context
-    const found = await node.listSnapshots(within(this.#context, DEADLINES.call))
-    const complete = new Map(found.complete.map((info) => [info.id as string, info]))
-    const damaged = new Set<string>(found.damaged)
-    for (const snapshot of await this.#withoutForgotten(await all.listEverywhere('Snapshot'))) {
-      const { name, namespace } = snapshot.metadata
-      const context = project(namespace)
-      const { records } = context
-      const info = complete.get(name)
-      if (snapshot.status.state === 'creating') {
-        await records.setStatus('Snapshot', name, () =>
-          info === undefined
-            ? { state: 'failed', reason: 'Interrupted', message: 'the server ended before the snapshot was durable' }
-            : { state: 'ready', sizeBytes: info.sizeBytes },
-        )
-      } else if (snapshot.status.state === 'deleting') {
-        await finishSnapshotDelete(context, snapshot)
-      } else if (snapshot.status.reason === MISSING && info !== undefined) {
-        await records.setStatus('Snapshot', name, () => ({ state: 'ready', sizeBytes: info.sizeBytes }))
-      } else if (snapshot.status.state === 'ready' && info === undefined && !damaged.has(name)) {
-        await records.setStatus('Snapshot', name, ({ status }) => ({
+  /** Snapshots and templates that a crash interrupted; `present` are the snapshots whose bytes are here. */
+  async #artifacts(present: ReadonlySet<string>): Promise<void> {
+    const { cache, operations, project } = this.#context
+    await this.#dropForgotten()
+    const snapshots = cache.all('Snapshot')
+    for (const { name, namespace } of [...snapshots.where('state', 'deleting')])
+      await finishSnapshotDelete(project(namespace), await project(namespace).records.get('Snapshot', name))
+    for (const snapshot of [...snapshots.where('state', 'creating')]) await this.#settleInterrupted(snapshot)
+    for (const snapshot of [...snapshots.where('reason', MISSING)])
+      if (present.has(snapshot.name)) await this.#settleFound(snapshot)
+    for (const { name, namespace } of [...snapshots.where('state', 'ready')])
+      if (!present.has(name))
+        await project(namespace).records.setStatus('Snapshot', name, ({ status }) => ({
           ...status,
           state: 'failed',
           reason: MISSING,
           message: 'its files are gone from the data directory',
         }))
-      }
-      if (snapshot.spec.purpose === 'fork') await removeForkSnapshot(context, name)
-    }
-    for (const template of await all.listEverywhere('Template')) {
-      const { name, namespace } = template.metadata
+    for (const { name, namespace } of [...snapshots.where('purpose', 'fork')])
+      await removeForkSnapshot(project(namespace), name)
+
+    const templates = cache.all('Template')
+    for (const { name, namespace } of [...templates.where('state', 'deleting')])
+      await finishTemplateDelete(project(namespace), await project(namespace).records.get('Template', name))
+    for (const { name, namespace } of [...templates.where('state', 'creating')]) {
       const context = project(namespace)
-      if (template.status.state === 'deleting') await finishTemplateDelete(context, template)
-      if (template.status.state === 'creating') {
-        const { settled } = await operations.exclusive(operationKey(context, name), 'build', (stopping) =>
-          beginBuild(context, name, template.spec, () => undefined, stopping),
-        )
-        settled.catch(() => undefined)
-      }
+      const { spec } = await context.records.get('Template', name)
+      const { settled } = await operations.exclusive(operationKey(context, name), 'build', (stopping) =>
+        beginBuild(context, name, spec, () => undefined, stopping),
+      )
+      settled.catch(() => undefined)
     }
   }
 
-  /** Removes the hidden snapshots that a crash parted from what they belong to. Gives the others. */
-  async #withoutForgotten(snapshots: Snapshot[]): Promise<Snapshot[]> {
-    const { records } = this.#context
-    const gone = forgotten(snapshots, {
-      sandboxes: await records.listEverywhere('Sandbox'),
-      templates: await records.listEverywhere('Template'),
-    })
-    for (const { metadata, spec } of gone) {
-      this.#context.log('warn', 'orphan.snapshot', { snapshot: metadata.name, purpose: spec.purpose })
-      await dropSnapshot(this.#context.project(metadata.namespace), metadata.name)
-    }
-    return snapshots.filter((snapshot) => !gone.includes(snapshot))
+  /** One that was being taken when the server ended. */
+  async #settleInterrupted({ name, namespace }: SnapshotSummary): Promise<void> {
+    const found = await this.#find(name)
+    await this.#context
+      .project(namespace)
+      .records.setStatus('Snapshot', name, () =>
+        found === undefined
+          ? { state: 'failed', reason: 'Interrupted', message: 'the server ended before the snapshot was durable' }
+          : { state: 'ready', sizeBytes: found.sizeBytes },
+      )
+  }
+
+  /** One whose files are back. */
+  async #settleFound({ name, namespace }: SnapshotSummary): Promise<void> {
+    const found = await this.#find(name)
+    if (found === undefined) return
+    const { records } = this.#context.project(namespace)
+    await records.setStatus('Snapshot', name, () => ({ state: 'ready', sizeBytes: found.sizeBytes }))
+  }
+
+  async #find(snapshot: string): Promise<SnapshotInfo | undefined> {
+    const call = within(this.#context, DEADLINES.call)
+    const found = await this.#context.node.findSnapshot(asSnapshotId(snapshot), call)
+    return found === 'damaged' ? undefined : found
+  }
+
+  /** Removes the hidden snapshots that a crash parted from what they belong to. */
+  async #dropForgotten(): Promise<void> {
+    const { cache, log, project } = this.#context
+    for (const purpose of HIDDEN_PURPOSES)
+      for (const snapshot of [...cache.all('Snapshot').where('purpose', purpose)]) {
+        if (!isForgotten(cache, snapshot)) continue
+        const { name, namespace } = snapshot
+        log('warn', 'orphan.snapshot', { snapshot: name, purpose })
+        await dropSnapshot(project(namespace), name)
+      }
   }
 
   /** Pauses everything that runs, to be resumed at the next start. Failures leave it running. */
   async pauseAll(reason: typeof PAUSED_BY_SHUTDOWN): Promise<{ name: string; error: IceboxError }[]> {
     const failures: { name: string; error: IceboxError }[] = []
-    const all = await this.#context.records.listEverywhere('Sandbox')
-    const running = all.filter(({ status }) => status.state === 'running').values()
+    const running = [...this.#context.cache.all('Sandbox').where('state', 'running')].values()
     const pauseRest = async () => {
       // All take from the same list.
-      for (const { metadata } of running) {
-        const context = this.#context.project(metadata.namespace)
+      for (const { name, namespace } of running) {
+        const context = this.#context.project(namespace)
         try {
           await (
-            await context.operations.exclusiveInTurn(metadata.name, 'pause', () =>
-              beginPause(context, metadata.name, { kind: 'memory', reason }),
+            await context.operations.exclusiveInTurn(name, 'pause', () =>
+              beginPause(context, name, { kind: 'memory', reason }),
             )
           ).settled
         } catch (error) {
-          if (!isError(error, 'NotFound', 'InvalidState'))
-            failures.push({ name: metadata.name, error: IceboxError.from(error) })
+          if (!isError(error, 'NotFound', 'InvalidState')) failures.push({ name, error: IceboxError.from(error) })
         }
       }
     }

@@ -97,8 +97,8 @@ function settingsFrom({ spec }: Sandbox): Settings {
 
 /** Removes a fork's snapshot unless a child is still to be restored from it. */
 export async function removeForkSnapshot(context: Context, snapshot: string): Promise<void> {
-  const waiting = (await context.records.list('Sandbox')).some(({ status }) => status.operation?.snapshot === snapshot)
-  if (!waiting && !context.closing.aborted) await dropSnapshot(context, snapshot)
+  const isWaitedFor = context.records.of('Sandbox').first('restores', snapshot) !== undefined
+  if (!isWaitedFor && !context.closing.aborted) await dropSnapshot(context, snapshot)
 }
 
 /** The same, after children have settled; a failure is logged, and the next start tries again. */

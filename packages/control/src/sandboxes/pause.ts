@@ -203,6 +203,6 @@ async function ensureSnapshotRecord(
 }
 
 async function bytesOf(context: Context, snapshot: string): Promise<number | undefined> {
-  const { complete } = await context.node.listSnapshots(within(context, DEADLINES.call))
-  return complete.find(({ id }) => id === snapshot)?.sizeBytes
+  const found = await context.node.findSnapshot(asSnapshotId(snapshot), within(context, DEADLINES.call))
+  return found === 'damaged' ? undefined : found?.sizeBytes
 }

@@ -1,10 +1,13 @@
 import { IceboxError, newSandboxId, type Sandbox, type SandboxId } from '@icebox/model'
+import { MANY_PAIRS } from '../cache/collection.ts'
+import { Ordered } from '../cache/ordered.ts'
+import { pairOf, type SandboxSummary } from '../cache/summary.ts'
 import { type Context, DEADLINES, within } from '../context.ts'
 import type { Accepted, Sandboxes } from '../control.ts'
 import { caughtUp } from '../logs/collect.ts'
 import { Names } from '../names.ts'
-import { newestFirst } from '../page.ts'
-import { resolveRef } from '../records.ts'
+import { oldestFirst, slice } from '../page.ts'
+import { type Records, resolveRef } from '../records.ts'
 import { resolveSnapshot } from '../snapshots/resolve.ts'
 import { connect } from './connect.ts'
 import { admit, birthOf } from './create.ts'
@@ -18,14 +21,30 @@ import { renew } from './time.ts'
 
 /** By id, name or unique prefix. */
 export const resolveSandbox = (context: Context, ref: string): Promise<Sandbox> =>
-  resolveRef(context.records, 'Sandbox', ref, (sandbox) => [sandbox.spec.displayName])
+  resolveRef(context.records, 'Sandbox', ref, context.records.of('Sandbox').where('displayName', ref))
+
+/** Those that have all of the metadata. */
+async function withMetadata(
+  records: Records,
+  wanted: readonly (readonly [string, string])[],
+): Promise<Ordered<SandboxSummary>> {
+  const all = records.of('Sandbox')
+  const pairs = wanted.map(([key, value]) => pairOf(key, value))
+  const [rarest] = pairs.map((pair) => all.where('metadata', pair)).sort((a, b) => a.size - b.size)
+  const found = [...(rarest ?? [])].filter((sandbox) => pairs.every((pair) => sandbox.pairs?.includes(pair)))
+  const others = await records.read('Sandbox', all.where('metadata', MANY_PAIRS))
+  const fitting = others.filter(({ spec }) => wanted.every(([key, value]) => spec.metadata[key] === value))
+  for (const { metadata } of fitting) {
+    const summary = all.first('name', metadata.name)
+    if (summary !== undefined) found.push(summary)
+  }
+  return new Ordered(oldestFirst, found)
+}
 
 export function sandboxService(context: Context): Sandboxes {
   const { admission, records, operations, node } = context
   const requests = new Requests(context)
-  const names = new Names('sandbox', async (name) =>
-    (await records.list('Sandbox')).some(({ spec }) => spec.displayName === name),
-  )
+  const names = new Names('sandbox', (name) => records.of('Sandbox').first('displayName', name) !== undefined)
 
   const used = async (ref: string, signal: AbortSignal) =>
     reach(context, await resolveSandbox(context, ref), { wake: true }, signal)
@@ -51,18 +70,16 @@ export function sandboxService(context: Context): Sandboxes {
     },
     discard: (failed) => discardFailed(context, failed),
     get: (ref) => resolveSandbox(context, ref),
-    async list({ states, metadata, template, createdFrom }) {
-      const wanted = Object.entries(metadata ?? {})
+    async list({ states = [], metadata = {}, origin, createdFrom }, page) {
       const from = createdFrom === undefined ? Number.NEGATIVE_INFINITY : Date.parse(createdFrom)
-      return (await records.list('Sandbox'))
-        .filter(({ status }) => states === undefined || states.length === 0 || states.includes(status.state))
-        .filter(({ spec }) => wanted.every(([key, value]) => spec.metadata[key] === value))
-        .filter(
-          ({ spec: { source } }) =>
-            template === undefined || (source.from === 'template' && source.template === template),
-        )
-        .filter(({ metadata: { createdAt } }) => Date.parse(createdAt) >= from)
-        .sort(newestFirst)
+      const wanted = Object.entries(metadata)
+      const all = wanted.length === 0 ? records.of('Sandbox').by('created') : await withMetadata(records, wanted)
+      const isFiltered = states.length > 0 || origin !== undefined || createdFrom !== undefined
+      const fits = (sandbox: SandboxSummary) =>
+        (states.length === 0 || states.includes(sandbox.state)) &&
+        (origin === undefined || sandbox.origin === origin) &&
+        Date.parse(sandbox.createdAt) >= from
+      return records.readSlice('Sandbox', slice(all, page, isFiltered ? fits : undefined))
     },
     async pause(ref, { kind = 'memory' }) {
       const { name } = (await resolveSandbox(context, ref)).metadata

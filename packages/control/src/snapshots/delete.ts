@@ -14,21 +14,15 @@ export async function beginDelete(context: Context, name: string): Promise<Accep
 export async function requireUnused({ records }: Context, name: string): Promise<void> {
   const snapshot = await records.get('Snapshot', name)
   if (snapshot.status.state === 'creating') throw new IceboxError('Conflict', `snapshot ${name} is still being taken`)
-  const template = (await records.list('Template')).find(({ status }) => status.snapshot === name)
+  const template = records.of('Template').first('snapshot', name)
   if (template !== undefined) {
-    throw new IceboxError('InUse', `snapshot ${name} belongs to template ${template.metadata.name}`, {
-      remedy: `Delete the template instead: \`icebox template delete ${template.metadata.name}\`.`,
+    throw new IceboxError('InUse', `snapshot ${name} belongs to template ${template.name}`, {
+      remedy: `Delete the template instead: \`icebox template delete ${template.name}\`.`,
     })
   }
-  const sandbox = (await records.list('Sandbox')).find(
-    ({ status }) => status.operation?.snapshot === name || status.pausedIn === name,
-  )
-  if (sandbox !== undefined) {
-    throw new IceboxError(
-      'InUse',
-      `snapshot ${name} holds sandbox ${sandbox.metadata.name}, which is ${sandbox.status.state}`,
-    )
-  }
+  const sandbox = records.of('Sandbox').first('holds', name)
+  if (sandbox !== undefined)
+    throw new IceboxError('InUse', `snapshot ${name} holds sandbox ${sandbox.name}, which is ${sandbox.state}`)
 }
 
 /** Its children in the tree get its parent; a sandbox whose newest snapshot it was, likewise. */
@@ -36,16 +30,14 @@ export async function finishSnapshotDelete(context: Context, snapshot: Snapshot)
   const { records } = context
   const { name } = snapshot.metadata
   const { parent } = snapshot.spec
-  for (const child of await records.list('Snapshot')) {
-    if (child.spec.parent !== name) continue
-    await records.setSpec('Snapshot', child.metadata.name, ({ spec: { parent: _gone, ...spec } }) => ({
+  for (const child of [...records.of('Snapshot').where('parent', name)]) {
+    await records.setSpec('Snapshot', child.name, ({ spec: { parent: _gone, ...spec } }) => ({
       ...spec,
       ...(parent === undefined ? {} : { parent }),
     }))
   }
-  for (const sandbox of await records.list('Sandbox')) {
-    if (sandbox.status.lastSnapshot !== name) continue
-    await records.setStatus('Sandbox', sandbox.metadata.name, ({ status: { lastSnapshot: _gone, ...status } }) => ({
+  for (const sandbox of [...records.of('Sandbox').where('lastSnapshot', name)]) {
+    await records.setStatus('Sandbox', sandbox.name, ({ status: { lastSnapshot: _gone, ...status } }) => ({
       ...status,
       ...(parent === undefined ? {} : { lastSnapshot: parent }),
     }))

@@ -26,8 +26,8 @@ export async function takeTags(
 ): Promise<Snapshot[]> {
   const { records } = context
   const left: Snapshot[] = []
-  for (const other of await records.list('Snapshot')) {
-    if (other.metadata.name === id || other.spec.displayName !== name || other.status.state !== 'ready') continue
+  for (const other of await records.read('Snapshot', records.of('Snapshot').where('displayName', name))) {
+    if (other.metadata.name === id || other.status.state !== 'ready') continue
     if (!tagsOf(other).some((tag) => tags.includes(tag))) continue
     const changed = await withoutTags(context, other, tags)
     if (tagsOf(changed).length === 0) left.push(changed)

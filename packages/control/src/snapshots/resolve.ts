@@ -1,17 +1,17 @@
 import type { Snapshot } from '@icebox/model'
+import type { SnapshotSummary } from '../cache/summary.ts'
 import type { Context } from '../context.ts'
 import { newestFirst } from '../page.ts'
 import { resolveRef } from '../records.ts'
-import { labelsOf } from './names.ts'
 
-const isReady = ({ status }: Snapshot): boolean => status.state === 'ready'
+const isReady = ({ state }: SnapshotSummary): boolean => state === 'ready'
 
 /** By id, by `name` or `name:tag` (the newest that is ready, when several have it), or by unique prefix of an id. */
 export async function resolveSnapshot(context: Context, ref: string): Promise<Snapshot> {
   const { records } = context
   const exact = await records.find('Snapshot', ref)
   if (exact !== undefined) return exact
-  const named = (await records.list('Snapshot')).filter((snapshot) => labelsOf(snapshot).includes(ref))
+  const named = [...records.of('Snapshot').where('label', ref)]
   const [first] = named.sort((a, b) => Number(isReady(b)) - Number(isReady(a)) || newestFirst(a, b))
-  return first ?? resolveRef(records, 'Snapshot', ref, () => [])
+  return resolveRef(records, 'Snapshot', ref, first === undefined ? [] : [first])
 }

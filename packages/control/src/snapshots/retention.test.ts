@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { Snapshot, Template } from '@icebox/model'
+import { ofProject } from '../cache/collection.ts'
+import { summaryOf } from '../cache/summary.ts'
 import { metadataOf } from '../testing.ts'
 import { overKept } from './retention.ts'
 
@@ -46,9 +48,11 @@ test('over a keep count are the oldest that were asked for, are ready and are of
     snapshot('h', 0, undefined),
     snapshot('i', 0, 'gone'),
   ]
-  const over = overKept([template('two', 2), template('all')], snapshots)
-  assert.deepEqual(
-    over.map(({ metadata: { name } }) => name),
-    ['b'],
+  const own = ofProject(
+    'Snapshot',
+    snapshots.map((each) => summaryOf('Snapshot', each)),
   )
+  const over = (of: Template) => overKept(own, summaryOf('Template', of)).map(({ name }) => name)
+  assert.deepEqual(over(template('two', 2)), ['b'])
+  assert.deepEqual(over(template('all')), [])
 })

@@ -10,15 +10,17 @@ import {
   type Snapshot,
 } from '@icebox/model'
 import type { Alarm } from '../alarm.ts'
+import { Ordered } from '../cache/ordered.ts'
+import type { SnapshotSummary } from '../cache/summary.ts'
 import { type Context, DEADLINES, within } from '../context.ts'
 import type { Sandboxes, Snapshots } from '../control.ts'
 import { recordImage } from '../images/ensure.ts'
 import { Names } from '../names.ts'
-import { newestFirst } from '../page.ts'
+import { oldestFirst, slice } from '../page.ts'
 import { resolveSandbox } from '../sandboxes/service.ts'
 import { named } from '../telemetry/telemetry.ts'
 import { beginDelete } from './delete.ts'
-import { addTags, inTurn, labelOf, labelsOf, takeTags, withoutTags } from './names.ts'
+import { addTags, inTurn, labelOf, takeTags, withoutTags } from './names.ts'
 import { requireSnapshotBytes } from './quota.ts'
 import { resolveSnapshot } from './resolve.ts'
 import { retireOverKept } from './retention.ts'
@@ -29,9 +31,7 @@ const now = () => new Date().toISOString()
 export function snapshotService(context: Context, sandboxes: Sandboxes, expiries: Alarm): Snapshots {
   const { records, operations, node } = context
 
-  const names = new Names('snapshot', async (label) =>
-    (await records.list('Snapshot')).some((snapshot) => labelsOf(snapshot).includes(label)),
-  )
+  const names = new Names('snapshot', (label) => records.of('Snapshot').first('label', label) !== undefined)
   /** Keeps name and tags for the time of `work`, unless it is to take them from others anyway. */
   const reserve = <R>({ name, tags = [DEFAULT_TAG], replace }: CreateSnapshot, work: () => Promise<R>): Promise<R> =>
     name === undefined || replace === true
@@ -50,7 +50,7 @@ export function snapshotService(context: Context, sandboxes: Sandboxes, expiries
         throw new IceboxError('InvalidArgument', 'tags: a snapshot without a name can have no tags')
       if (body.expiresAt !== undefined && Date.parse(body.expiresAt) <= Date.now())
         throw new IceboxError('InvalidArgument', `expiresAt: ${body.expiresAt} is not in the future`)
-      await requireSnapshotBytes(context)
+      requireSnapshotBytes(context)
       const sandbox = await resolveSandbox(context, sandboxRef)
       const { name } = sandbox.metadata
       const { resource, settled } = await reserve(body, async () => {
@@ -75,7 +75,7 @@ export function snapshotService(context: Context, sandboxes: Sandboxes, expiries
       }
     },
     get: (ref) => resolveSnapshot(context, ref),
-    async list({ sandbox, name, states, hidden }) {
+    async list({ sandbox, name, tag, states = [], hidden = false }, page) {
       const of =
         sandbox === undefined
           ? undefined
@@ -83,12 +83,19 @@ export function snapshotService(context: Context, sandboxes: Sandboxes, expiries
               ({ metadata }) => metadata.name,
               () => sandbox,
             )
-      return (await records.list('Snapshot'))
-        .filter(({ spec }) => hidden === true || spec.purpose === 'user')
-        .filter(({ spec }) => of === undefined || spec.sandbox === of)
-        .filter(({ spec }) => name === undefined || spec.displayName === name)
-        .filter(({ status }) => states === undefined || states.length === 0 || states.includes(status.state))
-        .sort(newestFirst)
+      const isFiltered = sandbox !== undefined || tag !== undefined || name !== undefined || states.length > 0
+      const fits = (snapshot: SnapshotSummary) =>
+        (of === undefined || snapshot.sandbox === of) &&
+        (name === undefined || snapshot.displayName === name) &&
+        (tag === undefined || snapshot.labels.includes(`${snapshot.displayName}:${tag}`)) &&
+        (hidden || snapshot.purpose === 'user') &&
+        (states.length === 0 || states.includes(snapshot.state))
+      const own = records.of('Snapshot')
+      const all =
+        name === undefined
+          ? own.by(hidden ? 'created' : 'taken')
+          : new Ordered<SnapshotSummary>(oldestFirst, own.where('displayName', name))
+      return records.readSlice('Snapshot', slice(all, page, isFiltered ? fits : undefined))
     },
     async delete(ref) {
       const { name } = (await resolveSnapshot(context, ref)).metadata
@@ -119,7 +126,7 @@ export function snapshotService(context: Context, sandboxes: Sandboxes, expiries
     },
     async importFrom(file, { name }, progress, signal) {
       return names.reserve(name, async () => {
-        await requireSnapshotBytes(context)
+        requireSnapshotBytes(context)
         const id = newSnapshotId()
         const both = AbortSignal.any([signal, context.closing])
         // Held until it is written down: a collect finds bytes of nobody before that.

@@ -1,6 +1,6 @@
-import type { IceboxError, Phases } from '@icebox/model'
+import { type IceboxError, type Phases, SANDBOX_STATES } from '@icebox/model'
 import { Counter, Gauge, Histogram, Registry } from 'prom-client'
-import type { Records } from '../records.ts'
+import type { Cache } from '../cache/cache.ts'
 
 /** The operations that are measured. */
 export const MEASURED = ['create', 'pause', 'resume', 'rollback', 'fork', 'snapshot', 'delete', 'build'] as const
@@ -33,17 +33,20 @@ export class Metrics {
     registers: [this.#registry],
   })
 
-  constructor(records: Records) {
+  constructor(cache: Cache) {
     for (const result of ['intent', 'success', 'cold_fallback', 'failure']) this.#restores.inc({ result }, 0)
     new Gauge({
       name: 'icebox_sandboxes',
       help: 'Sandboxes by project and state.',
       labelNames: ['project', 'state'],
       registers: [this.#registry],
-      async collect() {
+      collect() {
         this.reset()
-        for (const { metadata, status } of await records.listEverywhere('Sandbox'))
-          this.inc({ project: metadata.namespace, state: status.state })
+        for (const project of cache.projectsOf('Sandbox'))
+          for (const state of SANDBOX_STATES) {
+            const { size } = cache.of('Sandbox', project).where('state', state)
+            if (size > 0) this.set({ project, state }, size)
+          }
       },
     })
   }

@@ -1,5 +1,7 @@
-import type { Kind, ResourceOf } from '@icebox/model'
-import type { OnTransition, Records } from '../records.ts'
+import type { Kind, ResourceOf, WireEvent } from '@icebox/model'
+import type { Cache, Change } from '../cache/cache.ts'
+import type { SummaryOf } from '../cache/summary.ts'
+import type { Finding } from '../context.ts'
 import type { Events, Happening } from './events.ts'
 
 /** What one transition of a resource is as an event; undefined of what users do not see. */
@@ -36,45 +38,53 @@ function happeningOf(resource: ResourceOf[Kind], from: string | undefined, to?: 
   }
 }
 
-/** Tells every transition, once it is written. */
+/** Tells every transition, once it is written. What went unseen is told by its end alone. */
 export const tellTransitions =
-  (events: Events): OnTransition =>
-  (resource, from, to) => {
-    const happening = happeningOf(resource, from, to)
+  (events: Events) =>
+  ({ before, after, resource }: Change): void => {
+    if (before?.state === after?.state || resource === undefined) return
+    const happening = happeningOf(resource, before?.state, after === undefined ? 'deleted' : undefined)
     if (happening !== undefined) events.append(happening)
   }
+
+/** Kinds whose transitions are told. */
+const TOLD = ['Sandbox', 'Snapshot', 'Template'] as const
+/** Resources that were never told of, of which so many of the newest transitions are told. */
+const UNTOLD = 10_000
 
 /**
  * Tells what a crash kept from being told: of each resource the transition into its present state, and of those that were
  * told and are gone, that. What happened in between stays untold.
  */
-export async function tellMissed(events: Events, records: Records): Promise<void> {
+export async function tellMissed(events: Events, context: Omit<Finding, 'records'>): Promise<void> {
+  const { cache } = context
   const key = (kind: string, project: string, name: string) => JSON.stringify([kind, project, name])
   const kept = events.list({})
-  const oldest = kept[0]?.at
+  // What happened before all that is kept was told, and is forgotten.
+  const oldest = kept[0]?.at ?? ''
   const told = new Map(kept.map((event) => [key(event.kind, event.project, event.resource), event]))
-  const resources = [
-    ...(await records.listEverywhere('Sandbox')),
-    ...(await records.listEverywhere('Snapshot')),
-    ...(await records.listEverywhere('Template')),
-  ]
-  for (const resource of resources) {
-    const own = key(resource.kind, resource.metadata.namespace, resource.metadata.name)
-    const last = told.get(own)
-    told.delete(own)
-    const happening = happeningOf(resource, last?.to)
-    if (happening === undefined || (last?.to === happening.to && last.at === happening.at)) continue
-    // What happened before all that is kept was told, and is forgotten.
-    if (last === undefined && oldest !== undefined && happening.at < oldest) continue
-    events.append(happening)
+  const missed: SummaryOf[(typeof TOLD)[number]][] = []
+  for (const kind of TOLD)
+    for (const summary of cache.each(kind)) {
+      const last = told.get(key(kind, summary.namespace, summary.name))
+      if (last === undefined ? summary.since >= oldest : last.to !== summary.state || last.at !== summary.since)
+        missed.push(summary)
+    }
+  missed.sort((a, b) => (a.since < b.since ? -1 : 1))
+  for (const { kind, namespace, name } of missed.slice(-UNTOLD)) {
+    const resource = await context.project(namespace).records.find(kind, name)
+    const happening =
+      resource === undefined ? undefined : happeningOf(resource, told.get(key(kind, namespace, name))?.to)
+    if (happening !== undefined) events.append(happening)
   }
-  for (const {
-    id: _id,
-    verb: _verb,
-    operation: _operation,
-    reason: _reason,
-    message: _message,
-    ...last
-  } of told.values())
-    if (last.to !== 'deleted') events.append({ ...last, at: new Date().toISOString(), from: last.to, to: 'deleted' })
+  for (const event of told.values()) {
+    if (event.to === 'deleted' || isThere(cache, event)) continue
+    const { id: _id, verb: _verb, operation: _operation, reason: _reason, message: _message, ...last } = event
+    events.append({ ...last, at: new Date().toISOString(), from: last.to, to: 'deleted' })
+  }
+}
+
+function isThere(cache: Cache, { kind, project, resource }: WireEvent): boolean {
+  const told = TOLD.find((each) => each === kind)
+  return told !== undefined && cache.of(told, project).first('name', resource) !== undefined
 }

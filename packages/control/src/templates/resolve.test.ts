@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { DEFAULT_PROJECT, type TemplateSpec } from '@icebox/model'
-import { Records } from '../records.ts'
 import { openTestStore } from '../testing.ts'
 import { usableTemplate } from './resolve.ts'
 
@@ -13,8 +12,7 @@ const spec: TemplateSpec = {
 }
 
 test('who publishes a template of a name that is known does not take it over', async (t) => {
-  const { store } = await openTestStore(t)
-  const recordsOf = (project: string) => new Records(store, project, () => undefined)
+  const { cache, recordsOf } = await openTestStore(t)
   const publish = async (project: string, name: string) => {
     const status = { state: 'ready' as const, lastTransitionAt: new Date().toISOString() }
     const made = await recordsOf(project).create('Template', name, { spec: { ...spec, public: true }, status })
@@ -26,7 +24,12 @@ test('who publishes a template of a name that is known does not take it over', a
   await publish('aardvark', 'base')
   await publish(DEFAULT_PROJECT, 'base')
   const projectOf = async (asking: string, name: string) =>
-    (await usableTemplate({ records: recordsOf(asking) }, name)).metadata.namespace
+    (
+      await usableTemplate(
+        { cache, records: recordsOf(asking), project: (other) => ({ records: recordsOf(other) }) },
+        name,
+      )
+    ).metadata.namespace
   assert.equal(await projectOf('mine', 'base'), DEFAULT_PROJECT)
   assert.equal(await projectOf('mine', 'tools'), 'zebra')
   assert.equal(await projectOf('aardvark', 'base'), 'aardvark')

@@ -1,6 +1,7 @@
 import { DEFAULT_PROJECT, IceboxError, type Template } from '@icebox/model'
-import type { Context } from '../context.ts'
-import { newestFirst } from '../page.ts'
+import type { TemplateSummary } from '../cache/summary.ts'
+import type { Context, Finding } from '../context.ts'
+import { oldestFirst } from '../page.ts'
 
 /** Names what is under way for a template: its name is its own only within its project. */
 export const operationKey = (context: Context, name: string): string => `${context.records.namespace}/${name}`
@@ -18,14 +19,14 @@ export async function visibleTemplate({ records }: Pick<Context, 'records'>, nam
  * One of the project's own or, when it has none of the name, a public one: the installation's own before others, and then the
  * oldest, so that nobody takes a name that is known over by publishing it once more.
  */
-export async function usableTemplate(context: Pick<Context, 'records'>, name: string): Promise<Template> {
+export async function usableTemplate(context: Finding, name: string): Promise<Template> {
   const own = await context.records.find('Template', name)
   if (own !== undefined) return visibleTemplate(context, name)
-  const all = await context.records.listEverywhere('Template')
-  const shared = all.filter(({ metadata, spec }) => metadata.name === name && spec.public === true)
-  const isOther = ({ metadata }: Template) => Number(metadata.namespace !== DEFAULT_PROJECT)
-  const [first] = shared.sort((a, b) => isOther(a) - isOther(b) || newestFirst(b, a))
-  return first ?? visibleTemplate(context, name)
+  const isOther = ({ namespace }: TemplateSummary) => Number(namespace !== DEFAULT_PROJECT)
+  const shared = [...context.cache.all('Template').where('public', name)]
+  const [first] = shared.sort((a, b) => isOther(a) - isOther(b) || oldestFirst(a, b))
+  const owner = first === undefined ? undefined : context.project(first.namespace)
+  return (await owner?.records.find('Template', name)) ?? visibleTemplate(context, name)
 }
 
 /** One that sandboxes can be made from, after a build that is under way: who asks for it now means what is being made. */

@@ -1,7 +1,7 @@
 import { DEFAULT_SIZE, IceboxError, type Template } from '@icebox/model'
 import type { Context } from '../context.ts'
 import type { Accepted, Templates } from '../control.ts'
-import { newestFirst } from '../page.ts'
+import { slice } from '../page.ts'
 import { endRun } from '../sandboxes/run.ts'
 import { checkSize } from '../sandboxes/size.ts'
 import { requireSnapshotBytes } from '../snapshots/quota.ts'
@@ -23,7 +23,7 @@ export function templateService(context: Context): Templates {
         ...(body.startCommand === undefined ? {} : { startCommand: body.startCommand }),
         ...(body.readyCommand === undefined ? {} : { readyCommand: body.readyCommand }),
       }
-      await requireSnapshotBytes(context)
+      requireSnapshotBytes(context)
       // Only an equal build is joined.
       const verb = `build ${JSON.stringify(spec)}`
       const current = operations.verb(operationKey(context, body.name))
@@ -36,7 +36,7 @@ export function templateService(context: Context): Templates {
       )
     },
     get: (ref) => usableTemplate(context, ref),
-    list: async () => (await records.list('Template')).filter(({ spec }) => !spec.hidden).sort(newestFirst),
+    list: (page) => records.readSlice('Template', slice(records.of('Template').by('built'), page)),
     async update(ref, changes) {
       const { name } = (await visibleTemplate(context, ref)).metadata
       return records.setSpec('Template', name, ({ spec }) => ({ ...spec, ...changes }))
@@ -61,11 +61,9 @@ function definedOf<T extends object>(object: T): { [K in keyof T]?: Exclude<T[K]
 /** Throws `InUse` while a sandbox is being restored from it. */
 async function beginDelete(context: Context, name: string): Promise<Accepted<Template>> {
   const { snapshot } = (await context.records.get('Template', name)).status
-  const starting = (await context.records.listEverywhere('Sandbox')).find(
-    ({ status }) => snapshot !== undefined && status.operation?.snapshot === snapshot,
-  )
+  const starting = context.cache.all('Sandbox').first('restores', snapshot)
   if (starting !== undefined)
-    throw new IceboxError('InUse', `sandbox ${starting.metadata.name} is being restored from template ${name}`, {
+    throw new IceboxError('InUse', `sandbox ${starting.name} is being restored from template ${name}`, {
       remedy: 'Wait until it runs, then delete the template.',
     })
   const resource = await context.records.setStatus('Template', name, ({ status }) => ({ ...status, state: 'deleting' }))

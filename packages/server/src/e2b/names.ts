@@ -1,5 +1,5 @@
 import type { Project } from '@icebox/control'
-import { IceboxError, type Snapshot } from '@icebox/model'
+import { IceboxError, isError, isId, type Snapshot } from '@icebox/model'
 
 /** `[namespace/]alias[:tag]`: how E2B names templates, and snapshots, which are templates to it. */
 export interface TemplateName {
@@ -46,12 +46,14 @@ const tagsOf = ({ spec }: Snapshot): readonly string[] => spec.tags ?? [DEFAULT_
 /** The snapshots, newest first, that the name or id means: all tags of it, or the one that is named. */
 export async function snapshotsOf(project: Project, name: TemplateName, signal: AbortSignal): Promise<Snapshot[]> {
   const { alias, tag } = name
-  const all = await project.snapshots.list({}, signal)
-  const named = all.filter(
-    ({ spec, ...rest }) => spec.displayName === alias && (tag === undefined || tagsOf({ spec, ...rest }).includes(tag)),
-  )
-  if (named.length > 0 || (tag ?? DEFAULT_TAG) !== DEFAULT_TAG) return named
-  return all.filter(({ metadata }) => metadata.name === alias)
+  const filter = { name: alias, ...(tag === undefined ? {} : { tag }) }
+  const { items: named } = await project.snapshots.list(filter, { limit: Number.POSITIVE_INFINITY }, signal)
+  if (named.length > 0 || (tag ?? DEFAULT_TAG) !== DEFAULT_TAG || !isId(alias)) return named
+  const found = await project.snapshots.get(alias, signal).catch((error) => {
+    if (isError(error, 'NotFound')) return undefined
+    throw error
+  })
+  return found?.spec.purpose === 'user' ? [found] : []
 }
 
 /** What a sandbox is to be made from. Throws `NotFound`. */

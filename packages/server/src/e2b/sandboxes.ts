@@ -1,4 +1,4 @@
-import { slice } from '@icebox/control'
+import type { PageRequest } from '@icebox/control'
 import { IceboxError, type Sandbox, type SandboxState } from '@icebox/model'
 import type { FastifyRequest } from 'fastify'
 import { z } from 'zod'
@@ -22,7 +22,7 @@ import {
   SandboxRef,
   SandboxState as State,
 } from './schemas.ts'
-import { listedSandbox, sandboxDetail, stateOf, templateOf } from './wire.ts'
+import { listedSandbox, sandboxDetail } from './wire.ts'
 
 const RUNNING: SandboxState[] = ['running', 'pausing', 'resuming']
 const Idempotent = z.looseObject({ 'idempotency-key': IdempotencyKey.optional() })
@@ -121,8 +121,9 @@ export async function sandboxRoutes(app: App, context: Context): Promise<void> {
     },
     async ({ query, project }, reply) => {
       const filter = { states: RUNNING, ...metadataFilter(query.metadata) }
-      const sandboxes = await within(DEADLINE.read, (signal) => project.sandboxes.list(filter, signal), reply)
-      return sandboxes.map(listedSandbox)
+      const page = { limit: Number.POSITIVE_INFINITY }
+      const { items } = await within(DEADLINE.read, (signal) => project.sandboxes.list(filter, page, signal), reply)
+      return items.map(listedSandbox)
     },
   )
 
@@ -149,20 +150,18 @@ export async function sandboxRoutes(app: App, context: Context): Promise<void> {
     },
     async ({ query, project }, reply) => {
       const wanted = query.state ?? State.options
+      const template = query.template === undefined ? undefined : parseName(project, query.template)
       const filter = {
         states: wanted.flatMap((state): SandboxState[] => (state === 'paused' ? ['paused'] : RUNNING)),
+        ...(query.template === undefined ? {} : { origin: template?.alias ?? query.template }),
         ...metadataFilter(query.metadata),
         ...(query.startedAfter === undefined ? {} : { createdFrom: new Date(query.startedAfter).toISOString() }),
       }
-      const all = await within(DEADLINE.read, (signal) => project.sandboxes.list(filter, signal), reply)
-      const template = query.template === undefined ? undefined : parseName(project, query.template)
-      const fitting = all.filter(
-        (sandbox) => query.template === undefined || templateOf(sandbox) === (template?.alias ?? query.template),
-      )
+      const list = (states: SandboxState[], page: PageRequest) =>
+        within(DEADLINE.read, (signal) => project.sandboxes.list({ ...filter, states }, page, signal), reply)
       const order = query.order === 'asc' ? 'oldest' : 'newest'
-      const { items, next } = slice(fitting, { limit: query.limit, after: query.nextToken, order })
-      if (wanted.includes('running'))
-        reply.header('x-total-running', String(fitting.filter((each) => stateOf(each) === 'running').length))
+      const { items, next } = await list(filter.states, { limit: query.limit, after: query.nextToken, order })
+      if (wanted.includes('running')) reply.header('x-total-running', String((await list(RUNNING, { limit: 0 })).total))
       sendNext(reply, next)
       return items.map(listedSandbox)
     },

@@ -1,4 +1,4 @@
-import { slice } from '@icebox/control'
+import { sliceOf } from '@icebox/control'
 import { IceboxError } from '@icebox/model'
 import { z } from 'zod'
 import type { App, Context } from '../context.ts'
@@ -62,18 +62,26 @@ export async function snapshotRoutes(app: App, context: Context): Promise<void> 
     async ({ query, project }, reply) => {
       const { limit, nextToken } = query
       const name = query.name === undefined ? undefined : parseName(project, query.name)
-      const snapshots = await within(
+      const page = { limit, after: nextToken }
+      const { items, next } = await within(
         DEADLINE.read,
         async (signal) => {
-          if (query.name === undefined) return project.snapshots.list({ states: ['ready'] }, signal)
-          return name === undefined ? [] : snapshotsOf(project, name, signal)
+          const sandbox = query.sandboxID
+          if (query.name === undefined)
+            return project.snapshots.list(
+              { states: ['ready'], ...(sandbox === undefined ? {} : { sandbox }) },
+              page,
+              signal,
+            )
+          const named = name === undefined ? [] : await snapshotsOf(project, name, signal)
+          const ready = named.filter(({ status }) => status.state === 'ready')
+          return sliceOf(
+            ready.filter(({ spec }) => sandbox === undefined || spec.sandbox === sandbox),
+            page,
+          )
         },
         reply,
       )
-      const fitting = snapshots
-        .filter(({ status }) => status.state === 'ready')
-        .filter(({ spec }) => query.sandboxID === undefined || spec.sandbox === query.sandboxID)
-      const { items, next } = slice(fitting, { limit, after: nextToken })
       sendNext(reply, next)
       return items.map((snapshot) => snapshotInfo(project, snapshot, name?.tag))
     },

@@ -1,4 +1,4 @@
-import { type Project, slice } from '@icebox/control'
+import { type PageRequest, type Project, type Slice, sliceOf } from '@icebox/control'
 import { IceboxError, isError, type Snapshot, type Template } from '@icebox/model'
 import { z } from 'zod'
 import type { App, Context } from '../context.ts'
@@ -51,8 +51,10 @@ async function find(project: Project, ref: string, signal: AbortSignal): Promise
 /** Templates, and named snapshots where clients ask for them as for templates. Their builds are not offered. */
 export async function templateRoutes(app: App, context: Context): Promise<void> {
   const tags = ['templates']
-  const listed = async (project: Project, signal: AbortSignal): Promise<Template[]> =>
-    (await project.templates.list(signal)).filter(({ status }) => status.state !== 'deleting')
+  const listed = async (project: Project, page: PageRequest, signal: AbortSignal): Promise<Slice<Template>> => {
+    const { items, ...part } = await project.templates.list(page, signal)
+    return { ...part, items: items.filter(({ status }) => status.state !== 'deleting') }
+  }
 
   app.get(
     '/templates',
@@ -65,10 +67,11 @@ export async function templateRoutes(app: App, context: Context): Promise<void> 
         response: { 200: z.array(E2bTemplate), ...REFUSALS },
       },
     },
-    async ({ project }, reply) =>
-      (await within(DEADLINE.read, (signal) => listed(project, signal), reply)).map((each) =>
-        e2bTemplate(project, each),
-      ),
+    async ({ project }, reply) => {
+      const page = { limit: Number.POSITIVE_INFINITY }
+      const { items } = await within(DEADLINE.read, (signal) => listed(project, page, signal), reply)
+      return items.map((each) => e2bTemplate(project, each))
+    },
   )
 
   app.get(
@@ -83,8 +86,8 @@ export async function templateRoutes(app: App, context: Context): Promise<void> 
       },
     },
     async ({ query, project }, reply) => {
-      const templates = await within(DEADLINE.read, (signal) => listed(project, signal), reply)
-      const { items, next } = slice(templates, { limit: query.limit, after: query.nextToken })
+      const page = { limit: query.limit, after: query.nextToken }
+      const { items, next } = await within(DEADLINE.read, (signal) => listed(project, page, signal), reply)
       sendNext(reply, next)
       return items.map((each) => e2bTemplate(project, each))
     },
@@ -105,7 +108,7 @@ export async function templateRoutes(app: App, context: Context): Promise<void> 
     async ({ params, query, project }, reply) => {
       const found = await within(DEADLINE.read, (signal) => find(project, params.templateID, signal), reply)
       if ('template' in found) return withBuilds(project, found.template)
-      const { items, next } = slice(found.snapshots, { limit: query.limit, after: query.nextToken })
+      const { items, next } = sliceOf(found.snapshots, { limit: query.limit, after: query.nextToken })
       sendNext(reply, next)
       return ofSnapshots(project, found.snapshots, items)
     },

@@ -1,4 +1,5 @@
 import type { SandboxTokens } from '@icebox/control'
+import { originOf } from '@icebox/control'
 import type { Sandbox, Size } from '@icebox/model'
 import {
   CLIENT_ID,
@@ -30,21 +31,6 @@ export function stateOf({ status }: Sandbox): 'running' | 'paused' | undefined {
   }
 }
 
-/** What it was made from, as E2B names it. */
-export function templateOf({ spec }: Sandbox): string {
-  if (spec.origin !== undefined) return spec.origin
-  const { source } = spec
-  switch (source.from) {
-    case 'template':
-      return source.template
-    case 'snapshot':
-    case 'fork':
-      return source.snapshot
-    case 'image':
-      return source.image
-  }
-}
-
 export const sizeOf = ({ cpu, memoryMiB, diskMiB }: Size) => ({
   cpuCount: Math.max(1, Math.ceil(cpu)),
   memoryMB: memoryMiB,
@@ -52,7 +38,7 @@ export const sizeOf = ({ cpu, memoryMiB, diskMiB }: Size) => ({
 })
 
 const started = (sandbox: Sandbox) => ({
-  templateID: templateOf(sandbox),
+  templateID: originOf(sandbox.spec),
   sandboxID: sandbox.metadata.name,
   clientID: CLIENT_ID,
   envdVersion: ENVD_VERSION,

@@ -4,7 +4,7 @@ import { z } from 'zod'
 import type { App, Context } from '../context.ts'
 import { DEADLINE, within } from '../deadline.ts'
 import { NDJSON } from '../lines.ts'
-import { PageQuery, paginate } from '../page.ts'
+import { PageQuery, pageOf, paginate } from '../page.ts'
 import { sendProgress, wantsProgress } from '../progress.ts'
 import { FAILURES, Nothing } from '../schemas.ts'
 
@@ -63,7 +63,11 @@ export async function imageRoutes(app: App, context: Context): Promise<void> {
       },
     },
     async ({ query, project }, reply) =>
-      paginate(await within(DEADLINE.read, (signal) => project.images.list(signal), reply), query, wireImage),
+      paginate(
+        await within(DEADLINE.read, (signal) => project.images.list(pageOf(query), signal), reply),
+        query,
+        wireImage,
+      ),
   )
 
   app.get(

@@ -2,7 +2,7 @@ import { wireApiKey } from '@icebox/control'
 import { CreateApiKey, NewApiKey, page, WireApiKey } from '@icebox/model'
 import { z } from 'zod'
 import type { App, Context } from '../context.ts'
-import { PageQuery, paginate } from '../page.ts'
+import { PageQuery, pageOf, paginate } from '../page.ts'
 import { FAILURES, Nothing, optional, Ref } from '../schemas.ts'
 
 /** The keys of projects. */
@@ -44,7 +44,7 @@ export async function keyRoutes(app: App, context: Context): Promise<void> {
         response: { 200: page(WireApiKey), ...FAILURES },
       },
     },
-    async ({ query }) => paginate(await context.control.keys.list(), query, wireApiKey),
+    async ({ query }) => paginate(await context.control.keys.list(pageOf(query)), query, wireApiKey),
   )
 
   app.delete(

@@ -21,7 +21,7 @@ import { z } from 'zod'
 import type { App, Context } from '../context.ts'
 import { DEADLINE, within } from '../deadline.ts'
 import { line, NDJSON, sendLines } from '../lines.ts'
-import { PageQuery, paginate } from '../page.ts'
+import { PageQuery, pageOf, paginate } from '../page.ts'
 import { flag, repeated } from '../parameters.ts'
 import { PreferHeader, settle } from '../prefer.ts'
 import { Bytes, FAILURES, Nothing, optional, Ref } from '../schemas.ts'
@@ -117,12 +117,16 @@ export async function sandboxRoutes(app: App, context: Context): Promise<void> {
       const { state, metadata, ...paging } = request.query
       const states = state && SANDBOX_STATES.filter((own) => state.includes(WIRE_STATE_OF_SANDBOX[own]))
       // Terminated: sandboxes that are gone are not listed.
-      if (states?.length === 0) return paginate([], paging, wireSandbox)
+      if (states?.length === 0) return paginate({ items: [], from: 0, total: 0 }, paging, wireSandbox)
       const filter = {
         ...(states === undefined ? {} : { states }),
         ...(metadata === undefined ? {} : { metadata: Object.fromEntries(new URLSearchParams(metadata)) }),
       }
-      const sandboxes = await within(DEADLINE.read, (signal) => request.project.sandboxes.list(filter, signal), reply)
+      const sandboxes = await within(
+        DEADLINE.read,
+        (signal) => request.project.sandboxes.list(filter, pageOf(paging), signal),
+        reply,
+      )
       return paginate(sandboxes, paging, wireSandbox)
     },
   )

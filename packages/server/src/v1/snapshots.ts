@@ -15,7 +15,7 @@ import { z } from 'zod'
 import { sendBytes } from '../bytes.ts'
 import type { App, Context } from '../context.ts'
 import { DEADLINE, within } from '../deadline.ts'
-import { PageQuery, paginate } from '../page.ts'
+import { PageQuery, pageOf, paginate } from '../page.ts'
 import { flag, repeated } from '../parameters.ts'
 import { PreferHeader, settle } from '../prefer.ts'
 import { rawBodies, readBody } from '../raw.ts'
@@ -83,7 +83,11 @@ export async function snapshotRoutes(app: App, context: Context): Promise<void> 
           ? {}
           : { states: ARTIFACT_STATES.filter((own) => state.includes(WIRE_STATE_OF_ARTIFACT[own])) }),
       }
-      const snapshots = await within(DEADLINE.read, (signal) => request.project.snapshots.list(filter, signal), reply)
+      const snapshots = await within(
+        DEADLINE.read,
+        (signal) => request.project.snapshots.list(filter, pageOf(paging), signal),
+        reply,
+      )
       return paginate(snapshots, paging, wireSnapshot)
     },
   )

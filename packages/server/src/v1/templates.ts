@@ -4,7 +4,7 @@ import { z } from 'zod'
 import type { App, Context } from '../context.ts'
 import { DEADLINE, within } from '../deadline.ts'
 import { NDJSON } from '../lines.ts'
-import { PageQuery, paginate } from '../page.ts'
+import { PageQuery, pageOf, paginate } from '../page.ts'
 import { PreferHeader, settle } from '../prefer.ts'
 import { sendProgress, wantsProgress } from '../progress.ts'
 import { FAILURES, Nothing } from '../schemas.ts'
@@ -64,7 +64,11 @@ export async function templateRoutes(app: App, context: Context): Promise<void> 
       },
     },
     async ({ query, project }, reply) =>
-      paginate(await within(DEADLINE.read, (signal) => project.templates.list(signal), reply), query, wireTemplate),
+      paginate(
+        await within(DEADLINE.read, (signal) => project.templates.list(pageOf(query), signal), reply),
+        query,
+        wireTemplate,
+      ),
   )
 
   app.get(

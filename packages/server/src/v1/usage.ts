@@ -3,7 +3,7 @@ import { CollectResult, page, WireUsage } from '@icebox/model'
 import { z } from 'zod'
 import type { App, Context } from '../context.ts'
 import { DEADLINE, within } from '../deadline.ts'
-import { PageQuery, paginate } from '../page.ts'
+import { PageQuery, pageOf, paginate } from '../page.ts'
 import { FAILURES, optional } from '../schemas.ts'
 
 const Time = z.iso.datetime({ offset: true })
@@ -27,12 +27,10 @@ export async function usageRoutes(app: App, context: Context): Promise<void> {
         response: { 200: page(WireUsage), ...FAILURES },
       },
     },
-    async ({ query, project }, reply) => {
+    async ({ query, project }) => {
       const { from, to, ...paging } = query
       const period = { ...(from === undefined ? {} : { from }), ...(to === undefined ? {} : { to }) }
-      const usages = await within(DEADLINE.read, (signal) => project.usage(period, signal), reply)
-      const listed = usages.map((usage) => ({ metadata: { createdAt: usage.createdAt, name: usage.sandbox }, usage }))
-      return paginate(listed, paging, ({ usage }) => wireUsage(usage))
+      return paginate(project.usage(period, pageOf(paging)), paging, wireUsage)
     },
   )
 

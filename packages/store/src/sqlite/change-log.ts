@@ -11,6 +11,7 @@ const BATCH = 256
 
 const Change = Row.extend({ deleted: z.int() })
 const Bounds = z.object({ oldest: z.int().nullable(), newest: z.int().nullable() })
+const OfKind = z.object({ kind: z.string(), version: z.int() })
 
 function prepare(database: DatabaseSync) {
   return {
@@ -21,7 +22,8 @@ function prepare(database: DatabaseSync) {
     append: database.prepare(
       'INSERT INTO changes (version, kind, namespace, name, metadata, spec, status) VALUES (?, ?, ?, ?, ?, ?, ?)',
     ),
-    trim: database.prepare('DELETE FROM changes WHERE version <= ?'),
+    trim: database.prepare('DELETE FROM changes WHERE version <= ? RETURNING kind, version'),
+    newest: database.prepare('SELECT kind, max(version) AS version FROM changes GROUP BY kind'),
     read: database.prepare(changesWhere('c.kind = ? AND c.namespace = ? AND c.version > ?')),
     // The log is short: without a namespace the other kinds in it are passed over.
     readAll: database.prepare(changesWhere('+c.kind = ? AND c.version > ?')),
@@ -43,12 +45,21 @@ const changesWhere = (condition: string): string =>
  */
 export class ChangeLog {
   readonly #statements: ReturnType<typeof prepare>
-  readonly #waiting = new Set<() => void>()
+  readonly #waiting = new Map<() => void, string>()
+  /** By kind: its newest change, and the newest one that is not kept any more. */
+  readonly #newest: Map<string, number>
+  readonly #forgotten = new Map<string, number>()
+  /** Of changes that were forgotten before this log was opened. */
+  readonly #forgottenBefore: number
   #version: number
 
   constructor(database: DatabaseSync) {
     this.#statements = prepare(database)
-    this.#version = this.#bounds().newest
+    const { oldest, newest } = this.#bounds()
+    this.#version = newest
+    this.#forgottenBefore = oldest - 1
+    const ofKinds = this.#statements.newest.all().map((row) => OfKind.parse(row))
+    this.#newest = new Map(ofKinds.map(({ kind, version }) => [kind, version]))
   }
 
   get version(): number {
@@ -71,17 +82,22 @@ export class ChangeLog {
     const content = deleted ? [deleted.metadata, deleted.spec, deleted.status] : []
     const [metadata = null, spec = null, status = null] = content.map((part) => JSON.stringify(part))
     this.#statements.append.run(version, kind, namespace, name, metadata, spec, status)
-    this.#statements.trim.run(version - LOG_LIMIT)
+    for (const row of this.#statements.trim.all(version - LOG_LIMIT)) {
+      const { kind: of, version: last } = OfKind.parse(row)
+      this.#forgotten.set(of, Math.max(last, this.#forgotten.get(of) ?? 0))
+    }
   }
 
   /** After that transaction. */
-  committed(version: number): void {
+  committed(version: number, kind: Kind): void {
     this.#version = version
-    this.wake()
+    this.#newest.set(kind, version)
+    for (const [resolve, awaited] of this.#waiting) if (awaited === kind) resolve()
   }
 
+  /** Wakes all who wait, whatever has changed. */
   wake(): void {
-    for (const resolve of this.#waiting) resolve()
+    for (const resolve of this.#waiting.keys()) resolve()
   }
 
   /** The changes after `cursor`, and the version up to which these are all. Throws WatchExpired. */
@@ -90,8 +106,9 @@ export class ChangeLog {
     namespace: string | undefined,
     cursor: number,
   ): { events: WatchEvent<K>[]; to: number } {
-    if (cursor < this.#bounds().oldest - 1 || cursor > this.#version)
+    if (cursor < (this.#forgotten.get(kind) ?? this.#forgottenBefore) || cursor > this.#version)
       throw new IceboxError('WatchExpired', `the changes after version ${cursor} are no longer kept`)
+    if (!this.#hasAfter(kind, cursor)) return { events: [], to: this.#version }
     const rows =
       namespace === undefined
         ? this.#statements.readAll.all(kind, cursor)
@@ -104,16 +121,20 @@ export class ChangeLog {
     return { events, to: last && changes.length === BATCH ? last.version : this.#version }
   }
 
-  /** Resolves when there is a version after `cursor`, on `wake`, or when the signal aborts. */
-  changed(cursor: number, signal: AbortSignal): Promise<void> {
-    if (this.#version > cursor || signal.aborted) return Promise.resolve()
+  #hasAfter(kind: Kind, cursor: number): boolean {
+    return (this.#newest.get(kind) ?? 0) > cursor
+  }
+
+  /** Resolves when there is a change of the kind after `cursor`, on `wake`, or when the signal aborts. */
+  changed(kind: Kind, cursor: number, signal: AbortSignal): Promise<void> {
+    if (this.#hasAfter(kind, cursor) || signal.aborted) return Promise.resolve()
     return new Promise((resolve) => {
       const done = () => {
         this.#waiting.delete(done)
         signal.removeEventListener('abort', done)
         resolve()
       }
-      this.#waiting.add(done)
+      this.#waiting.set(done, kind)
       signal.addEventListener('abort', done)
     })
   }

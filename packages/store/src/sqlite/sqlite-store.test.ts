@@ -184,6 +184,34 @@ test('expires a watch that fell behind the bounded log, and bounds it', async (t
   assert.equal(database.prepare('SELECT count(*) AS n FROM changes').get()?.n, LOG_LIMIT)
 })
 
+test('a watch of a kind that is quiet outlasts any number of changes of another', async (t) => {
+  const store = await openSqliteStore(join(await directory(t), 'icebox.db'))
+  t.after(() => store.close())
+  const { resourceVersion } = await store.list('Snapshot', undefined, {}, t.signal)
+  let one = await store.create('Template', { namespace: 'default', name: 'one' }, CONTENT, t.signal)
+  for (let i = 0; i <= LOG_LIMIT; i++)
+    one = await store.updateStatus('Template', one, { ...STATUS, bootMs: i }, t.signal)
+  const spec = {
+    kind: 'memory' as const,
+    sandbox: 's',
+    execution: 'e',
+    imageName: 'i',
+    size: SPEC.size,
+    env: {},
+    purpose: 'user' as const,
+  }
+  const written = await store.create(
+    'Snapshot',
+    { namespace: 'default', name: 'n' },
+    { spec, status: STATUS },
+    t.signal,
+  )
+  for await (const { resource } of store.watch('Snapshot', undefined, resourceVersion, t.signal)) {
+    assert.deepEqual(resource, written)
+    break
+  }
+})
+
 test('says NoSpace on a full disk, changes nothing and goes on once there is room', async (t) => {
   const path = await directory(t)
   const mount = spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=512k', 'icebox-test', path])

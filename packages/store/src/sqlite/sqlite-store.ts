@@ -222,7 +222,7 @@ export class SqliteStore implements ResourceStore {
         yield event
       }
       cursor = batch.to
-      await this.#log.changed(cursor, signal)
+      await this.#log.changed(kind, cursor, signal)
     }
   }
 
@@ -288,7 +288,7 @@ export class SqliteStore implements ResourceStore {
         'TooLarge',
         `the ${kind} ${name} would be ${bytes} bytes large, and may be ${MAX_RESOURCE_BYTES}; nothing was changed`,
       )
-    const version = this.#write((next) => {
+    const version = this.#write(kind, (next) => {
       this.#statements.put.run(kind, namespace, name, next, ...json)
       this.#log.append(next, kind, namespace, name)
     })
@@ -297,14 +297,14 @@ export class SqliteStore implements ResourceStore {
 
   #remove<K extends Kind>(kind: K, content: Content<K>): ResourceOf[K] {
     const { namespace, name } = content.metadata
-    const version = this.#write((next) => {
+    const version = this.#write(kind, (next) => {
       this.#statements.remove.run(kind, namespace, name)
       this.#log.append(next, kind, namespace, name, content)
     })
     return assemble(kind, version, content)
   }
 
-  #write(statements: (version: number) => void): number {
+  #write(kind: Kind, statements: (version: number) => void): number {
     const version = this.#log.version + 1
     this.#statements.begin.run()
     try {
@@ -315,7 +315,7 @@ export class SqliteStore implements ResourceStore {
       if (this.#database.isTransaction) this.#statements.rollback.run()
       throw thrown
     }
-    this.#log.committed(version)
+    this.#log.committed(version, kind)
     return version
   }
 }
