@@ -4,7 +4,7 @@ import type { Limits } from '@icebox/control'
 import { type Report, stepReport } from '@icebox/node'
 import { openIcebox, type Reach } from '../compose.ts'
 import { interruption } from '../interrupt.ts'
-import { note, paint, print, printJson } from '../output.ts'
+import { note, paint, print, printJson, printStyled } from '../output.ts'
 import { logText, ServerLog } from '../server-log.ts'
 
 export interface UpOptions {
@@ -58,7 +58,7 @@ export async function serve({ dataDirectory, reach, base, limits, json }: UpOpti
   await rename(`${file}.part`, file)
   announce({ ...server, dataDirectory, pid: process.pid, logFile: log.path }, json)
   const show = async () => {
-    for (const line of await log.more()) if (!json) print(logText(line))
+    for (const line of await log.more()) if (!json) printStyled(logText(line))
   }
   const showing = setInterval(() => void show(), LOG_EVERY_MS)
   const mode = await told
@@ -86,6 +86,6 @@ export function announce({ url, pid, driver, dataDirectory, keyFile, logFile }: 
     printJson({ url, pid, driver, dataDirectory, keyFile, logFile })
     return
   }
-  print(`${paint('bold', 'icebox is up')} at ${paint('cyan', url)}`)
+  printStyled(`${paint('bold', 'icebox is up')} at ${paint('cyan', url)}`)
   print(`  key     ${keyFile}\n  driver  ${driver}\n  data    ${dataDirectory}\n  log     ${logFile}`)
 }
