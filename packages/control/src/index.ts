@@ -22,6 +22,7 @@ export { Limits } from './limits.ts'
 export type { Log } from './log.ts'
 export { openControl } from './open.ts'
 export { newestFirst, type Order, type Slice, slice } from './page.ts'
+export type { DeathCause, ServerDeath, ServerDeaths } from './telemetry/deaths.ts'
 export {
   WIRE_STATE_OF_ARTIFACT,
   WIRE_STATE_OF_SANDBOX,

@@ -22,6 +22,7 @@ import { sandboxService } from './sandboxes/service.ts'
 import { PAUSED_BY_SHUTDOWN } from './sandboxes/time.ts'
 import { snapshotAlarm } from './snapshots/retention.ts'
 import { snapshotService } from './snapshots/service.ts'
+import { type ServerDeaths, tellDeaths } from './telemetry/deaths.ts'
 import { Events } from './telemetry/events.ts'
 import { Metrics } from './telemetry/metrics.ts'
 import { Telemetry } from './telemetry/telemetry.ts'
@@ -39,6 +40,7 @@ export async function openControl({
   tokenSecret,
   directory,
   limits = Limits.parse({}),
+  deaths = { counts: {}, untold: [] },
 }: {
   store: ResourceStore
   node: Node
@@ -50,6 +52,8 @@ export async function openControl({
   /** Existing ones of the data directory: for the events of all, and for the logs of sandboxes. */
   directory: { events: string; logs: string }
   limits?: Limits
+  /** Of the servers before this one. */
+  deaths?: ServerDeaths
 }): Promise<Control> {
   const stopping = new AbortController()
   const closing = new AbortController()
@@ -89,7 +93,7 @@ export async function openControl({
       ),
     log,
     logs,
-    telemetry: new Telemetry(new Metrics(recordsOf(SYSTEM_NAMESPACE)), log),
+    telemetry: new Telemetry(new Metrics(recordsOf(SYSTEM_NAMESPACE), deaths), log),
     stopping: stopping.signal,
     closing: closing.signal,
   }
@@ -131,6 +135,7 @@ export async function openControl({
   await Promise.all(exits)
   starting = false
   await tellMissed(events, context.records)
+  tellDeaths(events, deaths)
   await reconciler.start()
   for (const sandbox of await context.records.listEverywhere('Sandbox'))
     if (sandbox.status.state === 'running') void collectLogs(contextOf(sandbox.metadata.namespace), sandbox)

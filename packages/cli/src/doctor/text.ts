@@ -7,6 +7,7 @@ const TITLES: Record<Check['group'], string> = {
   programs: 'Programs',
   builds: 'Built for Icebox',
   storage: 'Storage',
+  server: 'The server',
 }
 const MARKS = {
   ok: ['green', '✔'],

@@ -1,6 +1,7 @@
 import type { IceboxError, Phases } from '@icebox/model'
 import { Counter, Gauge, Histogram, Registry } from 'prom-client'
 import type { Records } from '../records.ts'
+import { DEATH_CAUSES, type ServerDeaths } from './deaths.ts'
 
 /** The operations that are measured. */
 export const MEASURED = ['create', 'pause', 'resume', 'rollback', 'fork', 'snapshot', 'delete', 'build'] as const
@@ -33,7 +34,15 @@ export class Metrics {
     registers: [this.#registry],
   })
 
-  constructor(records: Records) {
+  readonly #deaths = new Counter({
+    name: 'icebox_server_deaths_total',
+    help: 'Servers of this data directory that ended without having been told to, since there is one.',
+    labelNames: ['cause'],
+    registers: [this.#registry],
+  })
+
+  constructor(records: Records, deaths: ServerDeaths) {
+    for (const cause of DEATH_CAUSES) this.#deaths.inc({ cause }, deaths.counts[cause] ?? 0)
     for (const result of ['intent', 'success', 'cold_fallback', 'failure']) this.#restores.inc({ result }, 0)
     new Gauge({
       name: 'icebox_sandboxes',

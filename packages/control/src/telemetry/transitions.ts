@@ -52,7 +52,12 @@ export async function tellMissed(events: Events, records: Records): Promise<void
   const key = (kind: string, project: string, name: string) => JSON.stringify([kind, project, name])
   const kept = events.list({})
   const oldest = kept[0]?.at
-  const told = new Map(kept.map((event) => [key(event.kind, event.project, event.resource), event]))
+  const told = new Map(
+    // A server that died is no resource that could be missed.
+    kept
+      .filter(({ kind }) => kind !== 'Server')
+      .map((event) => [key(event.kind, event.project, event.resource), event]),
+  )
   const resources = [
     ...(await records.listEverywhere('Sandbox')),
     ...(await records.listEverywhere('Snapshot')),
