@@ -671,7 +671,15 @@ stty -a`
       await printed(child, '5\n')
       await end()
       await until('the server is gone', () => !lives(pid))
-      pid = (await json('up', '-d', '--no-base', '--listen', new URL(url).host)).pid
+      pid =
+        how === 'killed'
+          ? await until('its supervisor has started the next', async () => {
+              const next: { pid: number } = JSON.parse(
+                await readFile(join(data, 'server.json'), 'utf8').catch(() => `{"pid":${pid}}`),
+              )
+              return next.pid !== pid && next.pid
+            })
+          : (await json('up', '-d', '--no-base', '--listen', new URL(url).host)).pid
       const { status, stdout, stderr } = await result
       assert.deepEqual([status, stderr], [3, ''], how)
       assert.equal(stdout, Array.from({ length: 100 }, (_, n) => `${n + 1}\n`).join(''), how)
