@@ -51,7 +51,6 @@ export const tellTransitions =
 export async function tellMissed(events: Events, records: Records): Promise<void> {
   const key = (kind: string, project: string, name: string) => JSON.stringify([kind, project, name])
   const kept = events.list({})
-  const oldest = kept[0]?.at
   const told = new Map(
     // A server that died is no resource that could be missed.
     kept
@@ -70,7 +69,7 @@ export async function tellMissed(events: Events, records: Records): Promise<void
     const happening = happeningOf(resource, last?.to)
     if (happening === undefined || (last?.to === happening.to && last.at === happening.at)) continue
     // What happened before all that is kept was told, and is forgotten.
-    if (last === undefined && oldest !== undefined && happening.at < oldest) continue
+    if (last === undefined && events.isForgotten(happening.project, happening.at)) continue
     events.append(happening)
   }
   for (const {
