@@ -146,8 +146,10 @@ suite('the icebox command', { timeout: DEADLINE_MS }, () => {
   })
 
   after(async () => {
+    const supervisor = JSON.parse(await readFile(join(data, 'supervisor.json'), 'utf8').catch(() => '{}')).pid ?? 0
     await icebox(['down', '--kill'])
-    if (pid !== 0 && lives(pid)) process.kill(pid, 'SIGKILL')
+    // First who would start the other again.
+    for (const each of [supervisor, pid]) if (each !== 0 && lives(each)) process.kill(each, 'SIGKILL')
     await rm(scratch, { recursive: true, force: true })
   })
 

@@ -2,6 +2,7 @@ import type { IceboxError, Phases } from '@icebox/model'
 import { Counter, Gauge, Histogram, Registry } from 'prom-client'
 import type { Records } from '../records.ts'
 import { DEATH_CAUSES, type ServerDeaths } from './deaths.ts'
+import { BoundedLabel, countByProject } from './labels.ts'
 
 /** The operations that are measured. */
 export const MEASURED = ['create', 'pause', 'resume', 'rollback', 'fork', 'snapshot', 'delete', 'build'] as const
@@ -9,6 +10,11 @@ export type Measured = (typeof MEASURED)[number]
 
 /** Upper bounds in seconds: restores take tenths, builds minutes. */
 const BUCKETS = [0.01, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 30, 60, 300]
+
+/** Projects with series of their own: those that have most sandboxes. */
+const PROJECTS = 100
+/** Names of phases, which nodes choose. */
+const PHASES = 64
 
 /** What Prometheus reads. Counts begin anew with each start of the server. */
 export class Metrics {
@@ -27,6 +33,7 @@ export class Metrics {
     buckets: BUCKETS,
     registers: [this.#registry],
   })
+  readonly #phaseNames = new BoundedLabel(PHASES)
   readonly #restores = new Counter({
     name: 'icebox_restores_total',
     help: 'Restores by what became of them: each has an intent and then one of success, cold_fallback and failure.',
@@ -51,8 +58,11 @@ export class Metrics {
       registers: [this.#registry],
       async collect() {
         this.reset()
-        for (const { metadata, status } of await records.listEverywhere('Sandbox'))
-          this.inc({ project: metadata.namespace, state: status.state })
+        const all = (await records.listEverywhere('Sandbox')).map(({ metadata, status }) => ({
+          project: metadata.namespace,
+          state: status.state,
+        }))
+        for (const { project, state, count } of countByProject(all, PROJECTS)) this.inc({ project, state }, count)
       },
     })
   }
@@ -60,7 +70,8 @@ export class Metrics {
   operation(operation: Measured, milliseconds: number, phases: Phases, failure: IceboxError | undefined): void {
     const outcome = failure === undefined ? 'success' : 'failure'
     this.#operations.observe({ operation, outcome, code: failure?.code ?? '' }, milliseconds / 1000)
-    for (const [phase, duration] of Object.entries(phases)) this.#phases.observe({ operation, phase }, duration / 1000)
+    for (const [phase, duration] of Object.entries(phases))
+      this.#phases.observe({ operation, phase: this.#phaseNames.of(phase) }, duration / 1000)
   }
 
   restore(result: 'intent' | 'success' | 'cold_fallback' | 'failure'): void {
