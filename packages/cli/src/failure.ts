@@ -1,6 +1,6 @@
 import { isIceboxError } from '@icebox/sdk'
 import { UsageError } from './command.ts'
-import { note, paint } from './output.ts'
+import { indented, note, paint } from './output.ts'
 import { visibleJson, visibleLines } from './visible.ts'
 
 /** An error as every part of Icebox reports it. */
@@ -73,7 +73,7 @@ export function report(thrown: unknown, json: boolean): void {
     return
   }
   const { stderr } = process
-  stderr.write(`${paint(['red', 'bold'], 'error:', stderr)} ${visibleLines(failure.message)}\n`)
-  stderr.write(`  ${paint('dim', '→', stderr)} ${visibleLines(failure.remedy)}\n`)
+  stderr.write(`${paint(['red', 'bold'], 'error:', stderr)} ${indented(visibleLines(failure.message), 2)}\n`)
+  stderr.write(`  ${paint('dim', '→', stderr)} ${indented(visibleLines(failure.remedy), 4)}\n`)
   if (failure.code === 'Internal' && thrown instanceof Error && !isIceboxError(thrown)) note(thrown.stack ?? '')
 }

@@ -21,6 +21,9 @@ export const printJson = (value: unknown): void => printStyled(visibleJson(JSON.
 /** One of many, in one line. */
 export const printJsonLine = (value: unknown): void => printStyled(visibleJson(JSON.stringify(value)))
 
+/** Lines after the first, so that none looks like the beginning of something. */
+export const indented = (text: string, columns: number): string => text.replaceAll('\n', `\n${' '.repeat(columns)}`)
+
 export interface Column<R> {
   title: string
   cell: (row: R) => string

@@ -171,6 +171,34 @@ test('who follows slowly misses nothing of what happens meanwhile', async (t) =>
   await events.close()
 })
 
+test('who follows gets each event once and in order, however many there are, also only those of one resource', async (t) => {
+  const { open } = await place(t)
+  const events = await open()
+  fill(events, 'mine', 1000)
+  const leaving = new AbortController()
+  const ids: number[] = []
+  for await (const { id } of events.follow({ project: 'mine' }, leaving.signal)) {
+    ids.push(id)
+    if (id === 500) fill(events, 'mine', 500)
+    if (id === 1500) leaving.abort()
+  }
+  assert.deepEqual(
+    ids,
+    Array.from({ length: 1500 }, (_, at) => at + 1),
+  )
+  const own: number[] = []
+  for await (const { id } of events.follow(
+    { project: 'mine', resource: 'r999', after: 5 },
+    AbortSignal.timeout(60_000),
+  )) {
+    own.push(id)
+    if (own.length === 1) fill(events, 'mine', 1000)
+    if (own.length === 2) break
+  }
+  assert.deepEqual(own, [1000, 2500])
+  await events.close()
+})
+
 test('what was told so long ago that it is forgotten is not told again', async (t) => {
   const { store, open } = await place(t)
   const first = await open(SMALL)

@@ -19,11 +19,13 @@ export interface EventLimits {
 export const EVENT_LIMITS: EventLimits = {
   projects: 1000,
   bytes: 32 * 2 ** 20,
-  projectBytes: { most: 4 * 2 ** 20, least: 16 * 2 ** 10 },
-  projectEvents: 20_000,
+  projectBytes: { most: 2 * 2 ** 20, least: 16 * 2 ** 10 },
+  projectEvents: 10_000,
   text: 2000,
 }
 
+/** Events that are held for who follows and has not read them yet: there may be thousands who do. */
+const BATCH = 64
 /** Milliseconds that events wait for company on their way to the disk. */
 const DELAY_MS = 20
 /**
@@ -97,16 +99,25 @@ export class Events {
 
   /** Those that are kept, oldest first. Without a project those of all, which is put in order anew each time. */
   list(filter: EventFilter): WireEvent[] {
-    const { project, after = 0 } = filter
-    if (project !== undefined) return this.#select(this.#kept.get(project), filter, after)
-    const all = [...this.#kept.values()].flatMap((kept) => this.#select(kept, filter, after))
-    return all.sort((a, b) => a.id - b.id)
+    return this.#select(filter, filter.after ?? 0, Number.POSITIVE_INFINITY)
   }
 
-  #select(kept: ProjectEvents | undefined, filter: EventFilter, after: number): WireEvent[] {
-    const found: WireEvent[] = []
-    for (const event of kept?.after(after) ?? []) if (matches(event, filter)) found.push(event)
-    return found
+  /** The first of those with a larger id. */
+  #select(filter: EventFilter, after: number, most: number): WireEvent[] {
+    const { project } = filter
+    const of = (kept: ProjectEvents | undefined) => {
+      const found: WireEvent[] = []
+      for (const event of kept?.after(after) ?? []) {
+        if (found.length >= most) break
+        if (matches(event, filter)) found.push(event)
+      }
+      return found
+    }
+    if (project !== undefined) return of(this.#kept.get(project))
+    return [...this.#kept.values()]
+      .flatMap(of)
+      .sort((a, b) => a.id - b.id)
+      .slice(0, most)
   }
 
   /** Whether an event of that time would not be kept any more, so that its absence says nothing. */
@@ -125,10 +136,13 @@ export class Events {
     while (!signal.aborted) {
       // Before the first is read: more may happen until the last is.
       const newest = this.#newestOf(project)
-      for (const event of this.list({ ...filter, after })) {
+      const events = this.#select(filter, after, BATCH)
+      for (const event of events) {
         yield event
         if (signal.aborted) return
+        after = event.id
       }
+      if (events.length === BATCH) continue
       after = Math.max(after, newest)
       await new Promise<void>((resolve) => {
         const followers = this.#followers.get(project) ?? new Set()
