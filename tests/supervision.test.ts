@@ -198,6 +198,11 @@ test('a server without its supervisor goes on; what it died of unseen is found b
   assert.match(again.stderr, new RegExp(`in use by process ${pid}`))
 
   process.kill(pid, 'SIGKILL')
+  const dead = await eventually(async () => {
+    const found = await checkOf(at, 'server')
+    return found.found.includes('has died') ? found : undefined
+  }, 'doctor sees that it died')
+  assert.deepEqual([dead.status, dead.found], ['warning', `process ${pid} has died, and nobody starts it again`])
   const next = await eventually(async () => {
     const started = await icebox(at, ['up', '-d', '--no-base', '--listen', '127.0.0.1:0', '--json'])
     return started.status === 0 ? JSON.parse(started.stdout) : undefined

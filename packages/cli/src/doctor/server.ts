@@ -1,7 +1,6 @@
 import type { DeathCause } from '@icebox/control'
 import { duration } from '../output.ts'
-import { startTime } from '../process.ts'
-import { readDeaths, readServerFile } from '../up/deaths.ts'
+import { isRunning, readDeaths, readServerFile } from '../up/deaths.ts'
 import { supervisorOf } from '../up/supervision.ts'
 import type { Check } from './diagnosis.ts'
 
@@ -28,7 +27,7 @@ async function restarts(dataDirectory: string): Promise<Check> {
     purpose: 'serves, and comes back when it dies',
   } as const
   const [server, supervisor] = [await readServerFile(dataDirectory), await supervisorOf(dataDirectory)]
-  const runs = server !== undefined && (await startTime(server.pid)) !== undefined
+  const runs = server !== undefined && (await isRunning(server))
   if (!runs && supervisor !== undefined)
     return {
       ...check,
@@ -36,7 +35,14 @@ async function restarts(dataDirectory: string): Promise<Check> {
       found: `has died; process ${supervisor.pid} starts it again`,
       remedy: 'Wait, or give it up with `icebox down`; server.log of the data directory says why it dies.',
     }
-  if (!runs) return { ...check, status: 'info', found: 'does not run' }
+  if (server === undefined) return { ...check, status: 'info', found: 'does not run' }
+  if (!runs)
+    return {
+      ...check,
+      status: 'warning',
+      found: `process ${server.pid} has died, and nobody starts it again`,
+      remedy: 'Start it with `icebox up -d`: it takes over the sandboxes that run, and says what it can find out.',
+    }
   if (supervisor !== undefined)
     return {
       ...check,

@@ -18,7 +18,14 @@ async function dataDirectory(t: TestContext): Promise<string> {
 
 /** As a server that died leaves it. */
 async function leave(directory: string, said: object = {}): Promise<void> {
-  const server = { url: 'http://127.0.0.1:1', pid: 4711, startedAt: STARTED, boot: await bootId(), ...said }
+  const server = {
+    url: 'http://127.0.0.1:1',
+    pid: 4711,
+    startedAt: STARTED,
+    startTime: '1',
+    boot: await bootId(),
+    ...said,
+  }
   await writeFile(join(directory, 'server.json'), JSON.stringify(server))
   await writeFile(join(directory, 'boot'), '')
   await utimes(join(directory, 'boot'), new Date(SEEN), new Date(SEEN))

@@ -3,6 +3,7 @@ import { readFile, rename, rm, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { DeathCause, ServerDeaths } from '@icebox/control'
 import { z } from 'zod'
+import { startTime } from '../process.ts'
 
 /** What became of servers that nobody told to end. Read and written without a server: each that dies is recorded by who outlives it. */
 
@@ -139,17 +140,24 @@ export function endOf(status: number | null, signal: string | null, killedByKern
 const ServerFile = z.object({
   pid: z.int(),
   startedAt: z.iso.datetime(),
-  /** Boot of the host. */
+  /** As `startTime` of the process, within this boot of the host. */
+  startTime: z.string(),
   boot: z.string(),
   restartedBy: z.enum(['icebox', 'systemd']).optional(),
   /** It was told to end, and has not yet. */
   ending: z.boolean().optional(),
 })
 
-export async function readServerFile(dataDirectory: string): Promise<z.infer<typeof ServerFile> | undefined> {
+export type ServerFile = z.infer<typeof ServerFile>
+
+export async function readServerFile(dataDirectory: string): Promise<ServerFile | undefined> {
   const parsed = ServerFile.safeParse(parse(await smallText(join(dataDirectory, 'server.json'))))
   return parsed.success ? parsed.data : undefined
 }
+
+/** Whether it runs: not only a process that has its number since. */
+export const isRunning = async ({ pid, startTime: started, boot }: ServerFile): Promise<boolean> =>
+  boot === (await bootId()) && (await startTime(pid)) === started
 
 export const bootId = async (): Promise<string> => (await readFile('/proc/sys/kernel/random/boot_id', 'utf8')).trim()
 

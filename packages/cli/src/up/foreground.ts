@@ -5,6 +5,7 @@ import { type Report, stepReport } from '@icebox/node'
 import { openIcebox, type Reach } from '../compose.ts'
 import { interruption } from '../interrupt.ts'
 import { note, paint, print, printJson, printStyled } from '../output.ts'
+import { startTime } from '../process.ts'
 import { logText, ServerLog } from '../server-log.ts'
 import { bootId } from './deaths.ts'
 import { requireNoSupervisor } from './one-server.ts'
@@ -56,7 +57,7 @@ export async function serve({ dataDirectory, reach, base, limits, json }: UpOpti
   const file = serverFile(dataDirectory)
   const said = {
     ...{ url: server.localUrl, publicUrl: server.url, pid: process.pid, restartedBy: restarter() },
-    ...{ startedAt: new Date().toISOString(), boot: await bootId() },
+    ...{ startedAt: new Date().toISOString(), startTime: await startTime(process.pid), boot: await bootId() },
   }
   await replaceServerFile(file, said)
   const { pid, restartedBy } = said
