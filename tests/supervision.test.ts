@@ -153,8 +153,9 @@ test('one that dies again and again is started ever later; meanwhile nobody else
     assert.equal(status, 3)
     assert.match(stderr, /about to start it again/)
   }
-  const { status, stdout } = await icebox(at, ['down'])
-  assert.deepEqual([status, stdout], [0, 'the server had died, and is not started again\n'])
+  const { status, stdout, stderr } = await icebox(at, ['down'])
+  assert.deepEqual([status, stdout], [1, 'the server had died, and is not started again\n'])
+  assert.match(stderr, /run on/)
   assert.deepEqual(processesOf(at), [])
 })
 

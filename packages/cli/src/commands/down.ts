@@ -91,7 +91,8 @@ export const command = define({
       if (flags.json) printJson({ mode, notPaused: [], notDeleted: [] })
       else print('the server had died, and is not started again')
       note('sandboxes that ran run on; the next `icebox up` takes them over')
-      return 0
+      // Neither paused nor deleted, as was asked.
+      return mode === 'keep' ? 0 : 1
     }
     const { pid, dataDirectory } = info
     if (pid === undefined || dataDirectory === undefined)

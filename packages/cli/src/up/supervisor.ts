@@ -65,29 +65,35 @@ async function runOnce(onServing: () => Promise<void>): Promise<Run> {
   })
   child = server
   if (stopping.signal.aborted) server.kill('SIGTERM')
-  const ended = new Promise<[number | null, NodeJS.Signals | null]>((resolve, reject) => {
-    server.once('error', reject)
-    server.once('exit', (code, by) => resolve([code, by]))
+  const ended = new Promise<Pick<Run, 'status' | 'signal'> & { unstarted?: Error }>((resolve) => {
+    // No process could be made, for want of memory say: there may be room later.
+    server.once('error', (unstarted) => resolve({ status: 1, signal: null, unstarted }))
+    server.once('exit', (code, by) => resolve({ status: code, signal: by }))
   })
   const pid = server.pid ?? 0
   let over = false
   let served = false
   const watching = (async () => {
-    while (!over && !served) {
+    for (let isKnown = false; !over && !isKnown; await sleep(LOOK_MS)) {
       served = (await readServerFile(dataDirectory))?.pid === pid
-      if (served) await onServing()
-      else await sleep(LOOK_MS)
+      // A full disk may have room a moment later.
+      if (served)
+        isKnown = await onServing().then(
+          () => true,
+          () => false,
+        )
     }
   })()
-  const [status, signal] = await ended
+  const { status, signal, unstarted } = await ended
   over = true
   await watching
   child = undefined
   const last = await readServerFile(dataDirectory)
   const told = stopping.signal.aborted || status === 0 || (last?.pid === pid && last.ending === true)
-  const death = told
-    ? undefined
-    : ((await crashOf(dataDirectory, pid, startedAt)) ?? endOf(status, signal, (await kernelKills()) > kills))
+  let death: Why | undefined
+  if (unstarted !== undefined) death = { cause: 'Failed', message: `it could not be started: ${unstarted.message}` }
+  else if (!told)
+    death = (await crashOf(dataDirectory, pid, startedAt)) ?? endOf(status, signal, (await kernelKills()) > kills)
   return { pid, served, ranMs: performance.now() - began, status, signal, death }
 }
 
@@ -123,9 +129,9 @@ async function supervise(): Promise<number> {
   for (;;) {
     const run = await runOnce(async () => {
       // Not before: until then another server may have the data directory.
-      if (!hasServed) await announce()
       hasServed = true
       await keepPort().catch(() => undefined)
+      await announce()
     })
     const { death, pid, served, ranMs, status } = run
     if (death === undefined) return statusOf(run)
