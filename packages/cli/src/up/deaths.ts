@@ -176,16 +176,16 @@ async function serviceResult(dataDirectory: string): Promise<Why | undefined> {
  * Records the death of the server before this one when nobody did: it had no supervisor, or its supervisor died too. For the process
  * that has the lock of the data directory.
  */
-export async function recordUnseenDeath(dataDirectory: string): Promise<void> {
+export async function recordUnseenDeath(dataDirectory: string): Promise<(Why & { pid: number }) | undefined> {
   const result = await serviceResult(dataDirectory)
   const last = await readServerFile(dataDirectory)
-  if (last === undefined) return
+  if (last === undefined) return undefined
   await rm(join(dataDirectory, 'server.json'), { force: true })
   const crash = await crashOf(dataDirectory, last.pid, last.startedAt)
   // Told to end, it did, as far as it is known.
-  if (last.ending === true && crash === undefined) return
+  if (last.ending === true && crash === undefined) return undefined
   const { recent } = await readDeaths(dataDirectory)
-  if (recent.some(({ pid, at }) => pid === last.pid && at >= last.startedAt)) return
+  if (recent.some(({ pid, at }) => pid === last.pid && at >= last.startedAt)) return undefined
   // The server notes every minute that it is alive.
   const seen = await stat(join(dataDirectory, 'boot')).catch(() => undefined)
   const seenAt =
@@ -195,7 +195,9 @@ export async function recordUnseenDeath(dataDirectory: string): Promise<void> {
       ? { cause: 'HostRestarted', message: 'the host went down under it' }
       : (result ?? { cause: 'Unknown', message: 'nobody saw it end; it was last seen alive then' })
   const { cause, message, at = seenAt } = crash ?? unseen
-  await recordDeath(dataDirectory, { at, pid: last.pid, cause, message })
+  const death = { at, pid: last.pid, cause, message }
+  await recordDeath(dataDirectory, death)
+  return death
 }
 
 function parse(text: string | undefined): unknown {
