@@ -1,11 +1,8 @@
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import { test } from 'node:test'
 import { promisify } from 'node:util'
-import { groupLimit, heapBytes } from './node-flags.ts'
+import { heapBytes } from './node-flags.ts'
 
 const GIB = 1024 ** 3
 
@@ -14,26 +11,6 @@ test('the heap is a quarter of the memory, 1 to 8 GiB, and never more than half 
     [0.5, 1, 2, 4, 8, 16, 32, 512].map((memory) => heapBytes(memory * GIB) / GIB),
     [0.25, 0.5, 1, 1, 2, 4, 8, 8],
   )
-})
-
-test('the limit of a control group counts, also that of one above it', async (t) => {
-  const mount = await mkdtemp(join(tmpdir(), 'icebox-cgroup-'))
-  t.after(() => rm(mount, { recursive: true, force: true }))
-  const limit = async (path: string, file: string, content: string) => {
-    await mkdir(join(mount, path), { recursive: true })
-    await writeFile(join(mount, path, file), `${content}\n`)
-  }
-  await limit('box', 'memory.max', '3000')
-  await limit('box/inner', 'memory.max', 'max')
-  assert.equal(groupLimit('0::/box/inner\n', mount), 3000)
-  assert.equal(groupLimit('0::/\n', mount), Number.POSITIVE_INFINITY)
-  await limit('memory', 'memory.limit_in_bytes', '9223372036854771712')
-  await limit('memory/box', 'memory.limit_in_bytes', '2000')
-  await limit('memory/box/inner', 'memory.limit_in_bytes', '9223372036854771712')
-  const groups = '9:cpu,cpuacct:/elsewhere\n4:memory:/box/inner\n0::/\n'
-  assert.equal(groupLimit(groups, mount), 2000)
-  // A group that cannot be seen from in a container, where only its mount can.
-  assert.equal(groupLimit('4:memory:/docker/none\n0::/../..\n\u0000', mount), Number('9223372036854771712'))
 })
 
 test('a process becomes itself anew with the flags, unless somebody has chosen a heap', async () => {

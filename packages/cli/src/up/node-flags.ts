@@ -1,6 +1,5 @@
-import { readFileSync } from 'node:fs'
 import { totalmem } from 'node:os'
-import { dirname, join } from 'node:path'
+import { memoryLimit } from './memory-groups.ts'
 
 const GIB = 1024 ** 3
 const SHARE = 4
@@ -12,38 +11,8 @@ const EXCLUDE_ENVIRONMENT = '--report-exclude-env'
 export const heapBytes = (memory: number): number =>
   Math.floor(Math.min(memory / 2, MOST, Math.max(LEAST, memory / SHARE)))
 
-const read = (file: string): string => {
-  try {
-    return readFileSync(file, 'utf8')
-  } catch {
-    return ''
-  }
-}
-
-/**
- * The least memory limit of the control groups that a process is in and of those above them, bytes. Node knows the limit of its own
- * group alone. `groups`: as in `/proc/<pid>/cgroup`.
- */
-export function groupLimit(groups: string, mount = '/sys/fs/cgroup'): number {
-  let least = Number.POSITIVE_INFINITY
-  for (const line of groups.split('\n')) {
-    const [hierarchy, controllers = '', ...rest] = line.split(':')
-    if (rest.length === 0) continue
-    const isUnified = hierarchy === '0'
-    if (!isUnified && !controllers.split(',').includes('memory')) continue
-    const [top, file] = isUnified ? [mount, 'memory.max'] : [join(mount, 'memory'), 'memory.limit_in_bytes']
-    for (let group = join('/', rest.join(':')); ; group = dirname(group)) {
-      // `max` where there is none.
-      const limit = Number.parseInt(read(join(top, group, file)), 10)
-      if (limit > 0) least = Math.min(least, limit)
-      if (group === '/') break
-    }
-  }
-  return least
-}
-
 /** Memory of this machine, or of the control groups that this process is in where that is less. */
-const memoryBytes = (): number => Math.min(totalmem(), groupLimit(read('/proc/self/cgroup')))
+const memoryBytes = (): number => Math.min(totalmem(), memoryLimit())
 
 /** Whether somebody has chosen a size in the environment, which flags would overrule. */
 const isHeapChosen = (options: string | undefined): boolean =>

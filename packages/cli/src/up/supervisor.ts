@@ -7,6 +7,7 @@ import { startTime } from '../process.ts'
 import { BackOff } from './back-off.ts'
 import { crashOf, endOf, readServerFile, recordDeath, type Why } from './deaths.ts'
 import { LASTING } from './lasting.ts'
+import { kernelKills } from './memory-groups.ts'
 import { nodeFlags } from './node-flags.ts'
 import { SUPERVISOR_VARIABLE, supervisorFile } from './supervision.ts'
 
@@ -39,23 +40,10 @@ for (const name of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const)
     child?.kill('SIGTERM')
   })
 
-/** How many processes the kernel has killed in our control group, without those below it, where the sandboxes are. */
-async function kernelKills(): Promise<number> {
-  const groups = await readFile('/proc/self/cgroup', 'utf8').catch(() => '')
-  const path = groups
-    .split('\n')
-    .find((line) => line.startsWith('0::'))
-    ?.slice(3)
-  if (path === undefined) return 0
-  const events = await readFile(join('/sys/fs/cgroup', path, 'memory.events.local'), 'utf8').catch(() => '')
-  const line = events.split('\n').find((each) => each.startsWith('oom_kill '))
-  return Number(line?.split(' ')[1] ?? 0)
-}
-
 async function runOnce(onServing: () => Promise<void>): Promise<Run> {
   const began = performance.now()
   const startedAt = new Date().toISOString()
-  const kills = await kernelKills()
+  const kills = kernelKills()
   const server = spawn(process.execPath, [...nodeFlags(), ...words], {
     // Who ends the group of this process does not mean the server.
     detached: true,
@@ -92,8 +80,7 @@ async function runOnce(onServing: () => Promise<void>): Promise<Run> {
   const told = stopping.signal.aborted || status === 0 || (last?.pid === pid && last.ending === true)
   let death: Why | undefined
   if (unstarted !== undefined) death = { cause: 'Failed', message: `it could not be started: ${unstarted.message}` }
-  else if (!told)
-    death = (await crashOf(dataDirectory, pid, startedAt)) ?? endOf(status, signal, (await kernelKills()) > kills)
+  else if (!told) death = (await crashOf(dataDirectory, pid, startedAt)) ?? endOf(status, signal, kernelKills() > kills)
   return { pid, served, ranMs: performance.now() - began, status, signal, death }
 }
 
