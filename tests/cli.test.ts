@@ -146,8 +146,10 @@ suite('the icebox command', { timeout: DEADLINE_MS }, () => {
   })
 
   after(async () => {
+    const supervisor = JSON.parse(await readFile(join(data, 'supervisor.json'), 'utf8').catch(() => '{}')).pid ?? 0
     await icebox(['down', '--kill'])
-    if (pid !== 0 && lives(pid)) process.kill(pid, 'SIGKILL')
+    // First who would start the other again.
+    for (const each of [supervisor, pid]) if (each !== 0 && lives(each)) process.kill(each, 'SIGKILL')
     await rm(scratch, { recursive: true, force: true })
   })
 
@@ -671,7 +673,15 @@ stty -a`
       await printed(child, '5\n')
       await end()
       await until('the server is gone', () => !lives(pid))
-      pid = (await json('up', '-d', '--no-base', '--listen', new URL(url).host)).pid
+      pid =
+        how === 'killed'
+          ? await until('its supervisor has started the next', async () => {
+              const next: { pid: number } = JSON.parse(
+                await readFile(join(data, 'server.json'), 'utf8').catch(() => `{"pid":${pid}}`),
+              )
+              return next.pid !== pid && next.pid
+            })
+          : (await json('up', '-d', '--no-base', '--listen', new URL(url).host)).pid
       const { status, stdout, stderr } = await result
       assert.deepEqual([status, stderr], [3, ''], how)
       assert.equal(stdout, Array.from({ length: 100 }, (_, n) => `${n + 1}\n`).join(''), how)

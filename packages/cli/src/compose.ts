@@ -9,6 +9,7 @@ import { openDataDirectory, openKeyring, openSnapshots } from '@icebox/snapshot'
 import { openSqliteStore } from '@icebox/store'
 import { openLog } from './log.ts'
 import { beginBaseTemplate } from './up/base-template.ts'
+import { markTold, recordUnseenDeath, reportCrashes, untoldDeaths } from './up/deaths.ts'
 import { VERSION } from './version.ts'
 
 /** Containers kept created ahead for each of the last used kinds of machine, unless the caller says otherwise. */
@@ -73,12 +74,15 @@ export async function openIcebox(options: Composition, signal: AbortSignal): Pro
     throw thrown
   })
   const data = await openDataDirectory(options.dataDirectory)
+  reportCrashes(data.path)
   const undo: (() => Promise<unknown>)[] = [() => data.close()]
   try {
     const key = await data.readOrCreateKey()
     const keyring = await openKeyring(data.path)
     const { write, writeLine, close: closeLog } = await openLog(join(data.path, 'server.log'))
     undo.unshift(closeLog)
+    const unseen = await recordUnseenDeath(data.path)
+    if (unseen !== undefined) write('error', 'server.died', { ...unseen })
     const store = await openSqliteStore(data.database)
     undo.unshift(() => store.close())
     const images = openImageStore({ directory: data.images, cacheDirectory: cacheDirectory() })
@@ -115,7 +119,9 @@ export async function openIcebox(options: Composition, signal: AbortSignal): Pro
       tokenSecret: await data.readOrCreateTokenSecret(),
       ...(options.limits === undefined ? {} : { limits: options.limits }),
       directory: data,
+      deaths: await untoldDeaths(data.path),
     })
+    await markTold(data.path)
     undo.unshift(() => control.close('keep', AbortSignal.timeout(CLOSE_DEADLINE)))
     if (options.base) await beginBaseTemplate(control, starting)
     const server = await openServer({

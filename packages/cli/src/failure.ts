@@ -1,6 +1,7 @@
 import { isIceboxError } from '@icebox/sdk'
 import { UsageError } from './command.ts'
-import { note, paint } from './output.ts'
+import { indented, note, paint } from './output.ts'
+import { visibleJson, visibleLines } from './visible.ts'
 
 /** An error as every part of Icebox reports it. */
 export interface Failure {
@@ -68,10 +69,11 @@ export function failureOf(thrown: unknown): Failure {
 export function report(thrown: unknown, json: boolean): void {
   const failure = failureOf(thrown)
   if (json) {
-    note(JSON.stringify({ error: failure }))
+    note(visibleJson(JSON.stringify({ error: failure })))
     return
   }
-  note(`${paint(['red', 'bold'], 'error:', process.stderr)} ${failure.message}`)
-  note(`  ${paint('dim', '→', process.stderr)} ${failure.remedy}`)
+  const { stderr } = process
+  stderr.write(`${paint(['red', 'bold'], 'error:', stderr)} ${indented(visibleLines(failure.message), 2)}\n`)
+  stderr.write(`  ${paint('dim', '→', stderr)} ${indented(visibleLines(failure.remedy), 4)}\n`)
   if (failure.code === 'Internal' && thrown instanceof Error && !isIceboxError(thrown)) note(thrown.stack ?? '')
 }

@@ -1,5 +1,6 @@
 import { open } from 'node:fs/promises'
 import type { Log } from '@icebox/control'
+import { visibleJson } from './visible.ts'
 
 /** Milliseconds that lines of the log wait for company: each write is a switch to another thread, in the way of requests. */
 const LOG_DELAY = 20
@@ -16,7 +17,7 @@ const lineOf: (...line: Parameters<Log>) => string = (level, event, facts) =>
   `${JSON.stringify({ level, time: new Date().toISOString(), event, ...facts })}\n`
 
 /**
- * One JSON line per event, appended. Lines that cannot be written are dropped, since a server without a log can still serve
+ * One JSON line per event, appended; on a terminal it shows no control characters that guests or clients wrote. Lines that cannot be written are dropped, since a server without a log can still serve
  * those who make room on a full disk; the first line that can be written again comes after one that says how many are missing.
  * A server that is killed loses the lines of its last moments.
  */
@@ -30,7 +31,7 @@ export async function openLog(file: string): Promise<ServerLogFile> {
 
   const append = async (lines: string) => {
     const missing = dropped > 0 ? lineOf('warn', 'log.dropped', { lines: dropped }) : ''
-    const bytes = Buffer.from(`${torn ? '\n' : ''}${missing}${lines}`)
+    const bytes = Buffer.from(visibleJson(`${torn ? '\n' : ''}${missing}${lines}`))
     let done = 0
     try {
       while (done < bytes.length) done += (await handle.write(bytes, done)).bytesWritten

@@ -3,7 +3,7 @@ import { COMMANDS } from './commands.ts'
 import { Refusal, report } from './failure.ts'
 import { explanation, overview } from './help.ts'
 import { Interrupted } from './interrupt.ts'
-import { note, print } from './output.ts'
+import { note, print, printStyled } from './output.ts'
 import { outputLost } from './output-lost.ts'
 import { split, unknownCommand } from './words.ts'
 
@@ -23,15 +23,15 @@ async function main(argv: readonly string[]): Promise<number> {
   try {
     const entry = words === undefined ? undefined : COMMANDS[words]
     if (words === undefined || entry === undefined) {
-      if (given.length === 0 && group === undefined) print(overview())
-      else if (wantsHelp && given.every((word) => word.startsWith('-'))) print(overview(group))
+      if (given.length === 0 && group === undefined) printStyled(overview())
+      else if (wantsHelp && given.every((word) => word.startsWith('-'))) printStyled(overview(group))
       else if (group === undefined && given[0] === '--version') print((await import('./version.ts')).VERSION)
       else throw unknownCommand(group, given)
       return 0
     }
     command = (await entry.load()).command
     if (wantsHelp) {
-      print(explanation(words, entry.summary, command))
+      printStyled(explanation(words, entry.summary, command))
       return 0
     }
     return await command.execute(given)

@@ -1,20 +1,28 @@
 import { styleText } from 'node:util'
+import { visible, visibleJson, visibleLines } from './visible.ts'
 
 type Style = Parameters<typeof styleText>[0]
 type Stream = NodeJS.WriteStream
 
 /** Styled where the stream is a terminal that wants it (NO_COLOR and FORCE_COLOR are heeded). */
 export const paint = (style: Style, text: string, stream: Stream = process.stdout): string =>
-  styleText(style, text, { stream })
+  styleText(style, visibleLines(text), { stream })
 
-export const print = (text: string): void => {
+export const print = (text: string): void => printStyled(visibleLines(text))
+/** What `paint`, `table` and `facts` made: all else in it has to be visible already. */
+export const printStyled = (text: string): void => {
   process.stdout.write(`${text}\n`)
 }
 /** For people, besides the answer. */
 export const note = (text: string): void => {
-  process.stderr.write(`${text}\n`)
+  process.stderr.write(`${visibleLines(text)}\n`)
 }
-export const printJson = (value: unknown): void => print(JSON.stringify(value, null, 2))
+export const printJson = (value: unknown): void => printStyled(visibleJson(JSON.stringify(value, null, 2)))
+/** One of many, in one line. */
+export const printJsonLine = (value: unknown): void => printStyled(visibleJson(JSON.stringify(value)))
+
+/** Lines after the first, so that none looks like the beginning of something. */
+export const indented = (text: string, columns: number): string => text.replaceAll('\n', `\n${' '.repeat(columns)}`)
 
 export interface Column<R> {
   title: string
@@ -24,7 +32,7 @@ export interface Column<R> {
 
 /** Columns as wide as they need to be, two blanks apart; the last one runs free. */
 export function table<R>(rows: readonly R[], columns: readonly Column<R>[]): string {
-  const cells = rows.map((row) => columns.map(({ cell }) => cell(row)))
+  const cells = rows.map((row) => columns.map(({ cell }) => visible(cell(row))))
   const widths = columns.map(({ title }, at) =>
     Math.max(...[[title], ...cells.map((row) => [row[at] ?? ''])].map(([text = '']) => [...text].length)),
   )
@@ -53,7 +61,7 @@ export function facts(entries: readonly (readonly [name: string, value: string |
     (entry): entry is readonly [string, string] => entry[1] !== undefined && entry[1] !== '',
   )
   const width = Math.max(...present.map(([name]) => name.length))
-  return present.map(([name, value]) => `${paint('bold', name.padEnd(width))}  ${value}`).join('\n')
+  return present.map(([name, value]) => `${paint('bold', name.padEnd(width))}  ${visible(value)}`).join('\n')
 }
 
 /** `12.3 MiB`. */

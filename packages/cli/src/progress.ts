@@ -1,5 +1,6 @@
 import type { Step } from '@icebox/sdk'
 import { note, paint, size } from './output.ts'
+import { visible } from './visible.ts'
 
 const WIDTH = 24
 const REDRAW_MS = 100
@@ -47,14 +48,19 @@ export class ProgressBar implements Disposable {
     const { phase } = this.#step
     if (phase === undefined || phase === this.#said || performance.now() - this.#phaseBegin < QUIET_MS.plain) return
     this.#said = phase
-    note(`${this.#title}: ${phase}`)
+    note(visible(`${this.#title}: ${phase}`))
   }
 
   #draw(): void {
     const elapsedMs = performance.now() - this.#begin
     if (elapsedMs < QUIET_MS.live) return
     const seconds = `${Math.floor(elapsedMs / 1000)}s`
-    const parts = [paint('bold', this.#title, process.stderr), this.#step.phase ?? '', amount(this.#step), seconds]
+    const parts = [
+      paint('bold', visible(this.#title), process.stderr),
+      visible(this.#step.phase ?? ''),
+      amount(this.#step),
+      seconds,
+    ]
     process.stderr.write(`\r\u001b[K${clip(parts.filter((part) => part !== '').join('  '))}`)
     this.#drawn = true
   }

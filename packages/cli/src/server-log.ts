@@ -1,5 +1,6 @@
 import { open, stat } from 'node:fs/promises'
 import { paint } from './output.ts'
+import { visible, visibleJson } from './visible.ts'
 
 type Line = Record<string, unknown>
 
@@ -63,6 +64,14 @@ export function logText({ time, level, event, ...facts }: Line): string {
   const style = name === 'error' || name === 'warn' || name === 'info' ? LEVELS[name] : 'dim'
   const text = Object.entries(facts)
     .filter(([, value]) => value !== undefined && value !== null)
-    .map(([key, value]) => `${paint('dim', `${key}=`)}${typeof value === 'string' ? value : JSON.stringify(value)}`)
-  return [paint('dim', String(time).slice(11, 19)), paint(style, name.padEnd(5)), String(event), ...text].join(' ')
+    .map(
+      ([key, value]) =>
+        `${paint('dim', `${visible(key)}=`)}${typeof value === 'string' ? visible(value) : visibleJson(JSON.stringify(value))}`,
+    )
+  return [
+    paint('dim', String(time).slice(11, 19)),
+    paint(style, visible(name).padEnd(5)),
+    visible(String(event)),
+    ...text,
+  ].join(' ')
 }

@@ -1,5 +1,6 @@
 import type { WireSnapshot } from '@icebox/sdk'
 import { ago, paint, size } from './output.ts'
+import { visible } from './visible.ts'
 
 export interface Branch extends WireSnapshot {
   children: Branch[]
@@ -32,13 +33,13 @@ export function drawTree(roots: readonly Branch[]): string {
 
 function describe({ id, name, kind, sandboxId, template, sizeBytes, createdAt, status }: Branch): string {
   const facts = [
-    name === undefined ? undefined : paint('bold', name),
+    name === undefined ? undefined : paint('bold', visible(name)),
     kind,
-    template === undefined ? undefined : `template ${template}`,
-    sandboxId === '' ? undefined : `of ${sandboxId}`,
+    template === undefined ? undefined : `template ${visible(template)}`,
+    sandboxId === '' ? undefined : `of ${visible(sandboxId)}`,
     sizeBytes === undefined ? undefined : size(sizeBytes),
     status.state === 'Ready' ? undefined : status.state,
     ago(createdAt),
   ]
-  return `${id}  ${facts.filter((fact) => fact !== undefined).join(', ')}`
+  return `${visible(id)}  ${facts.filter((fact) => fact !== undefined).join(', ')}`
 }

@@ -230,7 +230,7 @@ export interface EventFilter {
   after?: number | undefined
 }
 export interface EventService {
-  /** As far back as they are kept in memory (10 000 at least), oldest first. */
+  /** As far back as they are kept of the project, oldest first. */
   list(filter: EventFilter): WireEvent[]
   /** The same, then each as it happens, until the signal aborts. */
   follow(filter: EventFilter, signal: AbortSignal): AsyncIterable<WireEvent>

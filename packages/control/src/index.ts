@@ -23,6 +23,7 @@ export { Limits } from './limits.ts'
 export type { Log } from './log.ts'
 export { openControl } from './open.ts'
 export { newestFirst, type Order, type PageRequest, type Slice, sliceOf } from './page.ts'
+export type { DeathCause, ServerDeath, ServerDeaths } from './telemetry/deaths.ts'
 export {
   WIRE_STATE_OF_ARTIFACT,
   WIRE_STATE_OF_SANDBOX,

@@ -24,6 +24,7 @@ import { sandboxService } from './sandboxes/service.ts'
 import { PAUSED_BY_SHUTDOWN } from './sandboxes/time.ts'
 import { snapshotAlarm } from './snapshots/retention.ts'
 import { snapshotService } from './snapshots/service.ts'
+import { type ServerDeaths, tellDeaths } from './telemetry/deaths.ts'
 import { Events } from './telemetry/events.ts'
 import { Metrics } from './telemetry/metrics.ts'
 import { Telemetry } from './telemetry/telemetry.ts'
@@ -44,6 +45,7 @@ export async function openControl({
   tokenSecret,
   directory,
   limits = Limits.parse({}),
+  deaths = { counts: {}, untold: [] },
 }: {
   store: ResourceStore
   node: Node
@@ -55,6 +57,8 @@ export async function openControl({
   /** Existing ones of the data directory: for the events of all, and for the logs of sandboxes. */
   directory: { events: string; logs: string }
   limits?: Limits
+  /** Of the servers before this one. */
+  deaths?: ServerDeaths
 }): Promise<Control> {
   const stopping = new AbortController()
   const closing = new AbortController()
@@ -86,7 +90,7 @@ export async function openControl({
       ),
     log,
     logs,
-    telemetry: new Telemetry(new Metrics(cache), log),
+    telemetry: new Telemetry(new Metrics(cache, deaths), log),
     stopping: stopping.signal,
     closing: closing.signal,
   }
@@ -137,6 +141,7 @@ export async function openControl({
   await Promise.all(exits)
   starting = false
   await tellMissed(events, context)
+  tellDeaths(events, deaths)
   await reconciler.start()
   for (const { namespace, name } of [...cache.all('Sandbox').where('state', 'running')]) {
     const sandbox = await recordsOf(namespace).find('Sandbox', name)

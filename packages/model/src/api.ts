@@ -321,14 +321,14 @@ export const ProgressLine = z.object({
 })
 export type ProgressLine = z.infer<typeof ProgressLine>
 
-/** One transition of a resource. */
+/** One transition of a resource, or the death of a server. */
 export const WireEvent = z.object({
   /** Grows with each event of the installation. */
   id: z.int().min(1),
   at: z.iso.datetime(),
   project: z.string(),
-  kind: z.enum(['Sandbox', 'Snapshot', 'Template']),
-  /** Its name: the id of a sandbox or snapshot. */
+  kind: z.enum(['Sandbox', 'Snapshot', 'Template', 'Server']),
+  /** Its name: the id of a sandbox or snapshot; `server`. */
   resource: z.string(),
   /** Absent when it was made. */
   from: z.string().optional(),

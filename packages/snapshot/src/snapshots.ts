@@ -138,6 +138,7 @@ export class Snapshots {
       if (!isMissing(thrown)) throw thrown
     } finally {
       await rm(trash, { recursive: true, force: true })
+      await rm(this.#undigested(id), { force: true })
     }
   }
 

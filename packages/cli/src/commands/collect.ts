@@ -1,5 +1,5 @@
 import { define, SERVER_FLAGS } from '../command.ts'
-import { note, print, printJson, size, table } from '../output.ts'
+import { note, printJson, printStyled, size, table } from '../output.ts'
 import { serverOf } from '../server.ts'
 import { COLLECTED_COLUMNS } from '../views.ts'
 
@@ -10,7 +10,7 @@ export const command = define({
     const result = await serverOf(flags).collect({ dryRun: flags['dry-run'] })
     if (flags.json) printJson(result)
     else {
-      print(table(result.items, COLLECTED_COLUMNS))
+      printStyled(table(result.items, COLLECTED_COLUMNS))
       note(`${flags['dry-run'] ? 'would free' : 'freed'} ${size(result.bytes)}`)
     }
     return 0

@@ -1,7 +1,8 @@
 import { type Icebox, isIceboxError, type WireEvent } from '@icebox/sdk'
 import { define, SERVER_FLAGS } from '../command.ts'
-import { type Column, note, print, printJson, table } from '../output.ts'
+import { type Column, note, print, printJson, printJsonLine, printStyled, table } from '../output.ts'
 import { serverOf } from '../server.ts'
+import { visible } from '../visible.ts'
 
 const COLUMNS: Column<WireEvent>[] = [
   { title: 'AT', cell: ({ at }) => at },
@@ -45,14 +46,16 @@ export const command = define({
     const resource = ref === undefined ? undefined : await nameOf(server, ref)
     if (flags.follow) {
       // One line each, as they come: widths of what is to come are not known.
-      for await (const event of events.follow({ resource }))
-        print(flags.json ? JSON.stringify(event) : COLUMNS.map(({ cell }) => cell(event)).join('  '))
+      for await (const event of events.follow({ resource })) {
+        if (flags.json) printJsonLine(event)
+        else print(COLUMNS.map(({ cell }) => visible(cell(event))).join('  '))
+      }
       return 0
     }
     const past = await events.list({ resource })
     if (flags.json) printJson(past)
     else {
-      print(table(past, COLUMNS))
+      printStyled(table(past, COLUMNS))
       if (ref !== undefined && past.length === 0) note(`nothing is kept of ${ref}`)
     }
     return 0

@@ -1,5 +1,5 @@
 import { define, SERVER_FLAGS } from '../command.ts'
-import { print, printJson, table } from '../output.ts'
+import { printJson, printStyled, table } from '../output.ts'
 import { serverOf } from '../server.ts'
 import { IMAGE_COLUMNS } from '../views.ts'
 
@@ -9,7 +9,7 @@ export const command = define({
   async run({ flags }) {
     const images = await serverOf(flags).images.list()
     if (flags.json) printJson(images)
-    else print(table(images, IMAGE_COLUMNS))
+    else printStyled(table(images, IMAGE_COLUMNS))
     return 0
   },
 })

@@ -1,5 +1,5 @@
 import { define, SERVER_FLAGS } from '../command.ts'
-import { print, printJson, table } from '../output.ts'
+import { printJson, printStyled, table } from '../output.ts'
 import { serverOf } from '../server.ts'
 import { KEY_COLUMNS } from '../views.ts'
 
@@ -9,7 +9,7 @@ export const command = define({
   async run({ flags }) {
     const keys = await serverOf(flags).keys.list()
     if (flags.json) printJson(keys)
-    else print(table(keys, KEY_COLUMNS))
+    else printStyled(table(keys, KEY_COLUMNS))
     return 0
   },
 })

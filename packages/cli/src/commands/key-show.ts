@@ -1,6 +1,6 @@
 import { readKeys } from '@icebox/snapshot'
 import { define } from '../command.ts'
-import { print, printJson, table } from '../output.ts'
+import { printJson, printStyled, table } from '../output.ts'
 import { dataDirectoryOf, TRUST_FLAGS } from '../trust.ts'
 
 export const command = define({
@@ -14,7 +14,7 @@ export const command = define({
     ]
     if (flags.json) printJson({ id: publicKey, trusted: trusted.map(({ key, name }) => ({ id: key, name })) })
     else
-      print(
+      printStyled(
         table(keys, [
           { title: 'KEY', cell: ({ id }) => id },
           { title: 'NAME', cell: ({ name }) => name },

@@ -1,7 +1,7 @@
 import { once } from 'node:events'
 import { SANDBOX } from '../arguments.ts'
 import { define, SERVER_FLAGS } from '../command.ts'
-import { print, printJson } from '../output.ts'
+import { indented, print, printJson, printJsonLine } from '../output.ts'
 import { serverOf } from '../server.ts'
 
 export const command = define({
@@ -16,8 +16,10 @@ export const command = define({
     if (flags.entries) {
       const entries = []
       for await (const entry of sandbox.logEntries({ follow: flags.follow })) {
-        if (!flags.json) print(`${entry.at}  ${entry.source.padEnd(9)}  ${entry.text.trimEnd()}`)
-        else if (flags.follow) print(JSON.stringify(entry))
+        if (!flags.json) {
+          const lead = `${entry.at}  ${entry.source.padEnd(9)}  `
+          print(`${lead}${indented(entry.text.trimEnd(), lead.length)}`)
+        } else if (flags.follow) printJsonLine(entry)
         else entries.push(entry)
       }
       if (flags.json && !flags.follow) printJson(entries)
@@ -28,8 +30,7 @@ export const command = define({
     for await (const piece of await sandbox.logs({ follow: flags.follow })) {
       if (!flags.json) {
         if (!process.stdout.write(piece)) await once(process.stdout, 'drain')
-      } else if (flags.follow)
-        process.stdout.write(`${JSON.stringify({ id: sandbox.id, text: decoder.decode(piece, { stream: true }) })}\n`)
+      } else if (flags.follow) printJsonLine({ id: sandbox.id, text: decoder.decode(piece, { stream: true }) })
       else text += decoder.decode(piece, { stream: true })
     }
     if (flags.json && !flags.follow) printJson({ id: sandbox.id, text })

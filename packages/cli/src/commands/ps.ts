@@ -1,5 +1,5 @@
 import { define, SERVER_FLAGS } from '../command.ts'
-import { print, printJson, table } from '../output.ts'
+import { printJson, printStyled, table } from '../output.ts'
 import { serverOf } from '../server.ts'
 import { SANDBOX_COLUMNS } from '../views.ts'
 
@@ -11,7 +11,7 @@ export const command = define({
     const sandboxes = await serverOf(flags).sandboxes.list({ state: [...state] })
     const resources = sandboxes.map(({ resource }) => resource)
     if (flags.json) printJson(resources)
-    else print(table(resources, SANDBOX_COLUMNS))
+    else printStyled(table(resources, SANDBOX_COLUMNS))
     return 0
   },
 })

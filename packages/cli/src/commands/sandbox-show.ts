@@ -1,6 +1,6 @@
 import { SANDBOX } from '../arguments.ts'
 import { define, SERVER_FLAGS } from '../command.ts'
-import { print, printJson } from '../output.ts'
+import { printJson, printStyled } from '../output.ts'
 import { serverOf } from '../server.ts'
 import { sandboxFacts } from '../views.ts'
 
@@ -10,7 +10,7 @@ export const command = define({
   async run({ arguments: { sandbox }, flags }) {
     const { resource } = await serverOf(flags).sandboxes.connect(sandbox)
     if (flags.json) printJson(resource)
-    else print(sandboxFacts(resource))
+    else printStyled(sandboxFacts(resource))
     return 0
   },
 })

@@ -1,5 +1,5 @@
 import { define, SERVER_FLAGS } from '../command.ts'
-import { print, printJson, table } from '../output.ts'
+import { printJson, printStyled, table } from '../output.ts'
 import { serverOf } from '../server.ts'
 import { SNAPSHOT_COLUMNS } from '../views.ts'
 
@@ -9,7 +9,7 @@ export const command = define({
   async run({ flags }) {
     const snapshots = await serverOf(flags).snapshots.list()
     if (flags.json) printJson(snapshots)
-    else print(table(snapshots, SNAPSHOT_COLUMNS))
+    else printStyled(table(snapshots, SNAPSHOT_COLUMNS))
     return 0
   },
 })

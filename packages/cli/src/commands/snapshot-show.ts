@@ -1,6 +1,6 @@
 import { SNAPSHOT } from '../arguments.ts'
 import { define, SERVER_FLAGS } from '../command.ts'
-import { print, printJson } from '../output.ts'
+import { printJson, printStyled } from '../output.ts'
 import { serverOf } from '../server.ts'
 import { snapshotFacts } from '../views.ts'
 
@@ -10,7 +10,7 @@ export const command = define({
   async run({ arguments: { snapshot: ref }, flags }) {
     const snapshot = await serverOf(flags).snapshots.get(ref)
     if (flags.json) printJson(snapshot)
-    else print(snapshotFacts(snapshot))
+    else printStyled(snapshotFacts(snapshot))
     return 0
   },
 })

@@ -1,6 +1,6 @@
 import type { WireSnapshot } from '@icebox/sdk'
 import { define, SERVER_FLAGS } from '../command.ts'
-import { print, printJson } from '../output.ts'
+import { printJson, printStyled } from '../output.ts'
 import { serverOf } from '../server.ts'
 import { drawTree, treeOf } from '../tree.ts'
 
@@ -12,7 +12,7 @@ export const command = define({
     const snapshots: WireSnapshot[] = await serverOf(flags).snapshots.list({ hidden: true })
     const roots = treeOf(snapshots)
     if (flags.json) printJson(roots)
-    else if (roots.length > 0) print(drawTree(roots))
+    else if (roots.length > 0) printStyled(drawTree(roots))
     return 0
   },
 })

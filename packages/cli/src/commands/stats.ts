@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { type Icebox, isIceboxError, type Sandbox, type SandboxStats } from '@icebox/sdk'
 import { SANDBOX } from '../arguments.ts'
 import { define, SERVER_FLAGS } from '../command.ts'
-import { type Column, print, printJson, size, table } from '../output.ts'
+import { type Column, printJson, printStyled, size, table } from '../output.ts'
 import { serverOf } from '../server.ts'
 
 const EVERY_MS = 1000
@@ -70,11 +70,11 @@ export const command = define({
       before = new Map(rows.map((row) => [row.id, row]))
       const text = table(rows, COLUMNS)
       if (!process.stdout.isTTY) {
-        print(text)
+        printStyled(text)
         return 0
       }
       // From the top left, each line cleared to its end, and then what is left below.
-      print(`\u001b[H${text.replaceAll('\n', '\u001b[K\n')}\u001b[K\u001b[J`)
+      printStyled(`\u001b[H${text.replaceAll('\n', '\u001b[K\n')}\u001b[K\u001b[J`)
       await sleep(EVERY_MS)
     }
   },

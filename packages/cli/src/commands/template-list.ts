@@ -1,5 +1,5 @@
 import { define, SERVER_FLAGS } from '../command.ts'
-import { print, printJson, table } from '../output.ts'
+import { printJson, printStyled, table } from '../output.ts'
 import { serverOf } from '../server.ts'
 import { TEMPLATE_COLUMNS } from '../views.ts'
 
@@ -9,7 +9,7 @@ export const command = define({
   async run({ flags }) {
     const templates = await serverOf(flags).templates.list()
     if (flags.json) printJson(templates)
-    else print(table(templates, TEMPLATE_COLUMNS))
+    else printStyled(table(templates, TEMPLATE_COLUMNS))
     return 0
   },
 })

@@ -1,6 +1,6 @@
 import { TEMPLATE } from '../arguments.ts'
 import { define, SERVER_FLAGS } from '../command.ts'
-import { print, printJson } from '../output.ts'
+import { printJson, printStyled } from '../output.ts'
 import { serverOf } from '../server.ts'
 import { templateFacts } from '../views.ts'
 
@@ -10,7 +10,7 @@ export const command = define({
   async run({ arguments: { template: ref }, flags }) {
     const template = await serverOf(flags).templates.get(ref)
     if (flags.json) printJson(template)
-    else print(templateFacts(template))
+    else printStyled(templateFacts(template))
     return 0
   },
 })

@@ -1,5 +1,8 @@
 import { resolve } from 'node:path'
 import { define, JSON_FLAG, UsageError } from '../command.ts'
+import { failureOf, report } from '../failure.ts'
+import { isLasting, LASTING } from '../up/lasting.ts'
+import { requireNodeFlags } from '../up/node-flags.ts'
 import { address, domain, hostNameOf, origin } from '../values.ts'
 
 export const command = define({
@@ -33,6 +36,7 @@ export const command = define({
     ...JSON_FLAG,
   },
   async run({ flags }) {
+    if (!flags.detach) requireNodeFlags()
     const { detach, data, listen = '127.0.0.1:7070', json, 'tls-cert': cert, 'tls-key': key } = flags
     if ((cert === undefined) !== (key === undefined)) throw new UsageError('--tls-cert and --tls-key go together')
     const { defaultDataDirectory } = await import('@icebox/snapshot')
@@ -49,9 +53,15 @@ export const command = define({
         ...(cert === undefined || key === undefined ? {} : { tls: { cert: resolve(cert), key: resolve(key) } }),
       },
     }
-    if (detach) await (await import('../up/detached.ts')).startDetached(options)
-    else await (await import('../up/foreground.ts')).serve(options)
-    return 0
+    try {
+      if (detach) await (await import('../up/detached.ts')).startDetached(options)
+      else await (await import('../up/foreground.ts')).serve(options)
+      return 0
+    } catch (thrown) {
+      if (!isLasting(failureOf(thrown))) throw thrown
+      report(thrown, json)
+      return LASTING
+    }
   },
 })
 

@@ -1,5 +1,5 @@
 import { define, SERVER_FLAGS } from '../command.ts'
-import { print, printJson, table } from '../output.ts'
+import { printJson, printStyled, table } from '../output.ts'
 import { serverOf } from '../server.ts'
 import { moment } from '../values.ts'
 import { USAGE_COLUMNS } from '../views.ts'
@@ -21,7 +21,7 @@ export const command = define({
       to: to === undefined ? undefined : moment('--to', to, -1),
     })
     if (flags.json) printJson(usages)
-    else print(table(usages, USAGE_COLUMNS))
+    else printStyled(table(usages, USAGE_COLUMNS))
     return 0
   },
 })

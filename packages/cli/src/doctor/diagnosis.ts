@@ -4,7 +4,7 @@ import { z } from 'zod'
 export const Check = z.object({
   /** Stable, for programs: `mkfs.erofs`, `cgroup.memory`. */
   id: z.string(),
-  group: z.enum(['host', 'programs', 'builds', 'storage']),
+  group: z.enum(['host', 'programs', 'builds', 'storage', 'server']),
   /** `ok`; `missing`: not there or not usable; `warning`: works, with a drawback; `info`: nothing depends on it. */
   status: z.enum(['ok', 'missing', 'warning', 'info']),
   /** Without it, sandboxes cannot run. */

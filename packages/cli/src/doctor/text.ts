@@ -1,4 +1,5 @@
 import { paint } from '../output.ts'
+import { visible } from '../visible.ts'
 import type { Check, Diagnosis } from './diagnosis.ts'
 
 const TITLES: Record<Check['group'], string> = {
@@ -6,6 +7,7 @@ const TITLES: Record<Check['group'], string> = {
   programs: 'Programs',
   builds: 'Built for Icebox',
   storage: 'Storage',
+  server: 'The server',
 }
 const MARKS = {
   ok: ['green', '✔'],
@@ -20,23 +22,23 @@ export function diagnosisText(diagnosis: Diagnosis): string {
   const width = Math.max(...diagnosis.checks.map((check) => check.id.length))
   const line = (status: Check['status'], id: string, text: string) => {
     const [colour, mark] = MARKS[status]
-    lines.push(`  ${paint(colour, mark)} ${id.padEnd(width)}  ${text}`.trimEnd())
+    lines.push(`  ${paint(colour, mark)} ${visible(id).padEnd(width)}  ${text}`.trimEnd())
   }
   for (const [group, title] of Object.entries(TITLES)) {
     lines.push(paint('bold', title))
     for (const check of diagnosis.checks.filter((each) => each.group === group)) {
-      const found = [check.version, check.found].filter(Boolean).join('  ')
+      const found = visible([check.version, check.found].filter(Boolean).join('  '))
       const missing = check.status === 'missing' && !found ? 'missing' : found
       line(check.status, check.id, `${missing} ${paint('dim', `(${check.purpose})`)}`.trimStart())
       if (check.remedy && check.status !== 'ok')
-        lines.push(`${' '.repeat(width + 6)}${paint('cyan', '→')} ${check.remedy}`)
+        lines.push(`${' '.repeat(width + 6)}${paint('cyan', '→')} ${visible(check.remedy)}`)
     }
     lines.push('')
   }
   lines.push(paint('bold', 'Driver'))
   for (const { name, usable, version, reason } of diagnosis.driver.candidates)
-    line(usable ? 'ok' : 'info', name, [version, reason].filter(Boolean).join('  '))
-  lines.push(`  ${diagnosis.driver.chosen ?? 'none'} would run sandboxes: ${diagnosis.driver.reason}`, '')
+    line(usable ? 'ok' : 'info', name, visible([version, reason].filter(Boolean).join('  ')))
+  lines.push(`  ${diagnosis.driver.chosen ?? 'none'} would run sandboxes: ${visible(diagnosis.driver.reason)}`, '')
   const missing = diagnosis.checks.filter((check) => check.required && check.status === 'missing')
   lines.push(
     diagnosis.ok

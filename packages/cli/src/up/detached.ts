@@ -1,5 +1,6 @@
 import { spawn } from 'node:child_process'
 import { type FileHandle, mkdir, open, readdir, readFile } from 'node:fs/promises'
+import { constants } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { ensureRuntime } from '@icebox/node'
@@ -7,9 +8,14 @@ import { Icebox } from '@icebox/sdk'
 import type { Reach } from '../compose.ts'
 import { Refusal } from '../failure.ts'
 import { interruption } from '../interrupt.ts'
+import { parentOf } from '../process.ts'
 import { ServerLog } from '../server-log.ts'
 import { announce, serverFile, setUpReport, type UpOptions } from './foreground.ts'
+import { requireNoSupervisor } from './one-server.ts'
+import { SUPERVISOR, supervisorOf } from './supervision.ts'
 
+/** Megabytes of heap: a supervisor waits. */
+const SUPERVISOR_FLAGS = ['--max-old-space-size=64', '--max-semi-space-size=1']
 const MAIN = join(import.meta.dirname, '../main.ts')
 const EVERY_MS = 25
 /** Longest that a start may take: it settles what a crash left and resumes what `down` paused. Milliseconds. */
@@ -30,14 +36,15 @@ async function openLog(dataDirectory: string): Promise<FileHandle | undefined> {
   return open(join(dataDirectory, 'server.log'), 'a', 0o600)
 }
 
-/** Starts the server as a process of its own and waits until it answers. Throws what it died of. */
+/** Starts the server as a process of its own, with a supervisor, and waits until it answers. Throws what it died of. */
 export async function startDetached({ dataDirectory, reach, base, limits, json }: UpOptions): Promise<void> {
   const stop = interruption()
+  await requireNoSupervisor(dataDirectory)
   // Here, where somebody sees it: what has to be built first takes minutes.
   await ensureRuntime(setUpReport(json), stop)
   const log = await ServerLog.fromNow(join(dataDirectory, 'server.log'))
   const words = [
-    ...[MAIN, 'up', '--json', '--data', dataDirectory],
+    ...[...SUPERVISOR_FLAGS, SUPERVISOR, dataDirectory, MAIN, 'up', '--json', '--data', dataDirectory],
     ...flagsOf(reach),
     ...(base ? [] : ['--no-base']),
     ...(limits === undefined ? [] : ['--limits', limits.file]),
@@ -54,7 +61,7 @@ export async function startDetached({ dataDirectory, reach, base, limits, json }
   const ended = Promise.withResolvers<string>()
   child.once('error', (error) => ended.resolve(error.message))
   child.once('close', (code, signal) =>
-    ended.resolve(code === null ? `ended by ${signal}` : `ended with status ${code}`),
+    ended.resolve(code === null || code > 128 ? `ended by ${signal ?? signalOf(code)}` : `ended with status ${code}`),
   )
   let how: string | undefined
   void ended.promise.then((text) => {
@@ -76,24 +83,41 @@ export async function startDetached({ dataDirectory, reach, base, limits, json }
   }
   child.unref()
   const { driver } = await new Icebox({ dataDirectory }).info()
-  announce({ ...running, driver, dataDirectory, keyFile: join(dataDirectory, 'key'), logFile: log.path }, json)
+  announce(
+    {
+      ...running,
+      restartedBy: 'icebox',
+      driver,
+      dataDirectory,
+      keyFile: join(dataDirectory, 'key'),
+      logFile: log.path,
+    },
+    json,
+  )
 }
 
-/** The server with this pid, and the address that it has said it is called by; undefined until it answers. */
+/** The server that this supervisor has started, and the address that it has said it is called by; undefined until it answers. */
 async function answers(
   dataDirectory: string,
-  pid: number | undefined,
+  supervisor: number | undefined,
 ): Promise<{ url: string; pid: number } | undefined> {
   try {
     const said: unknown = JSON.parse(await readFile(serverFile(dataDirectory), 'utf8'))
-    if (pid === undefined || typeof said !== 'object' || said === null || !('pid' in said) || said.pid !== pid)
-      return undefined
+    if (typeof said !== 'object' || said === null || !('pid' in said) || typeof said.pid !== 'number') return undefined
+    if (supervisor === undefined || (await parentOf(said.pid)) !== supervisor) return undefined
+    // Once it can be found by others too.
+    if ((await supervisorOf(dataDirectory))?.pid !== supervisor) return undefined
     await new Icebox({ dataDirectory }).health({ requestTimeoutMs: 5000 })
-    return 'publicUrl' in said && typeof said.publicUrl === 'string' ? { url: said.publicUrl, pid } : undefined
+    return 'publicUrl' in said && typeof said.publicUrl === 'string'
+      ? { url: said.publicUrl, pid: said.pid }
+      : undefined
   } catch {
     return undefined
   }
 }
+
+const signalOf = (status: number | null): string =>
+  Object.entries(constants.signals).find(([, number]) => number === (status ?? 0) - 128)?.[0] ?? `status ${status}`
 
 /** The words that say how it is called, for the process that serves. */
 function flagsOf({ listen, domains = [], allowedHosts = [], corsOrigins = [], tls }: Reach): string[] {

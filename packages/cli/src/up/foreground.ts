@@ -4,8 +4,12 @@ import type { Limits } from '@icebox/control'
 import { type Report, stepReport } from '@icebox/node'
 import { openIcebox, type Reach } from '../compose.ts'
 import { interruption } from '../interrupt.ts'
-import { note, paint, print, printJson } from '../output.ts'
+import { note, paint, print, printJson, printStyled } from '../output.ts'
+import { startTime } from '../process.ts'
 import { logText, ServerLog } from '../server-log.ts'
+import { bootId } from './deaths.ts'
+import { requireNoSupervisor } from './one-server.ts'
+import { restarter } from './supervision.ts'
 
 export interface UpOptions {
   dataDirectory: string
@@ -34,6 +38,7 @@ export function setUpReport(json: boolean): Report {
 
 /** Serves until it is told to end. Ctrl-C and SIGTERM pause all sandboxes, as `icebox down` does. */
 export async function serve({ dataDirectory, reach, base, limits, json }: UpOptions): Promise<void> {
+  if (restarter() !== 'icebox') await requireNoSupervisor(dataDirectory)
   const { promise: told, resolve: tell } = Promise.withResolvers<'pause' | 'keep' | 'kill'>()
   const stop = interruption()
   stop.addEventListener('abort', () => tell('pause'), { once: true })
@@ -50,42 +55,55 @@ export async function serve({ dataDirectory, reach, base, limits, json }: UpOpti
     stop,
   )
   const file = serverFile(dataDirectory)
-  await writeFile(
-    `${file}.part`,
-    `${JSON.stringify({ url: server.localUrl, publicUrl: server.url, pid: process.pid })}\n`,
-    { mode: 0o600 },
-  )
-  await rename(`${file}.part`, file)
-  announce({ ...server, dataDirectory, pid: process.pid, logFile: log.path }, json)
+  const said = {
+    ...{ url: server.localUrl, publicUrl: server.url, pid: process.pid, restartedBy: restarter() },
+    ...{ startedAt: new Date().toISOString(), startTime: await startTime(process.pid), boot: await bootId() },
+  }
+  await replaceServerFile(file, said)
+  const { pid, restartedBy } = said
+  announce({ ...server, dataDirectory, pid, restartedBy, logFile: log.path }, json)
   const show = async () => {
-    for (const line of await log.more()) if (!json) print(logText(line))
+    for (const line of await log.more()) if (!json) printStyled(logText(line))
   }
   const showing = setInterval(() => void show(), LOG_EVERY_MS)
   const mode = await told
   if (!json && mode === 'pause') note('pausing all sandboxes; a second Ctrl-C leaves them running')
+  // However it ends from here on, it was told to: nobody starts it again.
+  await replaceServerFile(file, { ...said, ending: true }).catch(() => undefined)
   try {
     await server.close(mode, AbortSignal.timeout(CLOSE_DEADLINE_MS))
+    await rm(file, { force: true })
   } finally {
     clearInterval(showing)
-    await rm(file, { force: true })
     await show()
   }
+}
+
+async function replaceServerFile(file: string, said: object): Promise<void> {
+  await writeFile(`${file}.part`, `${JSON.stringify(said)}\n`, { mode: 0o600 })
+  await rename(`${file}.part`, file)
 }
 
 export interface Running {
   url: string
   pid: number
+  /** Who starts it again when it dies; undefined: nobody. */
+  restartedBy: 'icebox' | 'systemd' | undefined
   driver: string
   dataDirectory: string
   keyFile: string
   logFile: string
 }
 
-export function announce({ url, pid, driver, dataDirectory, keyFile, logFile }: Running, json: boolean): void {
+export function announce(
+  { url, pid, restartedBy, driver, dataDirectory, keyFile, logFile }: Running,
+  json: boolean,
+): void {
   if (json) {
-    printJson({ url, pid, driver, dataDirectory, keyFile, logFile })
+    printJson({ url, pid, restartedBy: restartedBy ?? null, driver, dataDirectory, keyFile, logFile })
     return
   }
-  print(`${paint('bold', 'icebox is up')} at ${paint('cyan', url)}`)
+  printStyled(`${paint('bold', 'icebox is up')} at ${paint('cyan', url)}`)
   print(`  key     ${keyFile}\n  driver  ${driver}\n  data    ${dataDirectory}\n  log     ${logFile}`)
+  if (restartedBy === undefined) print('  death   nobody starts it again: `icebox up -d` and systemd do')
 }

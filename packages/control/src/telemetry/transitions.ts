@@ -60,15 +60,20 @@ export async function tellMissed(events: Events, context: Omit<Finding, 'records
   const { cache } = context
   const key = (kind: string, project: string, name: string) => JSON.stringify([kind, project, name])
   const kept = events.list({})
-  // What happened before all that is kept was told, and is forgotten.
-  const oldest = kept[0]?.at ?? ''
-  const told = new Map(kept.map((event) => [key(event.kind, event.project, event.resource), event]))
+  const told = new Map(
+    // A server that died is no resource that could be missed.
+    kept
+      .filter(({ kind }) => kind !== 'Server')
+      .map((event) => [key(event.kind, event.project, event.resource), event]),
+  )
   const missed: SummaryOf[(typeof TOLD)[number]][] = []
   for (const kind of TOLD)
     for (const summary of cache.each(kind)) {
       const last = told.get(key(kind, summary.namespace, summary.name))
-      if (last === undefined ? summary.since >= oldest : last.to !== summary.state || last.at !== summary.since)
-        missed.push(summary)
+      if (isHidden(summary) || (last?.to === summary.state && last.at === summary.since)) continue
+      // What happened before all that is kept was told, and is forgotten.
+      if (last === undefined && events.isForgotten(summary.namespace, summary.since)) continue
+      missed.push(summary)
     }
   missed.sort((a, b) => (a.since < b.since ? -1 : 1))
   for (const { kind, namespace, name } of missed.slice(-UNTOLD)) {
@@ -83,6 +88,10 @@ export async function tellMissed(events: Events, context: Omit<Finding, 'records
     events.append({ ...last, at: new Date().toISOString(), from: last.to, to: 'deleted' })
   }
 }
+
+/** Users do not see it. */
+const isHidden = (summary: SummaryOf[(typeof TOLD)[number]]): boolean =>
+  summary.kind === 'Snapshot' ? summary.purpose !== 'user' : summary.kind === 'Template' && summary.hidden
 
 function isThere(cache: Cache, { kind, project, resource }: WireEvent): boolean {
   const told = TOLD.find((each) => each === kind)
