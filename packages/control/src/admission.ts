@@ -50,7 +50,7 @@ export class Admission {
    */
   async start<R>(project: string, id: string, begin: (turn: Turn) => Promise<Accepted<R>>): Promise<Accepted<R>> {
     this.#requirePlaces(project, [id])
-    const turn = await this.#starts.turn()
+    const turn = await this.#starts.turn(project)
     try {
       // Others came while it waited.
       return await this.#expecting(project, [id], () => inTurn(turn, begin))
@@ -71,7 +71,7 @@ export class Admission {
     begin: (id: string, turn: Turn) => Promise<Accepted<R>>,
   ): Promise<PromiseSettledResult<R>[]> {
     this.#requirePlaces(project, ids)
-    const turn = await this.#starts.turn()
+    const turn = await this.#starts.turn(project)
     try {
       return await this.#expecting(project, ids, async () => {
         try {
@@ -80,7 +80,7 @@ export class Admission {
           turn.end()
         }
         const one = async (id: string): Promise<R> => {
-          const own = await this.#starts.patientTurn()
+          const own = await this.#starts.patientTurn(project)
           try {
             return await (await begin(id, own)).settled
           } finally {

@@ -1,8 +1,10 @@
 import { createHash, randomBytes } from 'node:crypto'
 import { type ApiKey, DEFAULT_PROJECT } from '@icebox/model'
+import { requireBounded, requireRecords } from './bounds.ts'
+import type { Context } from './context.ts'
 import type { Keys } from './control.ts'
 import { slice } from './page.ts'
-import { type Records, resolveRef } from './records.ts'
+import { resolveRef } from './records.ts'
 
 /** Characters of a key that may be shown. */
 const HINT_LENGTH = 10
@@ -12,7 +14,10 @@ const hashOf = (key: string): string => createHash('sha256').update(key).digest(
 const nameOf = (hash: string): string => `k${hash.slice(0, 19)}`
 
 /** `records` are those of the system's namespace; `installationKey` is the one in the data directory. */
-export function keyService(records: Records, installationKey: string): Keys {
+export function keyService(
+  { admission, records }: Pick<Context, 'admission' | 'records'>,
+  installationKey: string,
+): Keys {
   const installation = hashOf(installationKey)
   const known = new Map<string, ApiKey>()
   return {
@@ -25,6 +30,8 @@ export function keyService(records: Records, installationKey: string): Keys {
       return { project: record.spec.project, installation: false }
     },
     async create({ project, label }) {
+      requireBounded({ label })
+      requireRecords({ admission, records }, 'ApiKey')
       const key = `e2b_${randomBytes(20).toString('hex')}`
       const hash = hashOf(key)
       const record = await records.create('ApiKey', nameOf(hash), {

@@ -1,3 +1,4 @@
+import { availableParallelism } from 'node:os'
 import { z } from 'zod'
 
 /** What keeps one project, or a burst, from taking everything. Over them: `TooManyRequests`, which says which and how much. */
@@ -8,9 +9,16 @@ export const Limits = z.strictObject({
   forks: z.int().min(1).max(100).default(100),
   /** Bytes of all snapshots of a project, hidden ones too, beyond which no more are taken or imported. Pauses always may. */
   snapshotBytes: z.int().min(0).optional(),
+  /** Records of each kind (sandboxes in any state, snapshots, templates, images) of a project. */
+  records: z.int().min(1).default(20_000),
   /** Creates, resumes, rollbacks and forks of all projects that are under way at once. */
   starts: z.int().min(1).default(64),
-  /** Those that may wait for their turn. */
+  /** Those of one project. Twice the cores: more at once take no less time, and would make those of others wait. */
+  projectStarts: z
+    .int()
+    .min(1)
+    .default(() => Math.max(4, 2 * availableParallelism())),
+  /** Those of one project that may wait for their turn. */
   queue: z.int().min(0).default(256),
   /** Seconds they wait at most. */
   queueSeconds: z.number().min(0).max(600).default(10),

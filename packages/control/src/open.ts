@@ -19,6 +19,7 @@ import { logTransition } from './logs/transition.ts'
 import { Operations } from './operations.ts'
 import { Reconciler } from './reconcile/reconcile.ts'
 import { Records } from './records.ts'
+import { retirementAlarm } from './retirement.ts'
 import { expire } from './sandboxes/expire.ts'
 import { sandboxService } from './sandboxes/service.ts'
 import { PAUSED_BY_SHUTDOWN } from './sandboxes/time.ts'
@@ -104,6 +105,7 @@ export async function openControl({
     if (kind !== 'Sandbox' || before?.state === after?.state) return
     const sandbox = after ?? before
     if (sandbox?.kind === 'Sandbox') admission.note(sandbox, after === undefined)
+    if (after?.state === 'failed') retirement.changed()
     if (resource?.kind === 'Sandbox')
       logTransition(contextOf(resource.metadata.namespace), resource, after === undefined ? 'deleted' : undefined)
   })
@@ -112,6 +114,7 @@ export async function openControl({
   const remove = async ({ namespace, name }: SandboxSummary) =>
     (await project(namespace).sandboxes.delete(name, context.closing)).settled
   const snapshotExpiry = snapshotAlarm(context)
+  const retirement = retirementAlarm(context)
   const projects = new Map<string, Project>()
   const project = (name: string): Project => {
     const known = projects.get(name)
@@ -149,12 +152,13 @@ export async function openControl({
   }
   expiry.changed()
   snapshotExpiry.changed()
+  retirement.changed()
 
   return {
     project,
     events: { list: (filter) => events.list(filter), follow: (filter, signal) => events.follow(filter, signal) },
     metrics: () => shared.telemetry.metrics.text(),
-    keys: keyService(context.records, installationKey),
+    keys: keyService(context, installationKey),
     traffic: trafficService(context, tokens),
     collect: (options, signal) => collectAll(context, options, signal),
     async close(mode, signal) {

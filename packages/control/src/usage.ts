@@ -17,9 +17,10 @@ export function usageAfter(usage: Usage, state: SandboxState, at: string): Usage
 }
 
 /**
- * Keeps what a sandbox has used before it goes. One that never ran leaves nothing. May be called again after a crash.
+ * Keeps what a sandbox has used before it goes. One that never ran leaves nothing. Of more than a project may have, the oldest goes.
+ * May be called again after a crash.
  */
-export async function recordUsage({ records }: Context, { metadata, spec, status }: Sandbox): Promise<void> {
+export async function recordUsage({ admission, records }: Context, { metadata, spec, status }: Sandbox): Promise<void> {
   const deletedAt = new Date().toISOString()
   const { runningSeconds } = usageAfter(status.usage, 'deleting', deletedAt)
   if (runningSeconds === 0) return
@@ -36,6 +37,12 @@ export async function recordUsage({ records }: Context, { metadata, spec, status
     .catch((error) => {
       if (!isError(error, 'AlreadyExists')) throw error
     })
+  const kept = records.of('UsageRecord')
+  while (kept.size > admission.limits.records) {
+    const oldest = kept.by('deleted').at(0)
+    if (oldest === undefined) return
+    await records.remove('UsageRecord', oldest.name)
+  }
 }
 
 /**

@@ -2,7 +2,7 @@ import type { Kind } from '@icebox/model'
 import { oldestFirst } from '../page.ts'
 import { Lookup } from './lookup.ts'
 import { Ordered } from './ordered.ts'
-import type { SummaryOf } from './summary.ts'
+import type { SandboxSummary, SummaryOf } from './summary.ts'
 
 type Values<K extends Kind> = (summary: SummaryOf[K]) => readonly (string | undefined)[]
 /** Undefined: it is not among them. */
@@ -12,6 +12,9 @@ interface Indexes<K extends Kind> {
   lookups: Record<string, Values<K>>
   times: Record<string, Time<K>>
 }
+
+const isStillborn = ({ state, runningSeconds, runningSince }: SandboxSummary): boolean =>
+  state === 'failed' && runningSeconds === 0 && runningSince === undefined
 
 /** What the resources of one project are found by. */
 const OF_PROJECT = {
@@ -29,7 +32,8 @@ const OF_PROJECT = {
     },
     times: {
       created: ({ createdAt }) => createdAt,
-      failed: ({ state, since }) => (state === 'failed' ? since : undefined),
+      /** Those that failed before they ever ran. */
+      stillborn: (sandbox) => (isStillborn(sandbox) ? sandbox.since : undefined),
     },
   },
   Snapshot: {
@@ -88,7 +92,12 @@ const OF_ALL = {
       /** Why they are paused. */
       pausedFor: ({ state, reason }) => [state === 'paused' ? reason : undefined],
     },
-    times: { due: ({ due }) => due },
+    times: {
+      due: ({ due }) => due,
+      stillborn: (sandbox) => (isStillborn(sandbox) ? sandbox.since : undefined),
+      /** Those that failed after they had run. */
+      broken: (sandbox) => (sandbox.state === 'failed' && !isStillborn(sandbox) ? sandbox.since : undefined),
+    },
   },
   Snapshot: {
     lookups: {

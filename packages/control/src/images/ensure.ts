@@ -1,4 +1,5 @@
 import { DEFAULT_PROJECT, IceboxError, type Image, isError, type NodeImage, type Progress } from '@icebox/model'
+import { requireRecords } from '../bounds.ts'
 import { type Context, DEADLINES, within } from '../context.ts'
 
 const now = () => new Date().toISOString()
@@ -65,6 +66,7 @@ export async function pullImage(
   signal: AbortSignal,
 ): Promise<Image> {
   requireReadable(context, reference)
+  requireRecords(context, 'Image')
   const image = await context.node.pullImage(
     reference,
     progress,

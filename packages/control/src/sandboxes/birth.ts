@@ -8,6 +8,7 @@ import {
   type Sandbox,
   type Snapshot,
 } from '@icebox/model'
+import { requireBounded } from '../bounds.ts'
 import { type Context, DEADLINES, within } from '../context.ts'
 import { shareImage } from '../images/ensure.ts'
 import { settledStatus } from '../records.ts'
@@ -124,10 +125,11 @@ async function findSnapshot(context: Context, { metadata, spec }: Sandbox, stopp
   const signal = AbortSignal.any([stopping, context.stopping, within(context, DEADLINES.pull)])
   const template = await bareTemplate(context, spec.source.image, spec.size, signal)
   const snapshot = await context.records.get('Snapshot', template.status.snapshot ?? '')
-  await context.records.setSpec('Sandbox', metadata.name, (present) => ({
-    ...present.spec,
-    env: { ...snapshot.spec.env, ...present.spec.env },
-  }))
+  await context.records.setSpec('Sandbox', metadata.name, (present) => {
+    const env = { ...snapshot.spec.env, ...present.spec.env }
+    requireBounded({ env })
+    return { ...present.spec, env }
+  })
   return context.records.setStatus('Sandbox', metadata.name, ({ status }) =>
     status.operation === undefined
       ? undefined

@@ -8,6 +8,7 @@ import {
   type SandboxSpec,
   type Size,
 } from '@icebox/model'
+import { requireBounded } from '../bounds.ts'
 import type { Context } from '../context.ts'
 import type { Accepted } from '../control.ts'
 import { resolveSnapshot } from '../snapshots/resolve.ts'
@@ -45,12 +46,14 @@ export type Settings = Pick<
   'onTimeout' | 'pauseKind' | 'autoResume' | 'secure' | 'publicTraffic' | 'network'
 >
 
-/** Writes the intent of a new sandbox and begins to restore it. */
+/** Writes the intent of a new sandbox and begins to restore it. Throws `TooLarge` for more than may be kept. */
 export async function admit(
   context: Context,
   birth: Birth,
   { id, request, turn }: { id: SandboxId; request?: Request | undefined; turn: Turn },
 ): Promise<Accepted<Sandbox>> {
+  const { env, metadata, entrypoint, source, settings } = birth
+  requireBounded({ env, metadata, entrypoint, source, network: settings.network })
   // In turn: what had this id before may be on its way out.
   return context.operations.exclusiveInTurn(id, 'create', async (stopping) => {
     const resource = await context.records.create('Sandbox', id, {

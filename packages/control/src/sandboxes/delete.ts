@@ -46,7 +46,7 @@ async function remove(context: Context, sandbox: Sandbox): Promise<Sandbox> {
 }
 
 /** Deletes what a create or a fork has left whose failure its caller was told. What was made under the same id since then stays. */
-export async function discardFailed(context: Context, { metadata: { name, uid } }: Sandbox): Promise<void> {
+export async function discardFailed(context: Context, { name, uid }: { name: string; uid: string }): Promise<void> {
   const begin = async () => {
     const { metadata, status } = await context.records.get('Sandbox', name)
     if (metadata.uid !== uid || status.state !== 'failed')

@@ -8,6 +8,7 @@ import {
   newSnapshotId,
   type Sandbox,
 } from '@icebox/model'
+import { requireBounded, requireRecords } from '../bounds.ts'
 import type { Context } from '../context.ts'
 import { dropSnapshot } from '../snapshots/remove.ts'
 import { saveOf } from '../snapshots/save.ts'
@@ -42,6 +43,9 @@ async function fork(
       remedy: 'Fork in several calls, or have the limit raised.',
       details: { limit: 'forks' },
     })
+  requireRecords(context, 'Sandbox', body.count)
+  const env = { ...source.spec.env, ...body.env }
+  requireBounded({ env, metadata: body.metadata })
   const snapshot = newSnapshotId()
   const save = () =>
     context.operations.passing(name, 'fork', async () => {
@@ -58,7 +62,7 @@ async function fork(
       origin: source.spec.origin,
       snapshot,
       size: source.spec.size,
-      env: { ...source.spec.env, ...body.env },
+      env,
       entrypoint: source.spec.entrypoint,
       metadata: body.metadata ?? source.spec.metadata,
       timeoutSeconds: body.timeout,
@@ -81,7 +85,7 @@ async function fork(
 
 /** Whoever is told of a child's failure never learns its id: nothing may be left under it. */
 async function withoutRemains(context: Context, child: Sandbox, failure: unknown): Promise<never> {
-  await discardFailed(context, child).catch((error) =>
+  await discardFailed(context, child.metadata).catch((error) =>
     context.log('warn', 'fork.child.discard.failed', {
       sandbox: child.metadata.name,
       error: IceboxError.from(error).message,

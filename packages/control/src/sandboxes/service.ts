@@ -1,4 +1,5 @@
 import { IceboxError, newSandboxId, type Sandbox, type SandboxId } from '@icebox/model'
+import { requireBounded, requireRecords } from '../bounds.ts'
 import { MANY_PAIRS } from '../cache/collection.ts'
 import { Ordered } from '../cache/ordered.ts'
 import { pairOf, type SandboxSummary } from '../cache/summary.ts'
@@ -59,6 +60,7 @@ export function sandboxService(context: Context): Sandboxes {
 
   return {
     async create({ key, ...body }, signal) {
+      requireRecords(context, 'Sandbox')
       const begin = async (id: SandboxId, request?: Request) => {
         // Before its turn: it may have to wait for the build of its template.
         const birth = await birthOf(context, body, signal)
@@ -68,7 +70,7 @@ export function sandboxService(context: Context): Sandboxes {
       }
       return key === undefined ? begin(newSandboxId()) : requests.once(key, body, begin)
     },
-    discard: (failed) => discardFailed(context, failed),
+    discard: ({ metadata }) => discardFailed(context, metadata),
     get: (ref) => resolveSandbox(context, ref),
     async list({ states = [], metadata = {}, origin, createdFrom }, page) {
       const from = createdFrom === undefined ? Number.NEGATIVE_INFINITY : Date.parse(createdFrom)
@@ -110,6 +112,7 @@ export function sandboxService(context: Context): Sandboxes {
       return renew(context, name, body)
     },
     async update(ref, changes) {
+      requireBounded(changes)
       const { name } = (await resolveSandbox(context, ref)).metadata
       return records.setSpec('Sandbox', name, ({ spec }) => ({ ...spec, ...changes }))
     },
@@ -119,7 +122,9 @@ export function sandboxService(context: Context): Sandboxes {
         const merged = Object.entries({ ...spec.metadata, ...patch }).filter(
           (entry): entry is [string, string] => entry[1] !== null,
         )
-        return { ...spec, metadata: Object.fromEntries(merged) }
+        const kept = Object.fromEntries(merged)
+        requireBounded({ metadata: kept })
+        return { ...spec, metadata: kept }
       })
     },
     async fork(ref, body) {

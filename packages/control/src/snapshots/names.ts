@@ -1,4 +1,5 @@
 import { DEFAULT_TAG, IceboxError, type Snapshot } from '@icebox/model'
+import { requireBounded } from '../bounds.ts'
 import type { Context } from '../context.ts'
 
 const tagsOf = ({ spec }: Snapshot): readonly string[] => spec.tags ?? [DEFAULT_TAG]
@@ -52,10 +53,11 @@ export async function addTags(
   if (displayName === undefined)
     throw new IceboxError('InvalidArgument', `snapshot ${name} has no name, and so can have no tags`)
   return inTurn(context, displayName, async () => {
-    const tagged = await context.records.setSpec('Snapshot', name, (present) => ({
-      ...present.spec,
-      tags: [...new Set([...tagsOf(present), ...tags])],
-    }))
+    const tagged = await context.records.setSpec('Snapshot', name, (present) => {
+      const all = [...new Set([...tagsOf(present), ...tags])]
+      requireBounded({ tags: all })
+      return { ...present.spec, tags: all }
+    })
     await takeTags(context, displayName, name, tags)
     return tagged
   })

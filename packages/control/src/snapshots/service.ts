@@ -10,6 +10,7 @@ import {
   type Snapshot,
 } from '@icebox/model'
 import type { Alarm } from '../alarm.ts'
+import { requireBounded, requireRecords } from '../bounds.ts'
 import { Ordered } from '../cache/ordered.ts'
 import type { SnapshotSummary } from '../cache/summary.ts'
 import { type Context, DEADLINES, within } from '../context.ts'
@@ -50,6 +51,8 @@ export function snapshotService(context: Context, sandboxes: Sandboxes, expiries
         throw new IceboxError('InvalidArgument', 'tags: a snapshot without a name can have no tags')
       if (body.expiresAt !== undefined && Date.parse(body.expiresAt) <= Date.now())
         throw new IceboxError('InvalidArgument', `expiresAt: ${body.expiresAt} is not in the future`)
+      requireBounded({ tags: body.tags })
+      requireRecords(context, 'Snapshot')
       requireSnapshotBytes(context)
       const sandbox = await resolveSandbox(context, sandboxRef)
       const { name } = sandbox.metadata
@@ -126,6 +129,7 @@ export function snapshotService(context: Context, sandboxes: Sandboxes, expiries
     },
     async importFrom(file, { name }, progress, signal) {
       return names.reserve(name, async () => {
+        requireRecords(context, 'Snapshot')
         requireSnapshotBytes(context)
         const id = newSnapshotId()
         const both = AbortSignal.any([signal, context.closing])

@@ -1,4 +1,5 @@
 import { DEFAULT_SIZE, IceboxError, type Template } from '@icebox/model'
+import { requireBounded, requireRecords } from '../bounds.ts'
 import type { Context } from '../context.ts'
 import type { Accepted, Templates } from '../control.ts'
 import { slice } from '../page.ts'
@@ -23,6 +24,9 @@ export function templateService(context: Context): Templates {
         ...(body.startCommand === undefined ? {} : { startCommand: body.startCommand }),
         ...(body.readyCommand === undefined ? {} : { readyCommand: body.readyCommand }),
       }
+      const { image, env, startCommand, readyCommand } = spec
+      requireBounded({ image, env, startCommand, readyCommand })
+      if (records.of('Template').first('name', body.name) === undefined) requireRecords(context, 'Template')
       requireSnapshotBytes(context)
       // Only an equal build is joined.
       const verb = `build ${JSON.stringify(spec)}`
