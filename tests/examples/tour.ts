@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { type ConnectionOptions, Icebox, isIceboxError, Sandbox } from '@icebox/sdk'
+import { tarOf } from '../../packages/node/src/images/fixture.ts'
 import { eventually, output } from '../server-process.ts'
 
 /** Through all of the SDK that the examples leave out, on a server with the template `base`. */
@@ -10,6 +11,9 @@ export async function tour(url: string, apiKey: string): Promise<void> {
   const image = await icebox.images.pull(reference)
   assert.equal((await icebox.images.get(image.id)).reference, reference)
   assert.ok((await icebox.images.list()).some(({ id }) => id === image.id))
+  const sent = await icebox.images.import([await tarOf([{ name: 'file' }])], { label: 'tour' })
+  assert.equal((await icebox.images.get('upload:tour')).id, sent.id)
+  await icebox.images.delete(sent.id)
 
   const steps: unknown[] = []
   const template = await icebox.templates.build({
@@ -41,7 +45,7 @@ async function theServer(icebox: Icebox): Promise<void> {
   assert.deepEqual([info.version, info.project, info.installation], [version, 'default', true])
   assert.ok('openapi' in (await icebox.openapi()))
   assert.match(await icebox.metrics(), /^# HELP icebox_/m)
-  const key = await icebox.keys.create({ label: 'tour' })
+  const key = await icebox.keys.create({ project: 'tour', label: 'tour' })
   assert.ok((await icebox.keys.list()).some(({ id }) => id === key.id))
   await icebox.keys.revoke(key.id)
   await icebox.usage({ from: '2020-01-01T00:00:00Z', to: new Date().toISOString() })

@@ -140,6 +140,18 @@ export function hostNameOf(flag: string, text: string): string {
   return name
 }
 
+/** A name of the DNS, an address, or a network such as 10.0.0.0/8. */
+export function hostOrNetwork(flag: string, text: string): string {
+  const [address = '', length, more] = text.split('/')
+  if (length === undefined) return hostNameOf(flag, text)
+  const most = isIP(address) === 4 ? 32 : isIP(address) === 6 ? 128 : -1
+  if (more !== undefined || !/^\d{1,3}$/.test(length) || Number(length) > most)
+    throw new UsageError(
+      `${flag} must be a name, an address or a network such as 10.0.0.0/8, not ${JSON.stringify(text)}`,
+    )
+  return text
+}
+
 /** A name of the DNS under which there are others. */
 export function domain(flag: string, text: string): string {
   const name = text.toLowerCase().replace(/^\*\./, '')

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { ensureRuntime } from '@icebox/node'
 import { Icebox } from '@icebox/sdk'
-import type { Reach } from '../compose.ts'
+import type { Reach, Sources } from '../compose.ts'
 import { Refusal } from '../failure.ts'
 import { interruption } from '../interrupt.ts'
 import { ServerLog } from '../server-log.ts'
@@ -31,7 +31,7 @@ async function openLog(dataDirectory: string): Promise<FileHandle | undefined> {
 }
 
 /** Starts the server as a process of its own and waits until it answers. Throws what it died of. */
-export async function startDetached({ dataDirectory, reach, base, limits, json }: UpOptions): Promise<void> {
+export async function startDetached({ dataDirectory, reach, sources, base, limits, json }: UpOptions): Promise<void> {
   const stop = interruption()
   // Here, where somebody sees it: what has to be built first takes minutes.
   await ensureRuntime(setUpReport(json), stop)
@@ -39,6 +39,7 @@ export async function startDetached({ dataDirectory, reach, base, limits, json }
   const words = [
     ...[MAIN, 'up', '--json', '--data', dataDirectory],
     ...flagsOf(reach),
+    ...sourceFlags(sources),
     ...(base ? [] : ['--no-base']),
     ...(limits === undefined ? [] : ['--limits', limits.file]),
   ]
@@ -106,6 +107,12 @@ function flagsOf({ listen, domains = [], allowedHosts = [], corsOrigins = [], tl
     ...(tls === undefined ? [] : ['--tls-cert', tls.cert, '--tls-key', tls.key]),
   ]
 }
+
+const sourceFlags = ({ directories, registries, credentials }: Sources): string[] => [
+  ...directories.flatMap((each) => ['--image-directory', each]),
+  ...registries.flatMap((each) => ['--registry-allow', each]),
+  ...credentials.flatMap((each) => ['--registry-credentials', each]),
+]
 
 /** The error that the server ended with, else its last words. */
 async function causeOf(log: ServerLog, said: string, how: string): Promise<Error> {

@@ -2,7 +2,7 @@ import { rename, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Limits } from '@icebox/control'
 import { type Report, stepReport } from '@icebox/node'
-import { openIcebox, type Reach } from '../compose.ts'
+import { openIcebox, type Reach, type Sources } from '../compose.ts'
 import { interruption } from '../interrupt.ts'
 import { note, paint, print, printJson } from '../output.ts'
 import { logText, ServerLog } from '../server-log.ts'
@@ -10,6 +10,7 @@ import { logText, ServerLog } from '../server-log.ts'
 export interface UpOptions {
   dataDirectory: string
   reach: Reach
+  sources: Sources
   /** Whether the template `base` is made where there is none. */
   base: boolean
   json: boolean
@@ -33,7 +34,7 @@ export function setUpReport(json: boolean): Report {
 }
 
 /** Serves until it is told to end. Ctrl-C and SIGTERM pause all sandboxes, as `icebox down` does. */
-export async function serve({ dataDirectory, reach, base, limits, json }: UpOptions): Promise<void> {
+export async function serve({ dataDirectory, reach, sources, base, limits, json }: UpOptions): Promise<void> {
   const { promise: told, resolve: tell } = Promise.withResolvers<'pause' | 'keep' | 'kill'>()
   const stop = interruption()
   stop.addEventListener('abort', () => tell('pause'), { once: true })
@@ -42,6 +43,7 @@ export async function serve({ dataDirectory, reach, base, limits, json }: UpOpti
     {
       ...reach,
       dataDirectory,
+      sources,
       base,
       report: setUpReport(json),
       onShutdown: tell,

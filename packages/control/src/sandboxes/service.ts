@@ -20,12 +20,20 @@ import { renew } from './time.ts'
 export const resolveSandbox = (context: Context, ref: string): Promise<Sandbox> =>
   resolveRef(context.records, 'Sandbox', ref, (sandbox) => [sandbox.spec.displayName])
 
-export function sandboxService(context: Context): Sandboxes {
+/** Creates of one project that are not written yet, with whatever key they were asked for. */
+export interface Arrivals {
+  requests: Requests
+  names: Names
+}
+export const arrivalsOf = (context: Context): Arrivals => ({
+  requests: new Requests(context),
+  names: new Names('sandbox', async (name) =>
+    (await context.records.list('Sandbox')).some(({ spec }) => spec.displayName === name),
+  ),
+})
+
+export function sandboxService(context: Context, { requests, names }: Arrivals): Sandboxes {
   const { admission, records, operations, node } = context
-  const requests = new Requests(context)
-  const names = new Names('sandbox', async (name) =>
-    (await records.list('Sandbox')).some(({ spec }) => spec.displayName === name),
-  )
 
   const used = async (ref: string, signal: AbortSignal) =>
     reach(context, await resolveSandbox(context, ref), { wake: true }, signal)

@@ -1,4 +1,14 @@
-import { closeSync, constants, fstatSync, lstatSync, openSync, readdirSync, readlinkSync, readSync } from 'node:fs'
+import {
+  type BigIntStats,
+  closeSync,
+  constants,
+  fstatSync,
+  lstatSync,
+  openSync,
+  readdirSync,
+  readlinkSync,
+  readSync,
+} from 'node:fs'
 import { IceboxError } from '@icebox/model'
 import { getXattrs } from '@icebox/snapshot'
 import { type ByteString, type Entry, type EntryKind, type EntrySink, readable, type Time, toBytes } from './entry.ts'
@@ -50,9 +60,20 @@ export function readDirectory(path: ByteString, except: string, sink: EntrySink)
     }
     sink.add(entry)
     if (kind === 'file') content(at, entry.size, buffer, sink)
-    else if (kind === 'directory' && stat.dev === root.dev)
-      for (const child of readdirSync(at, 'latin1').sort())
+    else if (kind === 'directory' && stat.dev === root.dev) children(at, stat, name)
+  }
+  /** Through the directory itself: a link that has taken its name meanwhile leads nowhere. */
+  const children = (at: Buffer, { dev, ino }: BigIntStats, name: string): void => {
+    const fd = openSync(at, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW)
+    try {
+      const opened = fstatSync(fd, { bigint: true })
+      if (opened.dev !== dev || opened.ino !== ino) throw changed(at)
+      const place = `/proc/self/fd/${fd}`
+      for (const child of readdirSync(place, 'latin1').sort())
         visit(`${place}/${child}`, name === '' ? child : `${name}/${child}`)
+    } finally {
+      closeSync(fd)
+    }
   }
   visit(path, '')
 }
@@ -62,19 +83,20 @@ function timeOf(nanoseconds: bigint): Time {
   return { seconds: Number((nanoseconds - rest) / BILLION), nanoseconds: Number(rest) }
 }
 
+const changed = (path: Buffer): IceboxError =>
+  new IceboxError('Conflict', `${readable(path.toString('latin1'))} was changed while the image was made of it`)
+
 function content(path: Buffer, size: number, buffer: Buffer, sink: EntrySink): void {
-  const changed = () =>
-    new IceboxError('Conflict', `${readable(path.toString('latin1'))} was changed while the image was made of it`)
   const fd = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW)
   try {
     let left = size
     while (left > 0) {
       const count = readSync(fd, buffer, 0, Math.min(CHUNK, left), null)
-      if (count === 0) throw changed()
+      if (count === 0) throw changed(path)
       sink.write(buffer.subarray(0, count))
       left -= count
     }
-    if (fstatSync(fd).size !== size) throw changed()
+    if (fstatSync(fd).size !== size) throw changed(path)
   } finally {
     closeSync(fd)
   }

@@ -41,8 +41,7 @@ export function parseReference(text: string): Reference {
       const end = rest.indexOf(':')
       const file = absolute(end < 0 ? rest : rest.slice(0, end), text)
       if (end < 0) return { kind: 'docker-archive', canonical: `docker-archive:${file}`, file }
-      const { registry, repository, tag } = parseRegistry(rest.slice(end + 1), text)
-      const name = `${registry}/${repository}:${tag}`
+      const name = savedName(rest.slice(end + 1), text)
       return { kind: 'docker-archive', canonical: `docker-archive:${file}:${name}`, file, name }
     }
     case 'dir': {
@@ -63,6 +62,12 @@ export function parseReference(text: string): Reference {
   const { registry, repository, tag, digest } = parsed
   const canonical = `${registry}/${repository}${digest === undefined ? `:${tag}` : `@${digest}`}`
   return { kind: 'registry', canonical, ...parsed }
+}
+
+/** The whole name of an image in a docker archive. Throws `InvalidArgument`. */
+export function savedName(name: string, text = name): string {
+  const { registry, repository, tag } = parseRegistry(name, text)
+  return `${registry}/${repository}:${tag}`
 }
 
 function parseDebian(rest: string, text: string): Reference | undefined {
