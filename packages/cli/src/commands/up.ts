@@ -32,7 +32,7 @@ export const command = define({
     },
     'registry-allow': {
       summary: 'Registry, token server or network that images may come from though it is not on the Internet.',
-      value: 'HOST|CIDR',
+      value: 'HOST[:PORT]|CIDR',
       multiple: true,
     },
     'registry-credentials': {

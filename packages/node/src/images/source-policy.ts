@@ -3,7 +3,7 @@ import { AddressPolicy } from '../outbound/policy.ts'
 import { LocalFiles } from './local.ts'
 
 export interface SourceSettings {
-  /** Host names, addresses and networks that registries may be at, besides the Internet. */
+  /** Where registries may be besides the Internet: hosts, also with a port, and networks. */
   registries?: readonly string[]
   /** Projects whose pulls may show the operator's credentials, as those with the installation's own key do. */
   credentials?: readonly string[]

@@ -40,25 +40,41 @@ test('addresses of this machine are not, whatever they are', () => {
 })
 
 test('what is listed may be connected to, and nothing near it', () => {
-  const policy = new AddressPolicy(['registry.corp', '10.1.0.0/16', 'fd00::5'])
-  assert.ok(policy.allows('registry.corp', '192.168.0.9'))
-  assert.ok(!policy.allows('other.corp', '192.168.0.9'))
-  assert.ok(!policy.allows('x.registry.corp', '192.168.0.9'))
-  assert.ok(policy.allows('any.example', '10.1.2.3'))
-  assert.ok(policy.allows('any.example', '::ffff:10.1.2.3'), 'the same address in another form')
-  assert.ok(!policy.allows('any.example', '10.2.0.1'))
-  assert.ok(policy.allows('any.example', 'fd00::5'))
-  assert.ok(!policy.allows('any.example', 'fd00::6'))
-  assert.ok(AddressPolicy.anything.allows('localhost', '127.0.0.1'))
-  for (const entry of ['10.0.0.0/33', '10.0.0.0/x', 'a/b', '/8'])
+  const policy = new AddressPolicy([
+    'Registry.corp',
+    'ported.corp:5000',
+    '10.1.0.0/16',
+    'fd00::5',
+    '[fd00::7]:5000',
+    '10.9.9.9:80',
+  ])
+  const allows = (host: string, address: string, port = 443) => policy.allows(host, port, address)
+  assert.ok(allows('registry.corp', '192.168.0.9'))
+  assert.ok(allows('registry.corp', '192.168.0.9', 5000))
+  assert.ok(!allows('other.corp', '192.168.0.9'))
+  assert.ok(!allows('x.registry.corp', '192.168.0.9'))
+  assert.ok(allows('ported.corp', '192.168.0.9', 5000))
+  assert.ok(!allows('ported.corp', '192.168.0.9', 6379))
+  assert.ok(allows('any.example', '10.1.2.3'))
+  assert.ok(allows('any.example', '::ffff:10.1.2.3'), 'the same address in another form')
+  assert.ok(allows('any.example', '64:ff9b::10.1.2.3'), 'the same address in another form')
+  assert.ok(!allows('any.example', '10.2.0.1'))
+  assert.ok(allows('any.example', 'fd00::5'))
+  assert.ok(!allows('any.example', 'fd00::6'))
+  assert.ok(allows('any.example', 'fd00::7', 5000))
+  assert.ok(!allows('any.example', 'fd00::7', 22))
+  assert.ok(allows('any.example', '10.9.9.9', 80))
+  assert.ok(!allows('any.example', '10.9.9.9', 81))
+  assert.ok(AddressPolicy.anything.allows('localhost', 22, '127.0.0.1'))
+  for (const entry of ['10.0.0.0/33', '10.0.0.0/x', 'a/b', '/8', '', ':80', '[::1', 'a:b'])
     assert.throws(() => new AddressPolicy([entry]), TypeError, entry)
 })
 
 test('a name counts by its addresses', async () => {
   const refused = { code: 'ERR_ADDRESS_REFUSED' }
-  await assert.rejects(new AddressPolicy([]).resolve('localhost'), refused)
-  await assert.rejects(new AddressPolicy([]).resolve('a.localhost'), refused)
-  await assert.rejects(new AddressPolicy([]).resolve('127.0.0.1'), refused)
-  const found = await new AddressPolicy(['127.0.0.0/8']).resolve('localhost')
+  for (const name of ['localhost', 'a.localhost', '127.0.0.1'])
+    await assert.rejects(new AddressPolicy([]).resolve(name, 443), refused, name)
+  const found = await new AddressPolicy(['127.0.0.0/8']).resolve('localhost', 443)
   assert.deepEqual(found, [{ address: '127.0.0.1', family: 4 }])
+  await assert.rejects(new AddressPolicy(['127.0.0.1:5000']).resolve('localhost', 443), refused)
 })

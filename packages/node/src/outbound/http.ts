@@ -21,7 +21,11 @@ const MAX_ATTEMPTS = 6
 const FIRST_PAUSE_MS = 250
 const MAX_PAUSE_MS = 10_000
 /** Failures to connect that may pass. A name that does not exist or a certificate that is wrong stays so. */
-const PASSING_ERRORS = ['ECONNRESET', 'ECONNABORTED', 'EPIPE', 'ETIMEDOUT', 'EAI_AGAIN', 'ENETUNREACH', 'EHOSTUNREACH']
+const PASSING_ERRORS = [
+  ...['ECONNRESET', 'ECONNABORTED', 'EPIPE', 'ETIMEDOUT', 'ENETUNREACH', 'EHOSTUNREACH'],
+  // Of name servers.
+  ...['EAI_AGAIN', 'ETIMEOUT', 'ESERVFAIL'],
+]
 
 export interface Answer {
   status: number
@@ -88,9 +92,10 @@ function agentsOf(policy: AddressPolicy): Agents {
 async function way(url: URL, policy: AddressPolicy): Promise<RequestOptions> {
   const { http, https, proxies } = agentsOf(policy)
   const host = url.hostname.replace(/^\[|\]$/g, '')
+  const port = Number(url.port || (url.protocol === 'https:' ? 443 : 80))
   const proxy = proxyOf(url, process.env)
   if (proxy !== undefined) {
-    await policy.resolve(host).catch((thrown: unknown) => {
+    await policy.resolve(host, port).catch((thrown: unknown) => {
       if (thrown instanceof AddressRefused) throw thrown
     })
     const proxied = { keepAlive: true, secureContext: trust(), proxyEnv: { HTTPS_PROXY: proxy } }
@@ -99,8 +104,8 @@ async function way(url: URL, policy: AddressPolicy): Promise<RequestOptions> {
     return { agent }
   }
   // An address is connected to without a lookup.
-  if (isIP(host) !== 0) await policy.resolve(host)
-  return { agent: url.protocol === 'https:' ? https : http, lookup: policy.lookup }
+  if (isIP(host) !== 0) await policy.resolve(host, port)
+  return { agent: url.protocol === 'https:' ? https : http, lookup: policy.lookup(port) }
 }
 
 /** The only hosts that are spoken to without TLS, where the policy lets them be spoken to at all. */
@@ -122,7 +127,10 @@ export async function request(url: URL, ask: Request, policy: AddressPolicy, sig
     if (redirects === MAX_REDIRECTS) throw unreachable(target, 'it redirects without end')
     const next = URL.parse(location, target)
     if (next === null) throw unreachable(target, 'it redirects to what is no address')
-    if (next.protocol !== 'https:' && !(next.protocol === 'http:' && isLoopback(next.hostname)))
+    if (
+      next.protocol !== 'https:' &&
+      !(next.protocol === 'http:' && isLoopback(next.hostname) && target.protocol === 'http:')
+    )
       throw unreachable(target, `it redirects to ${next.origin}, which is not protected by TLS`)
     if (next.origin !== target.origin)
       headers = Object.fromEntries(Object.entries(headers).filter(([name]) => name !== 'authorization'))
