@@ -31,10 +31,11 @@ export class AddressPolicy {
 
   /**
    * Of hosts (`registry.corp`, `10.1.2.3`, `::1`), hosts with a port (`registry.corp:5000`, `[::1]:5000`) and networks
-   * (`10.0.0.0/8`). Throws `TypeError` for anything else.
+   * (`10.0.0.0/8`). Throws `TypeError` for anything else. `nameServers` as `dns.setServers` takes them; default: the machine's.
    */
-  constructor(allowed: readonly string[]) {
+  constructor(allowed: readonly string[], nameServers?: readonly string[]) {
     this.#listed = allowed.map(parse)
+    if (nameServers !== undefined) this.#resolver.setServers(nameServers)
   }
 
   /** Whether an address may be connected to, for a host that was named so. */

@@ -20,6 +20,8 @@ type Handler = (asked: IncomingMessage, answer: ServerResponse) => void
 
 let registry: Server
 let inside: Server
+/** The same at an address that is listed, at a port that is not. */
+let beside: Server
 let answerOf: Handler = (_, answer) => answer.end()
 /** What came to the service inside. */
 let reached: string[] = []
@@ -29,11 +31,13 @@ let stores = 0
 before(async () => {
   registry = createServer((asked, answer) => answerOf(asked, answer)).listen(0, '127.0.0.1')
   // Another address of this machine, which is not listed.
-  inside = createServer((asked, answer) => {
+  const serve: Handler = (asked, answer) => {
     reached.push(`${asked.method} ${asked.url} ${asked.headers.authorization}`)
     answer.end('{"token":"inside"}')
-  }).listen(0, '127.7.7.7')
-  await Promise.all([once(registry, 'listening'), once(inside, 'listening')])
+  }
+  inside = createServer(serve).listen(0, '127.7.7.7')
+  beside = createServer(serve).listen(0, '127.0.0.1')
+  await Promise.all([registry, inside, beside].map((server) => once(server, 'listening')))
   const docker = join(directory, 'docker')
   mkdirSync(docker)
   const auth = Buffer.from('operator:secret').toString('base64')
@@ -42,7 +46,7 @@ before(async () => {
 })
 after(() => {
   delete process.env.DOCKER_CONFIG
-  for (const server of [registry, inside]) {
+  for (const server of [registry, inside, beside]) {
     server.closeAllConnections()
     server.close()
   }
@@ -60,7 +64,7 @@ const newStore = (settings: SourceSettings = {}) =>
   openImageStore({
     directory: join(directory, `store-${stores++}`),
     cacheDirectory: join(directory, 'cache'),
-    sources: { registries: ['127.0.0.1'], onUnreachable: (_, { message }) => told.push(message), ...settings },
+    sources: { registries: [hostOf(registry)], onUnreachable: (_, { message }) => told.push(message), ...settings },
   })
 
 async function failure(reference: string, store = newStore(), by = TENANT): Promise<IceboxError> {
@@ -104,6 +108,7 @@ test('no redirect and no realm leads to an address that is not listed, and nothi
       'mapped',
       (_, answer) => answer.writeHead(307, { location: `http://[::ffff:127.7.7.7]:${portOf(inside)}/` }).end(),
     ],
+    ['another port', (_, answer) => answer.writeHead(307, { location: `http://localhost:${portOf(beside)}/` }).end()],
     ['tls', (_, answer) => answer.writeHead(307, { location: `https://127.7.7.7:${portOf(inside)}/` }).end()],
     ['metadata', (_, answer) => answer.writeHead(307, { location: 'https://169.254.169.254/latest' }).end()],
   ]
@@ -148,9 +153,10 @@ test('whatever keeps a registry from being used, its project is told the same', 
       answerOf = handler
       await add(hostOf(registry))
     }
-    await add(`127.0.0.1:${nobody}`)
+    await add(`127.0.0.1:${nobody}`, { registries: ['127.0.0.1'] })
     await add(`127.7.7.7:${portOf(inside)}`)
-    await add(`127.0.0.1:${portOf(mute)}`)
+    await add(`127.0.0.1:${portOf(mute)}`, { registries: ['127.0.0.1'] })
+    await add(`127.0.0.1:${portOf(beside)}`)
     await add(`registry.invalid:${nobody}`)
     await add('[::ffff:7f07:707]:1')
     assert.deepEqual([...texts].length, 1, [...texts].join('\n'))
@@ -208,7 +214,7 @@ test('what a redirect leads to cannot ask for the credentials of the registry', 
   await once(elsewhere, 'listening')
   try {
     answerOf = (_, answer) => answer.writeHead(307, { location: `http://${hostOf(elsewhere)}/` }).end()
-    const { code } = await failure(`${hostOf(registry)}/a:1`, newStore(), OPERATOR)
+    const { code } = await failure(`${hostOf(registry)}/a:1`, newStore({ registries: ['127.0.0.1'] }), OPERATOR)
     assert.equal(code, 'RegistryUnreachable')
     assert.deepEqual(asked, [undefined])
   } finally {
