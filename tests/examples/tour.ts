@@ -1,6 +1,9 @@
 import assert from 'node:assert/strict'
+import { mkdtemp, readFile, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join, relative } from 'node:path'
 import { type ConnectionOptions, Icebox, isIceboxError, Sandbox } from '@icebox/sdk'
-import { tarOf } from '../../packages/node/src/images/fixture.ts'
+import { filesBelow, tarOf, writeLayout } from '../../packages/node/src/images/fixture.ts'
 import { eventually, output } from '../server-process.ts'
 
 /** Through all of the SDK that the examples leave out, on a server with the template `base`. */
@@ -11,9 +14,7 @@ export async function tour(url: string, apiKey: string): Promise<void> {
   const image = await icebox.images.pull(reference)
   assert.equal((await icebox.images.get(image.id)).reference, reference)
   assert.ok((await icebox.images.list()).some(({ id }) => id === image.id))
-  const sent = await icebox.images.import([await tarOf([{ name: 'file' }])], { label: 'tour' })
-  assert.equal((await icebox.images.get('upload:tour')).id, sent.id)
-  await icebox.images.delete(sent.id)
+  await sending(icebox)
 
   const steps: unknown[] = []
   const template = await icebox.templates.build({
@@ -37,6 +38,24 @@ export async function tour(url: string, apiKey: string): Promise<void> {
 
   await icebox.templates.delete('tour')
   await assert.rejects(icebox.images.delete(image.id), (thrown) => isIceboxError(thrown, 'InUse'))
+}
+
+async function sending(icebox: Icebox): Promise<void> {
+  const directory = await mkdtemp(join(tmpdir(), 'icebox-tour-'))
+  try {
+    const digest = writeLayout(directory, [await tarOf([{ name: 'file' }])])
+    const files = filesBelow(directory).map(async (file) => ({
+      name: relative(directory, file),
+      content: await readFile(file),
+    }))
+    const layout = await tarOf(await Promise.all(files))
+    const sent = await icebox.images.import([layout], { kind: 'oci', name: 'latest', label: 'tour' })
+    assert.equal(sent.digest, digest)
+    assert.equal((await icebox.images.get('upload:tour')).id, sent.id)
+    await icebox.images.delete(sent.id)
+  } finally {
+    await rm(directory, { recursive: true, force: true })
+  }
 }
 
 async function theServer(icebox: Icebox): Promise<void> {
