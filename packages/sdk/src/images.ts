@@ -15,7 +15,10 @@ export class Images {
     this.#connection = connection
   }
 
-  /** Makes it present: `python:3.12`, `oci:DIR:TAG`, `docker-archive:FILE`, `tar:FILE`, `dir:DIR`, `debian:SUITE[+PACKAGE,…][@USER]`. */
+  /**
+   * Makes it present: `python:3.12`; with the installation's own key also `debian:SUITE[+PACKAGE,…][@USER]` and, of files of the server's
+   * machine, `oci:DIR:TAG`, `docker-archive:FILE`, `tar:FILE`, `dir:DIR`. Files of this machine are for `import`.
+   */
   async pull(reference: string, options: ProgressOptions = {}): Promise<WireImage> {
     return follow(this.#connection, route('images'), { reference }, hasId<WireImage>, options)
   }
