@@ -3,7 +3,6 @@ import { type FileHandle, open } from 'node:fs/promises'
 import { join, posix } from 'node:path'
 import { pipeline } from 'node:stream/promises'
 import { IceboxError } from '@icebox/model'
-import { freeBytes } from '@icebox/snapshot'
 import { z } from 'zod'
 import { compressionOf, decompressor, MAGIC_BYTES } from './compression.ts'
 import { sha256Of } from './digest.ts'
@@ -11,6 +10,7 @@ import type { Entry } from './entry.ts'
 import { parse, parseConfig } from './manifest.ts'
 import { parseReference } from './reference.ts'
 import { type ImageSource, localPart } from './source.ts'
+import { SpaceBudget } from './space-budget.ts'
 import { TarReader } from './tar.ts'
 
 const BLOCK = 512
@@ -124,11 +124,10 @@ async function decompressed(file: string, directory: string, signal: AbortSignal
   const decompress = decompressor(compressionOf(start))
   if (decompress === undefined) return file
   const plain = join(directory, 'archive.tar')
-  let left = freeBytes(directory)
+  const space = new SpaceBudget(directory)
   async function* bounded(chunks: AsyncIterable<Buffer>) {
     for await (const chunk of chunks) {
-      left -= chunk.length
-      if (left < 0) throw new IceboxError('NoSpace', `${file} does not fit decompressed into ${directory}`)
+      space.spend(chunk.length)
       yield chunk
     }
   }

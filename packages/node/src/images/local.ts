@@ -91,8 +91,11 @@ export function inWords(thrown: unknown, called: ReadonlyMap<string, string>): u
 const isWithin = (path: string, directory: string): boolean =>
   path === directory || path.startsWith(directory.endsWith(sep) ? directory : `${directory}${sep}`)
 
-const realPaths = (paths: readonly string[]): Promise<string[]> =>
-  Promise.all(paths.map((path) => realpath(path).catch(() => resolve(path))))
+/** Of those that are there. */
+async function realPaths(paths: readonly string[]): Promise<string[]> {
+  const found = await Promise.all(paths.map((path) => realpath(path).catch(() => undefined)))
+  return found.filter((path) => path !== undefined)
+}
 
 const notShared = (path: string, { project }: Principal): IceboxError =>
   new IceboxError(
