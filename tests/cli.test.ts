@@ -5,6 +5,7 @@ import { once } from 'node:events'
 import { existsSync, readFileSync } from 'node:fs'
 import {
   chmod,
+  link,
   lstat,
   mkdir,
   mkdtemp,
@@ -21,7 +22,8 @@ import { tmpdir } from 'node:os'
 import { join, relative } from 'node:path'
 import { after, before, suite, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { BASE_IMAGE } from '@icebox/node'
+import { BASE_IMAGE, baseImageFile } from '@icebox/node'
+import { Icebox } from '@icebox/sdk'
 
 /** The story of the issue by the `icebox` command alone, against a server that `icebox up -d` started. */
 
@@ -318,6 +320,35 @@ suite('the icebox command', { timeout: DEADLINE_MS }, () => {
     const none = await failure(['image', 'pull', `oci:${relative(process.cwd(), join(scratch, 'nolay'))}:t`])
     assert.deepEqual([none.code, none.message], ['NotFound', `there is no ${join(scratch, 'nolay')}`])
     assert.match(none.remedy, /^Check the path/)
+  })
+
+  test('files here become images for every key, with all that they are', async () => {
+    const root = join(scratch, 'root')
+    await mkdir(root)
+    execFileSync('tar', ['--extract', '--file', baseImageFile(), '--directory', root])
+    await writeFile(join(root, 'odd name'), 'here')
+    await symlink('/etc/shadow', join(root, 'shadow'))
+    await link(join(root, 'odd name'), join(root, 'second name'))
+    execFileSync('setfattr', ['-n', 'user.mark', '-v', 'yes', join(root, 'odd name')])
+    const { key } = await json('key', 'create', '--project', 'sends')
+    const options = { env: { ICEBOX_API_KEY: key } }
+    const run = await icebox(['run', `dir:${root}`, '--', 'sh', '-c', 'cat "second name"; readlink shadow'], options)
+    assert.deepEqual([run.status, run.stdout], [0, 'here/etc/shadow\n'], run.stderr)
+    const sent = await icebox(['image', 'pull', `dir:${root}`], options)
+    const { images } = new Icebox({ dataDirectory: data })
+    assert.equal(sent.stdout.trim(), (await images.pull(`dir:${root}`)).id)
+    const build = await icebox(['template', 'build', 'sent', '--image', `dir:${root}`, '--memory', '128MiB'], options)
+    assert.equal(build.status, 0, build.stderr)
+    // What cannot be sent in full makes no image.
+    const broken = await failure(['image', 'pull', `dir:${join(root, 'odd name')}`], options)
+    assert.equal(broken.code, 'InvalidArgument')
+    assert.equal((await failure(['image', 'pull', 'debian:bookworm+hello'], options)).code, 'Forbidden')
+  })
+
+  test('a key needs a project', async () => {
+    const { status, stderr } = await icebox(['key', 'create'])
+    assert.notEqual(status, 0)
+    assert.match(stderr, /--project/)
   })
 
   test('exec passes status, streams, environment, directory and user on', async () => {

@@ -260,7 +260,7 @@ test('collect tells what it removes, and removes what it told', async () => {
 test('a list by parts has everything once that is there throughout', async () => {
   const sandboxes: Sandbox[] = []
   for (let count = 0; count < 5; count += 1) sandboxes.push(await create())
-  const { key } = await server.icebox.keys.create()
+  const { key } = await server.icebox.keys.create({ project: 'default' })
   const part = async (after: string | undefined) => {
     const query = new URLSearchParams({ pageSize: '2', ...(after === undefined ? {} : { after }) })
     const response = await fetch(`${server.icebox.url}/v1/sandboxes?${query}`, { headers: { 'x-api-key': key } })

@@ -55,7 +55,7 @@ let served: Awaited<ReturnType<typeof serve>>
 before(async () => {
   directory = await mkdtemp(join(tmpdir(), 'icebox-execd-'))
   parts = await openParts(directory)
-  const image = await parts.control.project('default').images.pull(BASE_IMAGE, () => undefined, signal())
+  const image = await parts.control.installation.images.pull(BASE_IMAGE, () => undefined, signal())
   const accepted = await parts.control
     .project('default')
     .sandboxes.create({ image: { uri: image.spec.digest }, env: { FROM_CREATE: 'yes' }, metadata: {} }, signal())

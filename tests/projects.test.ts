@@ -1,11 +1,13 @@
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
-import { readFile } from 'node:fs/promises'
+import { createReadStream } from 'node:fs'
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import http from 'node:http'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import { promisify } from 'node:util'
-import { BASE_IMAGE } from '@icebox/node'
+import { BASE_IMAGE, baseImageFile } from '@icebox/node'
 import { Icebox, isIceboxError, type Sandbox } from '@icebox/sdk'
 import { buildBase, output, ServerProcess } from './server-process.ts'
 
@@ -58,7 +60,7 @@ before(async () => {
   const other = await open('theirs')
   theirs = other
   mine = await open('mine')
-  const pulled = await other.icebox.images.pull(BASE_IMAGE)
+  const pulled = await other.icebox.images.import(createReadStream(baseImageFile()), { label: 'base' })
   await other.icebox.templates.build({ name: 'own', image: pulled.digest, size: { memoryMiB: 128 } })
   sandbox = await other.icebox.sandboxes.create({ template: 'own', name: 'their-box' })
   await output(sandbox.exec(['sh', '-c', 'echo theirs > /tmp/mark']))
@@ -171,6 +173,7 @@ const WITHOUT_ID: Record<string, 'open' | 'refused' | 'makes'> = {
   createSandbox: 'makes',
   buildTemplate: 'makes',
   pullImage: 'makes',
+  importImage: 'makes',
   importSnapshot: 'makes',
 }
 
@@ -246,16 +249,49 @@ test('a public template serves every project, another one only its own', async (
   await assert.rejects(mine.icebox.templates.delete('shared'), (error) => isIceboxError(error, 'NotFound'))
 })
 
-test('files of the machine are images of its own project only', async () => {
-  for (const reference of ['dir:/etc', 'tar:/etc/passwd', 'oci:/tmp', 'docker-archive:/etc/passwd']) {
-    assert.ok(mine)
-    await assert.rejects(mine.icebox.images.pull(reference), (error) => isIceboxError(error, 'Forbidden'), reference)
-    await assert.rejects(mine.icebox.sandboxes.create({ image: reference }), (error) =>
-      isIceboxError(error, 'Forbidden'),
-    )
-    const build = mine.icebox.templates.build({ name: 'thief', image: reference })
-    await assert.rejects(build, (error) => isIceboxError(error, 'Forbidden'))
+test('files of the machine, and bootstraps on it, are images of the installation only', async () => {
+  const neighbour = await server.icebox.keys.create({ project: 'default' })
+  const others = [mine?.key ?? '', neighbour.key].map((apiKey) => new Icebox({ url: server.icebox.url, apiKey }))
+  const secret = join(server.dataDirectory, 'key')
+  const local = ['dir:/etc', 'tar:/etc/passwd', 'oci:/tmp', 'docker-archive:/etc/passwd', `tar:${secret}`]
+  const isForbidden = (error: unknown) => isIceboxError(error, 'Forbidden')
+  for (const icebox of others)
+    for (const reference of [...local, 'debian:bookworm+hello']) {
+      await assert.rejects(icebox.images.pull(reference), isForbidden, reference)
+      await assert.rejects(icebox.sandboxes.create({ image: reference }), isForbidden, reference)
+      await assert.rejects(icebox.templates.build({ name: 'thief', image: reference }), isForbidden, reference)
+    }
+  for (const reference of [`dir:${server.dataDirectory}`, `tar:${secret}`, 'dir:/'])
+    await assert.rejects(server.icebox.images.pull(reference), isForbidden, reference)
+  await server.icebox.keys.revoke(neighbour.id)
+})
+
+test('what was asked for with the key of the installation stays so over a crash', async () => {
+  const directory = await mkdtemp(join(tmpdir(), 'icebox-root-'))
+  try {
+    await promisify(execFile)('tar', ['--extract', '--file', baseImageFile(), '--directory', directory])
+    await writeFile(join(directory, 'mark'), 'mine')
+    const key = (await readFile(join(server.dataDirectory, 'key'), 'utf8')).trim()
+    const accepted = await fetch(`${server.icebox.url}/v1/sandboxes`, {
+      method: 'POST',
+      headers: { 'x-api-key': key, 'content-type': 'application/json' },
+      body: JSON.stringify({ image: { uri: `dir:${directory}` }, resourceLimits: { memory: '128Mi' } }),
+    })
+    assert.equal(accepted.status, 202)
+    const { id } = JSON.parse(await accepted.text())
+    await server.kill()
+    await server.restart()
+    await using made = await server.icebox.sandboxes.connect(id)
+    assert.equal(await output(made.exec(['cat', '/mark'])), 'mine')
+  } finally {
+    await rm(directory, { recursive: true, force: true })
   }
+})
+
+test('a key is of a project that is named', async () => {
+  const key = (await readFile(join(server.dataDirectory, 'key'), 'utf8')).trim()
+  for (const json of [{}, { label: 'no project' }, undefined])
+    assert.equal((await call('POST', '/v1/keys', { key, ...(json === undefined ? {} : { json }) })).status, 400)
 })
 
 test('a key opens its project until it is taken back, also over a restart, and is kept nowhere', async () => {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import type { IncomingMessage } from 'node:http'
 import { after, before, test } from 'node:test'
-import { BASE_IMAGE } from '@icebox/node'
+import { baseImageFile } from '@icebox/node'
 import { KEY } from './faults/parts.ts'
 import { call, Inside, send } from './gateway/inside.ts'
 import { eventually } from './server-process.ts'
@@ -22,8 +22,11 @@ test('streams are not more than a project and the server may have, whatever they
   const { url } = await inside.serve({ streams: { each: 4, inAll: 5 } })
   const other = (await inside.parts.control.keys.create({ project: 'other', label: '' })).key
   // So that it has an event to begin with.
-  const template = { name: 'its', image: BASE_IMAGE, size: { memoryMiB: 128 }, env: {} }
-  const built = inside.parts.control.project('other').templates.build(template, () => {}, AbortSignal.timeout(60_000))
+  const { images, templates } = inside.parts.control.project('other')
+  const upload = { kind: 'tar' as const, file: baseImageFile(), reference: 'upload:base' }
+  const image = await images.import(upload, () => {}, AbortSignal.timeout(60_000))
+  const template = { name: 'its', image: image.spec.digest, size: { memoryMiB: 128 }, env: {} }
+  const built = templates.build(template, () => {}, AbortSignal.timeout(60_000))
   await (await built).settled
   const options = (key: string) => ({
     headers: { 'x-api-key': key, accept: NDJSON, 'content-type': 'application/json' },

@@ -1,5 +1,9 @@
 import assert from 'node:assert/strict'
+import { mkdtemp, readFile, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join, relative } from 'node:path'
 import { type ConnectionOptions, Icebox, isIceboxError, Sandbox } from '@icebox/sdk'
+import { filesBelow, tarOf, writeLayout } from '../../packages/node/src/images/fixture.ts'
 import { eventually, output } from '../server-process.ts'
 
 /** Through all of the SDK that the examples leave out, on a server with the template `base`. */
@@ -10,6 +14,7 @@ export async function tour(url: string, apiKey: string): Promise<void> {
   const image = await icebox.images.pull(reference)
   assert.equal((await icebox.images.get(image.id)).reference, reference)
   assert.ok((await icebox.images.list()).some(({ id }) => id === image.id))
+  await sending(icebox)
 
   const steps: unknown[] = []
   const template = await icebox.templates.build({
@@ -35,13 +40,31 @@ export async function tour(url: string, apiKey: string): Promise<void> {
   await assert.rejects(icebox.images.delete(image.id), (thrown) => isIceboxError(thrown, 'InUse'))
 }
 
+async function sending(icebox: Icebox): Promise<void> {
+  const directory = await mkdtemp(join(tmpdir(), 'icebox-tour-'))
+  try {
+    const digest = writeLayout(directory, [await tarOf([{ name: 'file' }])])
+    const files = filesBelow(directory).map(async (file) => ({
+      name: relative(directory, file),
+      content: await readFile(file),
+    }))
+    const layout = await tarOf(await Promise.all(files))
+    const sent = await icebox.images.import([layout], { kind: 'oci', name: 'latest', label: 'tour' })
+    assert.equal(sent.digest, digest)
+    assert.equal((await icebox.images.get('upload:tour')).id, sent.id)
+    await icebox.images.delete(sent.id)
+  } finally {
+    await rm(directory, { recursive: true, force: true })
+  }
+}
+
 async function theServer(icebox: Icebox): Promise<void> {
   const { version } = await icebox.health()
   const info = await icebox.info()
   assert.deepEqual([info.version, info.project, info.installation], [version, 'default', true])
   assert.ok('openapi' in (await icebox.openapi()))
   assert.match(await icebox.metrics(), /^# HELP icebox_/m)
-  const key = await icebox.keys.create({ label: 'tour' })
+  const key = await icebox.keys.create({ project: 'tour', label: 'tour' })
   assert.ok((await icebox.keys.list()).some(({ id }) => id === key.id))
   await icebox.keys.revoke(key.id)
   await icebox.usage({ from: '2020-01-01T00:00:00Z', to: new Date().toISOString() })

@@ -1,6 +1,6 @@
 import { join } from 'node:path'
 import { type Control, openControl, type Project } from '@icebox/control'
-import { DEFAULT_PROJECT, type Node } from '@icebox/model'
+import type { Node } from '@icebox/model'
 import { cacheDirectory, ensureGuest, ensureRunsc, gvisorDriver, openImageStore, openLocalNode } from '@icebox/node'
 import { type DataDirectory, openDataDirectory, openKeyring, openSnapshots } from '@icebox/snapshot'
 import { openSqliteStore } from '@icebox/store'
@@ -84,7 +84,7 @@ export async function openParts(directory: string, crash?: CrashPoint): Promise<
     data,
     node,
     control,
-    project: control.project(DEFAULT_PROJECT),
+    project: control.installation,
     async close() {
       await control.close('keep', AbortSignal.timeout(START_MS))
       await data.close()

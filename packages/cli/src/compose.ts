@@ -3,7 +3,16 @@ import { join } from 'node:path'
 import { setFlagsFromString } from 'node:v8'
 import { type Limits, openControl } from '@icebox/control'
 import { IceboxError, type Node } from '@icebox/model'
-import { cacheDirectory, ensureRuntime, gvisorDriver, openImageStore, openLocalNode, type Report } from '@icebox/node'
+import {
+  cacheDirectory,
+  dockerConfigFile,
+  ensureRuntime,
+  gvisorDriver,
+  openImageStore,
+  openLocalNode,
+  type Report,
+  type SourceSettings,
+} from '@icebox/node'
 import { checkAddress, isBeyondLoopback, openServer, type ServerOptions } from '@icebox/server'
 import { openDataDirectory, openKeyring, openSnapshots } from '@icebox/snapshot'
 import { openSqliteStore } from '@icebox/store'
@@ -30,11 +39,16 @@ export const reachOf = ({ listen, domains = [], allowedHosts = [], corsOrigins =
   ...(tls === undefined ? {} : { tls }),
 })
 
+/** What images may be made of besides registries of the Internet: as in SourceSettings. */
+export type Sources = Required<Pick<SourceSettings, 'directories' | 'registries' | 'credentials'>>
+
 export interface Composition extends Reach {
   dataDirectory: string
   /** Set-up steps that were missing, as they run. */
   report: Report
   slots?: number
+  /** Default: nothing. */
+  sources?: Sources
   /** Default: those of `Limits`. */
   limits?: Limits
   /** Whether to make the template `base` in the background, where there is none. */
@@ -85,7 +99,15 @@ export async function openIcebox(options: Composition, signal: AbortSignal): Pro
     if (unseen !== undefined) write('error', 'server.died', { ...unseen })
     const store = await openSqliteStore(data.database)
     undo.unshift(() => store.close())
-    const images = openImageStore({ directory: data.images, cacheDirectory: cacheDirectory() })
+    const images = openImageStore({
+      directory: data.images,
+      cacheDirectory: cacheDirectory(),
+      sources: {
+        ...options.sources,
+        secret: [data.path, data.run, ...(options.tls === undefined ? [] : [options.tls.key]), dockerConfigFile()],
+        onUnreachable: (registry, { message }) => write('warn', 'registry.unreachable', { registry, error: message }),
+      },
+    })
     const snapshots = openSnapshots({ directory: data.snapshots, tmp: data.tmp, keyring })
     const driver = gvisorDriver({
       runsc: programs.runsc,

@@ -8,6 +8,7 @@ import {
   decimal,
   domain,
   hostNameOf,
+  hostOrNetwork,
   integer,
   keyValues,
   mebibytes,
@@ -114,6 +115,10 @@ test('names and origins', () => {
   assert.equal(hostNameOf('--allow-host', 'Ice'), 'ice')
   assert.equal(hostNameOf('--allow-host', '::1'), '::1')
   for (const text of ['', 'ice:80', '[::1]', 'a b']) refused(() => hostNameOf('--allow-host', text))
+  for (const text of ['registry.corp', 'registry.corp:5000', '10.1.2.3', '[::1]:5000', '::1', '10.0.0.0/8', 'fd00::/8'])
+    assert.equal(hostOrNetwork('--registry-allow', text), text)
+  for (const text of ['', 'a:b', ':80', 'a:70000', '10.0.0.0/33', '10.0.0.0/8/8', 'corp/8', 'a b', '[::1'])
+    refused(() => hostOrNetwork('--registry-allow', text))
   for (const text of ['https://app.example', 'http://localhost:3000', '*'])
     assert.equal(origin('--cors-origin', text), text)
   for (const text of ['', 'app.example', 'https://app.example/path', 'null', 'file:///x', '*.example'])

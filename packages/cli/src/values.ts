@@ -140,6 +140,21 @@ export function hostNameOf(flag: string, text: string): string {
   return name
 }
 
+/** A name of the DNS or an address, also with a port, or a network such as 10.0.0.0/8. */
+export function hostOrNetwork(flag: string, text: string): string {
+  const [address = '', length, more] = text.split('/')
+  if (length !== undefined) {
+    const most = isIP(address) === 4 ? 32 : isIP(address) === 6 ? 128 : -1
+    if (more === undefined && /^\d{1,3}$/.test(length) && Number(length) <= most) return text
+    throw new UsageError(`${flag} must be a host, or a network such as 10.0.0.0/8, not ${JSON.stringify(text)}`)
+  }
+  if (isIP(text) !== 0) return text
+  const [, bracketed, name, port] = /^(?:\[([0-9a-f:.]+)\]|([^:[\]]+))(?::(\d{1,5}))?$/i.exec(text) ?? []
+  if (port !== undefined && Number(port) > 65_535) throw new UsageError(`${flag} has no port ${port}`)
+  hostNameOf(flag, bracketed ?? name ?? text)
+  return text
+}
+
 /** A name of the DNS under which there are others. */
 export function domain(flag: string, text: string): string {
   const name = text.toLowerCase().replace(/^\*\./, '')

@@ -13,7 +13,9 @@ import type { Telemetry } from './telemetry/telemetry.ts'
 export interface Context {
   /** Those of one project. */
   readonly records: Records
-  /** The same for another project. */
+  /** Whether this is for the installation's own key, which may have images made that others may not. */
+  readonly byInstallation: boolean
+  /** The same for another project, for no key of the installation. */
   readonly project: (name: string) => Context
   /** What is known of the records of all projects. */
   readonly cache: Cache

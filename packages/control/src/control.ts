@@ -12,6 +12,7 @@ import type {
   Guest,
   IceboxError,
   Image,
+  ImageUpload,
   LogEntry,
   PauseSandbox,
   Progress,
@@ -139,7 +140,10 @@ export interface Templates {
 }
 
 export interface Images {
+  /** `Forbidden` when whoever asks may not have it made. */
   pull(reference: string, progress: Progress, signal: AbortSignal): Promise<Image>
+  /** Makes one of a file on the server's machine that the client has sent. */
+  import(upload: ImageUpload, progress: Progress, signal: AbortSignal): Promise<Image>
   get(ref: string, signal: AbortSignal): Promise<Image>
   list(page: PageRequest, signal: AbortSignal): Promise<Slice<Image>>
   /** `InUse` while a template, snapshot or sandbox needs it. */
@@ -241,8 +245,10 @@ export interface Control {
   readonly events: EventService
   /** What Prometheus reads, in its text format. */
   metrics(): Promise<string>
-  /** Of a project that need not have anything yet. */
+  /** Of a project that need not have anything yet, for those who have a key of it. */
   project(name: string): Project
+  /** The project `default` for the installation's own key: images may be made of the machine's files and by a bootstrap. */
+  readonly installation: Project
   readonly keys: Keys
   readonly traffic: Traffic
   /** The same of every project, and what belongs to nobody. */

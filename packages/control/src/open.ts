@@ -1,5 +1,5 @@
 import { createHmac } from 'node:crypto'
-import { derivedSandboxId, IceboxError, isError, type Node, SYSTEM_NAMESPACE } from '@icebox/model'
+import { DEFAULT_PROJECT, derivedSandboxId, IceboxError, isError, type Node, SYSTEM_NAMESPACE } from '@icebox/model'
 import type { ResourceStore } from '@icebox/store'
 import { Admission } from './admission.ts'
 import { Cache } from './cache/cache.ts'
@@ -21,7 +21,7 @@ import { Reconciler } from './reconcile/reconcile.ts'
 import { Records } from './records.ts'
 import { retirementAlarm } from './retirement.ts'
 import { expire } from './sandboxes/expire.ts'
-import { sandboxService } from './sandboxes/service.ts'
+import { arrivalsOf, sandboxService } from './sandboxes/service.ts'
 import { PAUSED_BY_SHUTDOWN } from './sandboxes/time.ts'
 import { snapshotAlarm } from './snapshots/retention.ts'
 import { snapshotService } from './snapshots/service.ts'
@@ -95,7 +95,12 @@ export async function openControl({
     stopping: stopping.signal,
     closing: closing.signal,
   }
-  const contextOf = (project: string): Context => ({ ...shared, records: recordsOf(project), project: contextOf })
+  const contextOf = (project: string, byInstallation = false): Context => ({
+    ...shared,
+    records: recordsOf(project),
+    byInstallation,
+    project: (name) => contextOf(name),
+  })
   const context = contextOf(SYSTEM_NAMESPACE)
   for (const sandbox of cache.each('Sandbox')) admission.note(sandbox, false)
   const tell = tellTransitions(events)
@@ -116,17 +121,23 @@ export async function openControl({
   const snapshotExpiry = snapshotAlarm(context)
   const retirement = retirementAlarm(context)
   const projects = new Map<string, Project>()
+  const ofDefault = arrivalsOf(contextOf(DEFAULT_PROJECT))
+  /** The services that make something of images. */
+  const makersOf = (own: Context) => {
+    const arrivals = own.records.namespace === DEFAULT_PROJECT ? ofDefault : arrivalsOf(own)
+    return { sandboxes: sandboxService(own, arrivals), templates: templateService(own), images: imageService(own) }
+  }
   const project = (name: string): Project => {
     const known = projects.get(name)
     if (known !== undefined) return known
     const own = contextOf(name)
-    const sandboxes = sandboxService(own)
+    const { sandboxes, templates, images } = makersOf(own)
     const opened: Project = {
       name,
       sandboxes,
       snapshots: snapshotService(own, sandboxes, snapshotExpiry),
-      templates: templateService(own),
-      images: imageService(own),
+      templates,
+      images,
       usage: (period, page) => usageOf(own.records, period, page),
       collect: (options, signal) => collectProject(own, options, signal),
     }
@@ -156,6 +167,7 @@ export async function openControl({
 
   return {
     project,
+    installation: { ...project(DEFAULT_PROJECT), ...makersOf(contextOf(DEFAULT_PROJECT, true)) },
     events: { list: (filter) => events.list(filter), follow: (filter, signal) => events.follow(filter, signal) },
     metrics: () => shared.telemetry.metrics.text(),
     keys: keyService(context, installationKey),

@@ -1,6 +1,6 @@
 import { z } from 'zod'
 import { ImageConfig, ProjectName, Size, SNAPSHOT_KINDS, TIMEOUT_ACTIONS } from './kinds.ts'
-import { DEFAULT_PROJECT } from './resource.ts'
+import { IMAGE_UPLOADS } from './node.ts'
 
 /**
  * The objects of the native API `/v1`, as they stand on the wire: OpenSandbox's lifecycle shape where that speaks, extended
@@ -258,13 +258,24 @@ export const BuildTemplate = z.object({
 export type BuildTemplate = z.infer<typeof BuildTemplate>
 export const PullImage = z.object({ reference: z.string().min(1) })
 
+export const ImportImage = z.object({
+  /** What the body is the tar of: a root file system, an OCI image layout, or what `docker save` wrote. */
+  kind: z.enum(IMAGE_UPLOADS).default('tar'),
+  /** Which of several images in it: a tag of the layout, a name in the docker archive. */
+  name: z.string().min(1).max(512).optional(),
+  /** The image is known as `upload:` and this. Default: the kind. */
+  label: z.string().min(1).max(4096).optional(),
+})
+export type ImportImageInput = z.input<typeof ImportImage>
+
 export const CreateApiKey = z.object({
   /** The project it opens. */
-  project: ProjectName.default(DEFAULT_PROJECT),
+  project: ProjectName,
   /** What people call it. */
   label: z.string().max(100).default(''),
 })
 export type CreateApiKey = z.infer<typeof CreateApiKey>
+export type CreateApiKeyInput = z.input<typeof CreateApiKey>
 export const WireApiKey = z.object({
   id: z.string(),
   project: z.string(),

@@ -63,6 +63,8 @@ export const TemplateSpec = z.object({
   startCommand: z.array(z.string()).optional(),
   /** Run again and again until it exits 0; only then is the snapshot taken. */
   readyCommand: z.array(z.string()).optional(),
+  /** Whether the installation's own key asked for it: its image is made for that, also when the build is begun again. */
+  byInstallation: z.boolean().optional(),
   /** Templates made for an image on first use are not listed. */
   hidden: z.boolean(),
   /** Sandboxes of every project can be made from it. */
@@ -141,7 +143,8 @@ export const SandboxSpec = z.object({
     /** `project`: whose public template it is, when it is not of the sandbox's own. */
     z.object({ from: z.literal('template'), template: z.string(), project: z.string().optional() }),
     z.object({ from: z.literal('snapshot'), snapshot: z.string() }),
-    z.object({ from: z.literal('image'), image: z.string() }),
+    /** `byInstallation`: whether the installation's own key asked for it. */
+    z.object({ from: z.literal('image'), image: z.string(), byInstallation: z.boolean().optional() }),
     z.object({ from: z.literal('fork'), sandbox: z.string(), snapshot: z.string() }),
   ]),
   /** What its line began with, which forks share: name of the template, name or id of the snapshot, or the image. */

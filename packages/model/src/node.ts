@@ -5,6 +5,26 @@ import type { ImageConfig, Size, SnapshotKind } from './kinds.ts'
 /** Called with what is being done and, where known, how far it is. */
 export type Progress = (step: { phase: string; done?: number; total?: number; unit?: 'bytes' | 'files' }) => void
 
+/** For whom something is done. */
+export interface Principal {
+  project: string
+  /** Whether it was asked for with the installation's own key: it alone may read files of the machine and bootstrap on it. */
+  installation: boolean
+}
+
+export const IMAGE_UPLOADS = ['tar', 'oci', 'docker-archive'] as const
+/** What an uploaded file is: the tar of a root file system, of an OCI image layout, or what `docker save` wrote. */
+export type ImageUploadKind = (typeof IMAGE_UPLOADS)[number]
+export interface ImageUpload {
+  kind: ImageUploadKind
+  /** A file of this machine, which may be gone once it is made. */
+  file: string
+  /** Of several images in it: the tag of a layout, the name in a docker archive. */
+  name?: string
+  /** What its project knows it by. */
+  reference: string
+}
+
 export interface NodeImage {
   digest: string
   reference: string
@@ -52,8 +72,13 @@ export interface SnapshotFault {
 export interface Node {
   readonly driver: { name: string; memorySnapshots: boolean }
 
-  /** Makes the image present. Joins a pull of the same reference under way. */
-  pullImage(reference: string, progress: Progress, signal: AbortSignal): Promise<NodeImage>
+  /**
+   * Makes the image present. Joins a pull of the same reference under way for one who may have the same. Throws `Forbidden` when
+   * it may not be made for them.
+   */
+  pullImage(reference: string, by: Principal, progress: Progress, signal: AbortSignal): Promise<NodeImage>
+  /** Makes an image of a file that its client has sent. */
+  importImage(upload: ImageUpload, by: Principal, progress: Progress, signal: AbortSignal): Promise<NodeImage>
   listImages(signal: AbortSignal): Promise<NodeImage[]>
   removeImage(digest: string, signal: AbortSignal): Promise<void>
 

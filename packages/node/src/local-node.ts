@@ -6,11 +6,13 @@ import {
   type Hello,
   IceboxError,
   ImageConfig,
+  type ImageUpload,
   type MachineExit,
   type MachineSpec,
   type Node,
   type NodeImage,
   type Phases,
+  type Principal,
   type Progress,
   type SnapshotFault,
   type SnapshotId,
@@ -139,8 +141,12 @@ class LocalNode implements Node {
     return machine
   }
 
-  pullImage(reference: string, progress: Progress, signal: AbortSignal): Promise<NodeImage> {
-    return this.#parts.images.pull(reference, progress, signal)
+  pullImage(reference: string, by: Principal, progress: Progress, signal: AbortSignal): Promise<NodeImage> {
+    return this.#parts.images.pullAs(by, reference, progress, signal)
+  }
+
+  importImage(upload: ImageUpload, by: Principal, progress: Progress, signal: AbortSignal): Promise<NodeImage> {
+    return this.#parts.images.importUpload(by, upload, progress, signal)
   }
 
   listImages(signal: AbortSignal): Promise<NodeImage[]> {

@@ -1,4 +1,5 @@
-import type { WireImage } from '@icebox/model'
+import { Readable } from 'node:stream'
+import type { ImportImageInput, WireImage } from '@icebox/model'
 import { hasId } from './answers.ts'
 import { type Connection, route, UNTIL_SETTLED } from './connection.ts'
 import type { CallOptions } from './deadline.ts'
@@ -14,9 +15,32 @@ export class Images {
     this.#connection = connection
   }
 
-  /** Makes it present: `python:3.12`, `oci:DIR:TAG`, `docker-archive:FILE`, `tar:FILE`, `dir:DIR`, `debian:SUITE[+PACKAGE,…][@USER]`. */
+  /**
+   * Makes it present: `python:3.12`; with the installation's own key also `debian:SUITE[+PACKAGE,…][@USER]` and, of files of the server's
+   * machine, `oci:DIR:TAG`, `docker-archive:FILE`, `tar:FILE`, `dir:DIR`. Files of this machine are for `import`.
+   */
   async pull(reference: string, options: ProgressOptions = {}): Promise<WireImage> {
     return follow(this.#connection, route('images'), { reference }, hasId<WireImage>, options)
+  }
+
+  /**
+   * Makes one of a tar, compressed or not: of a root file system, an OCI image layout or what `docker save` wrote. It is known as
+   * `upload:` and its label.
+   */
+  async import(
+    content: AsyncIterable<Uint8Array> | Iterable<Uint8Array>,
+    options: ImportImageInput & CallOptions = {},
+  ): Promise<WireImage> {
+    const { kind, name, label, ...call } = options
+    const body = content instanceof Readable ? content : Readable.from(content, { objectMode: false })
+    const path = route('images', 'import')
+    const headers = { 'content-type': 'application/x-tar' }
+    return this.#connection.json('POST', path, hasId<WireImage>, {
+      ...call,
+      query: { kind, name, label },
+      headers,
+      body,
+    })
   }
 
   /** Newest first. */

@@ -1,4 +1,4 @@
-import type { CreateApiKey, NewApiKey, WireApiKey } from '@icebox/model'
+import type { CreateApiKeyInput, NewApiKey, WireApiKey } from '@icebox/model'
 import { hasId } from './answers.ts'
 import { type Connection, route } from './connection.ts'
 import type { CallOptions } from './deadline.ts'
@@ -13,8 +13,8 @@ export class Keys {
     this.#connection = connection
   }
 
-  /** The answer alone has the key itself. A project begins with its first key. Default: one of the project `default`. */
-  async create(options: Partial<CreateApiKey> & CallOptions = {}): Promise<NewApiKey> {
+  /** The answer alone has the key itself. A project begins with its first key. */
+  async create(options: CreateApiKeyInput & CallOptions): Promise<NewApiKey> {
     const { signal, requestTimeoutMs, ...json } = options
     return this.#connection.json('POST', route('keys'), hasId<NewApiKey>, { signal, requestTimeoutMs, json })
   }

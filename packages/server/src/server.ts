@@ -148,7 +148,7 @@ async function authenticate(request: FastifyRequest, control: Control): Promise<
   for (const { key } of keys) {
     const owner = await control.keys.authenticate(key)
     if (owner === undefined) continue
-    request.project = control.project(owner.project)
+    request.project = owner.installation ? control.installation : control.project(owner.project)
     request.installation = owner.installation
     return
   }

@@ -17,7 +17,7 @@ export const NO_CONTROL = new Proxy({} as Control, {
     if (name === 'keys') return { authenticate: async (key: string) => (key === KEY ? OWNER : undefined) }
     if (name === 'project') return () => NO_CONTROL
     // What stands on it asks nothing until it is asked itself.
-    if (name === 'traffic') return NO_CONTROL
+    if (name === 'traffic' || name === 'installation') return NO_CONTROL
     if (name === 'name') return DEFAULT_PROJECT
     throw new Error(`the control plane was asked for ${String(name)}`)
   },

@@ -5,9 +5,11 @@ statuses that each operation was answered with are written to the file ANSWERS.
 
 import atexit
 import collections
+import io
 import itertools
 import json
 import os
+import tarfile
 import urllib.parse
 import urllib.request
 
@@ -133,6 +135,14 @@ def export():
     return ask("POST", f"/v1/snapshots/{found}/export")
 
 
+def archive():
+    """A tar that no other is like."""
+    written = io.BytesIO()
+    with tarfile.open(fileobj=written, mode="w") as tar:
+        tar.addfile(tarfile.TarInfo(f"f{next(numbers)}"))
+    return written.getvalue()
+
+
 def tagged(tag):
     name = f"n{next(numbers)}"
     ask("POST", f"/sandboxes/{one()}/snapshots", {"name": f"{name}:{tag}"})
@@ -194,8 +204,13 @@ NATIVE = {
     "POST /v1/templates": lambda: {"body": {"name": f"t{next(numbers)}", "image": IMAGE}},
     "DELETE /v1/templates/{name}": lambda: {"path": {"name": template()}},
     "POST /v1/images": lambda: {"body": {"reference": IMAGE}},
-    "POST /v1/keys": lambda: {"body": {"label": "of schemathesis"}},
-    "DELETE /v1/keys/{id}": lambda: {"path": {"id": ask("POST", "/v1/keys", {})["id"]}},
+    "POST /v1/images/import": lambda: {
+        "body": archive(),
+        "query": {"kind": "tar"},
+        "after": lambda made: ask("DELETE", f"/v1/images/{made['id']}"),
+    },
+    "POST /v1/keys": lambda: {"body": {"project": "schemathesis", "label": "of schemathesis"}},
+    "DELETE /v1/keys/{id}": lambda: {"path": {"id": ask("POST", "/v1/keys", {"project": "schemathesis"})["id"]}},
     "POST /v1/collect": lambda: {"body": {"dryRun": True}},
     **{
         f"GET /v1/{things}": dict

@@ -1,6 +1,6 @@
 import { REFERENCE } from '../arguments.ts'
 import { define, SERVER_FLAGS } from '../command.ts'
-import { imageReference, withImage } from '../image-reference.ts'
+import { localImage, sendImage } from '../local-image.ts'
 import { print, printJson } from '../output.ts'
 import { ProgressBar } from '../progress.ts'
 import { serverOf } from '../server.ts'
@@ -9,10 +9,13 @@ export const command = define({
   arguments: [REFERENCE],
   flags: SERVER_FLAGS,
   async run({ arguments: { ref }, flags }) {
-    using bar = new ProgressBar(`pull ${ref}`, flags.json)
-    const reference = imageReference(ref)
-    const pulling = serverOf(flags).images.pull(reference, { onProgress: bar.step })
-    const image = await withImage(reference, pulling)
+    const server = serverOf(flags)
+    const local = await localImage(ref)
+    using bar = new ProgressBar(`${local === undefined ? 'pull' : 'send'} ${ref}`, flags.json)
+    const image =
+      local === undefined
+        ? await server.images.pull(ref, { onProgress: bar.step })
+        : await sendImage(server, local, bar.step)
     bar.done()
     if (flags.json) printJson(image)
     else print(image.id)

@@ -1,19 +1,20 @@
-import { define, SERVER_FLAGS } from '../command.ts'
+import { define, SERVER_FLAGS, UsageError } from '../command.ts'
 import { note, print, printJson } from '../output.ts'
 import { serverOf } from '../server.ts'
 
 export const command = define({
   arguments: [],
   flags: {
-    project: { summary: 'Project that it opens; it begins with its first key. Default: default.', value: 'P' },
+    project: { summary: 'Project that it opens; it begins with its first key. Required.', value: 'P' },
     label: { summary: 'What to call it by in `key list`.', value: 'L' },
     ...SERVER_FLAGS,
   },
   async run({ flags }) {
     const { project, label } = flags
-    if (project !== undefined) (await import('../limits.ts')).projectName('--project', project)
+    if (project === undefined) throw new UsageError('--project P is missing')
+    ;(await import('../limits.ts')).projectName('--project', project)
     const key = await serverOf(flags).keys.create({
-      ...(project === undefined ? {} : { project }),
+      project,
       ...(label === undefined ? {} : { label }),
     })
     if (flags.json) printJson(key)

@@ -1,7 +1,8 @@
 import { define, SERVER_FLAGS, UsageError } from '../command.ts'
-import { imageReference, withImage } from '../image-reference.ts'
 import { interruption } from '../interrupt.ts'
+import { localImage } from '../local-image.ts'
 import { note, print, printJson } from '../output.ts'
+import { presentImage } from '../present-image.ts'
 import { ProgressBar } from '../progress.ts'
 import { serverOf } from '../server.ts'
 import { decimal, integer, keyValues, mebibytes, notEmpty } from '../values.ts'
@@ -32,9 +33,14 @@ export const command = define({
       ...(flags.memory === undefined ? {} : { memoryMiB: mebibytes('--memory', flags.memory, MEMORY_MIB) }),
       ...(flags.disk === undefined ? {} : { diskMiB: mebibytes('--disk', flags.disk, DISK_MIB) }),
     }
+    const server = serverOf(flags)
+    const signal = interruption()
+    const called = displayName('NAME', name)
+    const isLocal = (await localImage(flags.image)) !== undefined
+    const image = !isLocal ? flags.image : await presentImage(server, flags.image, flags.json, signal)
     const options = {
-      name: displayName('NAME', name),
-      image: imageReference(flags.image),
+      name: called,
+      image,
       size,
       env: variables('--env', keyValues('--env', flags.env)),
       ...(flags.public ? { public: true } : {}),
@@ -43,9 +49,8 @@ export const command = define({
       ...(flags.ready === undefined ? {} : { readyCommand: shell(flags.ready) }),
     }
     using bar = new ProgressBar(`build ${name}`, flags.json)
-    const signal = interruption()
-    const building = serverOf(flags).templates.build({ ...options, onProgress: bar.step, signal })
-    const template = await withImage(options.image, building).catch((thrown: unknown) => {
+    const building = server.templates.build({ ...options, onProgress: bar.step, signal })
+    const template = await building.catch((thrown: unknown) => {
       if (signal.aborted) note(`the build goes on; \`icebox template delete ${name}\` gives it up`)
       throw thrown
     })

@@ -3,7 +3,7 @@ import { define, JSON_FLAG, UsageError } from '../command.ts'
 import { failureOf, report } from '../failure.ts'
 import { isLasting, LASTING } from '../up/lasting.ts'
 import { requireNodeFlags } from '../up/node-flags.ts'
-import { address, domain, hostNameOf, origin } from '../values.ts'
+import { address, domain, hostNameOf, hostOrNetwork, notEmpty, origin } from '../values.ts'
 
 export const command = define({
   arguments: [],
@@ -28,6 +28,21 @@ export const command = define({
     },
     'tls-cert': { summary: 'Serve HTTPS with this certificate (PEM, with its chain).', value: 'FILE' },
     'tls-key': { summary: 'Its private key (PEM).', value: 'FILE' },
+    'image-directory': {
+      summary: 'Directory of this machine that images of every project may be made of (`dir:`, `tar:` …).',
+      value: 'DIR',
+      multiple: true,
+    },
+    'registry-allow': {
+      summary: 'Registry, token server or network that images may come from though it is not on the Internet.',
+      value: 'HOST[:PORT]|CIDR',
+      multiple: true,
+    },
+    'registry-credentials': {
+      summary: "Project whose pulls use this machine's docker credentials, as the installation's own do.",
+      value: 'PROJECT',
+      multiple: true,
+    },
     limits: {
       summary: 'File of JSON with limits other than the defaults; see docs/reference/limits.md.',
       value: 'FILE',
@@ -45,6 +60,14 @@ export const command = define({
       base: !flags['no-base'],
       ...(flags.limits === undefined ? {} : { limits: await limitsOf(resolve(flags.limits)) }),
       json,
+      sources: {
+        directories: flags['image-directory'].map((path) => resolve(notEmpty('--image-directory', path))),
+        registries: flags['registry-allow'].map((text) => hostOrNetwork('--registry-allow', text)),
+        credentials:
+          flags['registry-credentials'].length === 0
+            ? []
+            : await projectNames('--registry-credentials', flags['registry-credentials']),
+      },
       reach: {
         listen: address('--listen', listen),
         domains: flags.domain.map((text) => domain('--domain', text)),
@@ -64,6 +87,11 @@ export const command = define({
     }
   },
 })
+
+async function projectNames(flag: string, texts: string[]) {
+  const { projectName } = await import('../limits.ts')
+  return texts.map((text) => projectName(flag, text))
+}
 
 async function limitsOf(file: string) {
   const { readLimits } = await import('../up/limits.ts')

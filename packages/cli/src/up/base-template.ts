@@ -1,5 +1,5 @@
 import type { Control } from '@icebox/control'
-import { BuildTemplate, DEFAULT_PROJECT, isError } from '@icebox/model'
+import { BuildTemplate, isError } from '@icebox/model'
 import { BASE_TEMPLATE } from '@icebox/node'
 
 /**
@@ -8,7 +8,7 @@ import { BASE_TEMPLATE } from '@icebox/node'
  */
 export async function beginBaseTemplate(control: Control, signal: AbortSignal): Promise<void> {
   const { name, image } = BASE_TEMPLATE
-  const { templates } = control.project(DEFAULT_PROJECT)
+  const { templates } = control.installation
   const present = await templates.get(name, signal).catch((thrown: unknown) => {
     if (isError(thrown, 'NotFound')) return undefined
     throw thrown

@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { ensureRuntime } from '@icebox/node'
 import { Icebox } from '@icebox/sdk'
-import type { Reach } from '../compose.ts'
+import type { Reach, Sources } from '../compose.ts'
 import { Refusal } from '../failure.ts'
 import { interruption } from '../interrupt.ts'
 import { parentOf } from '../process.ts'
@@ -37,7 +37,7 @@ async function openLog(dataDirectory: string): Promise<FileHandle | undefined> {
 }
 
 /** Starts the server as a process of its own, with a supervisor, and waits until it answers. Throws what it died of. */
-export async function startDetached({ dataDirectory, reach, base, limits, json }: UpOptions): Promise<void> {
+export async function startDetached({ dataDirectory, reach, sources, base, limits, json }: UpOptions): Promise<void> {
   const stop = interruption()
   await requireNoSupervisor(dataDirectory)
   // Here, where somebody sees it: what has to be built first takes minutes.
@@ -46,6 +46,7 @@ export async function startDetached({ dataDirectory, reach, base, limits, json }
   const words = [
     ...[...SUPERVISOR_FLAGS, SUPERVISOR, dataDirectory, MAIN, 'up', '--json', '--data', dataDirectory],
     ...flagsOf(reach),
+    ...sourceFlags(sources),
     ...(base ? [] : ['--no-base']),
     ...(limits === undefined ? [] : ['--limits', limits.file]),
   ]
@@ -130,6 +131,12 @@ function flagsOf({ listen, domains = [], allowedHosts = [], corsOrigins = [], tl
     ...(tls === undefined ? [] : ['--tls-cert', tls.cert, '--tls-key', tls.key]),
   ]
 }
+
+const sourceFlags = ({ directories, registries, credentials }: Sources): string[] => [
+  ...directories.flatMap((each) => ['--image-directory', each]),
+  ...registries.flatMap((each) => ['--registry-allow', each]),
+  ...credentials.flatMap((each) => ['--registry-credentials', each]),
+]
 
 /** The error that the server ended with, else its last words. */
 async function causeOf(log: ServerLog, said: string, how: string): Promise<Error> {

@@ -2,7 +2,7 @@ import { rename, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Limits } from '@icebox/control'
 import { type Report, stepReport } from '@icebox/node'
-import { openIcebox, type Reach } from '../compose.ts'
+import { openIcebox, type Reach, type Sources } from '../compose.ts'
 import { interruption } from '../interrupt.ts'
 import { note, paint, print, printJson, printStyled } from '../output.ts'
 import { startTime } from '../process.ts'
@@ -14,6 +14,7 @@ import { restarter } from './supervision.ts'
 export interface UpOptions {
   dataDirectory: string
   reach: Reach
+  sources: Sources
   /** Whether the template `base` is made where there is none. */
   base: boolean
   json: boolean
@@ -37,7 +38,7 @@ export function setUpReport(json: boolean): Report {
 }
 
 /** Serves until it is told to end. Ctrl-C and SIGTERM pause all sandboxes, as `icebox down` does. */
-export async function serve({ dataDirectory, reach, base, limits, json }: UpOptions): Promise<void> {
+export async function serve({ dataDirectory, reach, sources, base, limits, json }: UpOptions): Promise<void> {
   if (restarter() !== 'icebox') await requireNoSupervisor(dataDirectory)
   const { promise: told, resolve: tell } = Promise.withResolvers<'pause' | 'keep' | 'kill'>()
   const stop = interruption()
@@ -47,6 +48,7 @@ export async function serve({ dataDirectory, reach, base, limits, json }: UpOpti
     {
       ...reach,
       dataDirectory,
+      sources,
       base,
       report: setUpReport(json),
       onShutdown: tell,

@@ -1,4 +1,4 @@
-import { DEFAULT_PROJECT, IceboxError, type Image, isError, type NodeImage, type Progress } from '@icebox/model'
+import { type Image, type ImageUpload, isError, type NodeImage, type Principal, type Progress } from '@icebox/model'
 import { requireRecords } from '../bounds.ts'
 import { type Context, DEADLINES, within } from '../context.ts'
 
@@ -46,34 +46,41 @@ export async function shareImage(
   return keepImage(context, { ...spec, config: status.config, sizeBytes: status.sizeBytes })
 }
 
-/** Sources that are read from the files of this machine, which only those may read who have its own project. */
-const LOCAL = /^(oci|docker-archive|dir|tar):/
+/** For whom an image is made: what was written for the installation's own key stays so after a crash. */
+const principalOf = ({ records }: Context, byInstallation: boolean | undefined): Principal => ({
+  project: records.namespace,
+  installation: byInstallation === true,
+})
 
-function requireReadable({ records }: Context, reference: string): void {
-  if (!LOCAL.test(reference) || records.namespace === DEFAULT_PROJECT) return
-  throw new IceboxError(
-    'Forbidden',
-    `${reference} is read from the files of the server's machine, which keys of project ${records.namespace} may not do`,
-    { remedy: 'Pull it from a registry, or with a key of the project `default`.' },
-  )
-}
-
-/** Asks the reference's source. Joins an equal pull under way. */
+/** Asks the reference's source. Joins an equal pull under way. Throws `Forbidden` when it may not be made for whoever asks. */
 export async function pullImage(
   context: Context,
   reference: string,
+  byInstallation: boolean | undefined,
   progress: Progress,
   signal: AbortSignal,
 ): Promise<Image> {
-  requireReadable(context, reference)
   requireRecords(context, 'Image')
-  const image = await context.node.pullImage(
-    reference,
-    progress,
-    AbortSignal.any([signal, within(context, DEADLINES.pull)]),
-  )
+  const by = principalOf(context, byInstallation)
+  const until = AbortSignal.any([signal, within(context, DEADLINES.pull)])
+  const image = await context.node.pullImage(reference, by, progress, until)
   const record = await recordImage(context, image)
   context.log('info', 'image.pulled', { reference, digest: image.digest, sizeBytes: image.sizeBytes })
+  return record
+}
+
+/** Makes an image of what its client has sent. */
+export async function importImage(
+  context: Context,
+  upload: ImageUpload,
+  progress: Progress,
+  signal: AbortSignal,
+): Promise<Image> {
+  const until = AbortSignal.any([signal, within(context, DEADLINES.pull)])
+  const by = principalOf(context, context.byInstallation)
+  const image = await context.node.importImage(upload, by, progress, until)
+  const record = await recordImage(context, { ...image, reference: upload.reference })
+  context.log('info', 'image.imported', { digest: image.digest, sizeBytes: image.sizeBytes })
   return record
 }
 
@@ -81,6 +88,7 @@ export async function pullImage(
 export async function ensureImage(
   context: Context,
   reference: string,
+  byInstallation: boolean | undefined,
   progress: Progress,
   signal: AbortSignal,
 ): Promise<Image> {
@@ -88,5 +96,5 @@ export async function ensureImage(
   const called = [...images.where('name', reference), ...images.where('called', reference)]
   const ready = called.filter(({ state }) => state === 'ready')
   const [here] = await context.records.read('Image', ready.slice(0, 1))
-  return here ?? pullImage(context, reference, progress, signal)
+  return here ?? pullImage(context, reference, byInstallation, progress, signal)
 }

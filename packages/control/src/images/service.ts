@@ -3,7 +3,7 @@ import { type Context, DEADLINES, within } from '../context.ts'
 import type { Images } from '../control.ts'
 import { slice } from '../page.ts'
 import { resolveRef } from '../records.ts'
-import { imageKey, pullImage } from './ensure.ts'
+import { imageKey, importImage, pullImage } from './ensure.ts'
 import { dropHiddenTemplates, usersOfImage } from './use.ts'
 
 export function imageService(context: Context): Images {
@@ -11,7 +11,8 @@ export function imageService(context: Context): Images {
   const resolve = (ref: string): Promise<Image> =>
     resolveRef(records, 'Image', ref, records.of('Image').where('called', ref))
   return {
-    pull: (reference, progress, signal) => pullImage(context, reference, progress, signal),
+    pull: (reference, progress, signal) => pullImage(context, reference, context.byInstallation, progress, signal),
+    import: (upload, progress, signal) => importImage(context, upload, progress, signal),
     get: resolve,
     list: (page) => records.readSlice('Image', slice(records.of('Image').by('created'), page)),
     async delete(ref) {

@@ -122,8 +122,9 @@ function bootInstead(
 async function findSnapshot(context: Context, { metadata, spec }: Sandbox, stopping: AbortSignal): Promise<Sandbox> {
   if (spec.source.from !== 'image')
     throw new IceboxError('Internal', `sandbox ${metadata.name} is of no snapshot and of no image`)
+  const { image, byInstallation } = spec.source
   const signal = AbortSignal.any([stopping, context.stopping, within(context, DEADLINES.pull)])
-  const template = await bareTemplate(context, spec.source.image, spec.size, signal)
+  const template = await bareTemplate(context, image, spec.size, byInstallation, signal)
   const snapshot = await context.records.get('Snapshot', template.status.snapshot ?? '')
   await context.records.setSpec('Sandbox', metadata.name, (present) => {
     const env = { ...snapshot.spec.env, ...present.spec.env }

@@ -142,7 +142,11 @@ export async function birthOf(context: Context, body: CreateSandbox, signal: Abo
   if (body.image !== undefined) {
     return {
       ...own,
-      source: { from: 'image', image: body.image.uri },
+      source: {
+        from: 'image',
+        image: body.image.uri,
+        ...(context.byInstallation ? { byInstallation: true } : {}),
+      },
       origin: body.image.uri,
       size: sizeFromLimits(body.resourceLimits ?? {}),
       env: body.env,

@@ -42,10 +42,18 @@ async function withMetadata(
   return new Ordered(oldestFirst, found)
 }
 
-export function sandboxService(context: Context): Sandboxes {
+/** Creates of one project that are not written yet, with whatever key they were asked for. */
+export interface Arrivals {
+  requests: Requests
+  names: Names
+}
+export const arrivalsOf = (context: Context): Arrivals => ({
+  requests: new Requests(context),
+  names: new Names('sandbox', (name) => context.records.of('Sandbox').first('displayName', name) !== undefined),
+})
+
+export function sandboxService(context: Context, { requests, names }: Arrivals): Sandboxes {
   const { admission, records, operations, node } = context
-  const requests = new Requests(context)
-  const names = new Names('sandbox', (name) => records.of('Sandbox').first('displayName', name) !== undefined)
 
   const used = async (ref: string, signal: AbortSignal) =>
     reach(context, await resolveSandbox(context, ref), { wake: true }, signal)

@@ -14,9 +14,10 @@ export async function bareTemplate(
   context: Context,
   reference: string,
   size: Size,
+  byInstallation: boolean | undefined,
   signal: AbortSignal,
 ): Promise<Template> {
-  const image = await ensureImage(context, reference, () => undefined, signal)
+  const image = await ensureImage(context, reference, byInstallation, () => undefined, signal)
   const key = JSON.stringify([image.spec.digest, size.cpu, size.memoryMiB, size.diskMiB])
   const name = `bare-${createHash('sha256').update(key).digest('hex').slice(0, 32)}`
   const present = await context.records.find('Template', name)

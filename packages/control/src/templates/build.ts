@@ -77,7 +77,8 @@ async function build(
   const given = AbortSignal.any([stopping, context.stopping])
   const until = (milliseconds: number) => AbortSignal.any([given, within(context, milliseconds)])
   try {
-    const image = await ensureImage(context, template.spec.image, progress, until(DEADLINES.pull))
+    const { image: reference, byInstallation } = template.spec
+    const image = await ensureImage(context, reference, byInstallation, progress, until(DEADLINES.pull))
     const env = { ...image.status.config.env, ...template.spec.env }
     const started = performance.now()
     progress({ phase: 'boot' })

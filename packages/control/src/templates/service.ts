@@ -19,6 +19,7 @@ export function templateService(context: Context): Templates {
         size: checkSize({ ...DEFAULT_SIZE, ...definedOf(body.size) }),
         env: body.env,
         hidden: false,
+        ...(context.byInstallation ? { byInstallation: true } : {}),
         ...(body.public === true ? { public: true } : {}),
         ...(body.keepSnapshots === undefined ? {} : { keepSnapshots: body.keepSnapshots }),
         ...(body.startCommand === undefined ? {} : { startCommand: body.startCommand }),

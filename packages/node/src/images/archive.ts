@@ -3,7 +3,6 @@ import { type FileHandle, open } from 'node:fs/promises'
 import { join, posix } from 'node:path'
 import { pipeline } from 'node:stream/promises'
 import { IceboxError } from '@icebox/model'
-import { freeBytes } from '@icebox/snapshot'
 import { z } from 'zod'
 import { compressionOf, decompressor, MAGIC_BYTES } from './compression.ts'
 import { sha256Of } from './digest.ts'
@@ -11,10 +10,14 @@ import type { Entry } from './entry.ts'
 import { parse, parseConfig } from './manifest.ts'
 import { parseReference } from './reference.ts'
 import { type ImageSource, localPart } from './source.ts'
+import { SpaceBudget } from './space-budget.ts'
 import { TarReader } from './tar.ts'
 
 const BLOCK = 512
-const MAX_DOCUMENT_BYTES = 8_388_608
+const MAX_DOCUMENT_BYTES = 4_194_304
+/** Of the archive itself, whose files are layers and documents. */
+const MAX_MEMBERS = 65_536
+const MAX_NAME_BYTES = 4_194_304
 
 const Manifests = z
   .array(
@@ -29,7 +32,7 @@ const Manifests = z
   )
   .min(1)
 
-interface Member {
+export interface Member {
   offset: number
   size: number
 }
@@ -45,16 +48,15 @@ export async function openDockerArchive(
   directory: string,
   signal: AbortSignal,
 ): Promise<ImageSource> {
-  const plain = await decompressed(file, directory, signal)
-  const handle = await open(plain)
+  const archive = await openArchive(file, directory, signal)
   try {
-    const members = await list(handle, signal)
+    const { plain } = archive
     const manifest = choose(
-      parse(Manifests, await document(handle, member(members, 'manifest.json', file)), `manifest.json of ${file}`),
+      parse(Manifests, await archive.document('manifest.json'), `manifest.json of ${file}`),
       name,
       file,
     )
-    const bytes = await document(handle, member(members, manifest.Config, file))
+    const bytes = await archive.document(manifest.Config)
     const { config, diffIds } = parseConfig(bytes, `the config of ${file}`)
     if (diffIds.length !== manifest.Layers.length)
       throw new IceboxError(
@@ -62,13 +64,50 @@ export async function openDockerArchive(
         `${file} has ${manifest.Layers.length} layers but its config ${diffIds.length}`,
       )
     const parts = manifest.Layers.map((layer, i) => {
-      const { offset, size } = member(members, layer, file)
+      const { offset, size } = archive.member(layer)
       const diffId = diffIds[i]
       return localPart(size, { do: 'layer', file: plain, offset, length: size, ...(diffId ? { diffId } : {}) })
     })
     return { digest: sha256Of(bytes), config, parts }
   } finally {
+    await archive.close()
+  }
+}
+
+/** The files of a tar by their names, read where they lie. */
+export interface Archive {
+  /** The tar itself, not compressed. */
+  readonly plain: string
+  find(path: string): Member | undefined
+  /** Throws `ImageInvalid` when it is not there. */
+  member(path: string): Member
+  /** The whole of a small file. Throws `ImageInvalid`. */
+  document(path: string): Promise<Buffer>
+  close(): Promise<void>
+}
+
+/** A compressed archive is decompressed into the directory first. Throws `NotFound`, `ImageInvalid`, `NoSpace`. */
+export async function openArchive(file: string, directory: string, signal: AbortSignal): Promise<Archive> {
+  const plain = await decompressed(file, directory, signal)
+  const handle = await open(plain)
+  try {
+    const members = await list(handle, signal)
+    const find = (path: string) => members.get(posix.normalize(path))
+    const member = (path: string): Member => {
+      const found = find(path)
+      if (found === undefined) throw new IceboxError('ImageInvalid', `${file} has no ${path}, which the image needs`)
+      return found
+    }
+    return {
+      plain,
+      find,
+      member,
+      document: (path) => document(handle, member(path)),
+      close: () => handle.close(),
+    }
+  } catch (thrown) {
     await handle.close()
+    throw thrown
   }
 }
 
@@ -85,11 +124,10 @@ async function decompressed(file: string, directory: string, signal: AbortSignal
   const decompress = decompressor(compressionOf(start))
   if (decompress === undefined) return file
   const plain = join(directory, 'archive.tar')
-  let left = freeBytes(directory)
+  const space = new SpaceBudget(directory)
   async function* bounded(chunks: AsyncIterable<Buffer>) {
     for await (const chunk of chunks) {
-      left -= chunk.length
-      if (left < 0) throw new IceboxError('NoSpace', `${file} does not fit decompressed into ${directory}`)
+      space.spend(chunk.length)
       yield chunk
     }
   }
@@ -110,8 +148,12 @@ async function list(handle: FileHandle, signal: AbortSignal): Promise<Map<string
   const members = new Map<string, Member>()
   const links = new Map<string, string>()
   let at = 0
+  let names = 0
   const sink = {
     add(entry: Entry) {
+      names += entry.path.length + entry.target.length
+      if (members.size + links.size >= MAX_MEMBERS || names > MAX_NAME_BYTES)
+        throw new IceboxError('ImageInvalid', 'the archive has more files than layers and documents can be')
       const path = posix.normalize(entry.path)
       if (entry.kind === 'file') members.set(path, { offset: at, size: entry.size })
       else if (entry.kind === 'symlink') links.set(path, posix.join(posix.dirname(path), entry.target))
@@ -137,12 +179,6 @@ async function list(handle: FileHandle, signal: AbortSignal): Promise<Map<string
     if (found !== undefined) members.set(path, found)
   }
   return members
-}
-
-function member(members: Map<string, Member>, path: string, file: string): Member {
-  const found = members.get(posix.normalize(path))
-  if (found === undefined) throw new IceboxError('ImageInvalid', `${file} has no ${path}, which a docker archive needs`)
-  return found
 }
 
 async function document(handle: FileHandle, { offset, size }: Member): Promise<Buffer> {

@@ -1,7 +1,8 @@
-import { chmod, copyFile, mkdir, readdir, rename, rm, stat, writeFile } from 'node:fs/promises'
+import { chmod, copyFile, mkdir, readdir, rename, rm, stat, utimes, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { IceboxError, type Progress } from '@icebox/model'
 import { requireSpace, sync } from '@icebox/snapshot'
+import { Turns } from '../turns.ts'
 import { runProgram } from './program.ts'
 import { Scratch } from './scratch.ts'
 
@@ -9,6 +10,8 @@ const DEADLINE_MS = 1_800_000
 const QUERY_DEADLINE_MS = 30_000
 /** What the smallest bootstrap takes while it is made: the tree, the packages and the tar. */
 const NEEDED_BYTES = 600_000_000
+/** What the bootstraps that are kept may take on disk. */
+const CACHE_BYTES = 8_589_934_592
 const ARCHITECTURE = 'amd64'
 /** Of apt's and dpkg's messages the first says why, and some are very long. */
 const MAX_ERROR = 300
@@ -26,9 +29,9 @@ export const bootstrapFile = (suite: string, packages: string[], cacheDirectory:
   join(cacheDirectory, 'bootstrap', `${[suite, ARCHITECTURE, ...packages].join('+')}.tar`)
 
 /**
- * Makes a minimal Debian by mmdebstrap as a tar, which stays in the cache by suite and packages. Gives its path.
- * It uses the mirrors, proxies, credentials and keys of the host's apt, because nothing else may be reachable from here.
- * Throws `Unavailable`, `NoSpace`.
+ * Makes a minimal Debian by mmdebstrap as a tar, which stays in the cache by suite and packages. Gives its path. One is made at a time.
+ * It uses the mirrors, proxies, credentials and keys of the host's apt, because nothing else may be reachable from here; packages'
+ * scripts run as root on the host. Throws `Unavailable`, `NoSpace`.
  */
 export async function bootstrapTar(
   suite: string,
@@ -38,7 +41,25 @@ export async function bootstrapTar(
   signal: AbortSignal,
 ): Promise<string> {
   const cached = bootstrapFile(suite, packages, cacheDirectory)
-  if ((await stat(cached).catch(() => undefined)) !== undefined) return cached
+  if (await isCached(cached)) return cached
+  // Whoever waited for the same finds it made.
+  const make = async () => {
+    if (!(await isCached(cached))) await makeTar(suite, packages, cached, cacheDirectory, progress, signal)
+  }
+  await turns.run(make, signal)
+  return cached
+}
+
+const turns = new Turns(1)
+
+async function makeTar(
+  suite: string,
+  packages: string[],
+  cached: string,
+  cacheDirectory: string,
+  progress: Progress,
+  signal: AbortSignal,
+): Promise<void> {
   const scratch = await Scratch.create(join(cacheDirectory, 'tmp'))
   try {
     requireSpace(scratch.path, NEEDED_BYTES, `building debian:${suite}`)
@@ -47,13 +68,39 @@ export async function bootstrapTar(
     const made = join(scratch.path, 'bootstrap.tar')
     const include = ['bash', 'ca-certificates', ...packages]
     await mmdebstrap({ suite, variant: 'minbase', include }, { tar: made }, scratch.path, progress, signal)
+    // In the precision that noting a use keeps: the time says whether the tar has changed.
+    await utimes(made, new Date(), new Date())
     await sync(made)
     await mkdir(dirname(cached), { recursive: true })
     await rename(made, cached)
+    await trimBootstraps(cacheDirectory, CACHE_BYTES)
   } finally {
     await scratch.remove()
   }
-  return cached
+}
+
+/** Notes that it is in use, when it is there. */
+async function isCached(file: string): Promise<boolean> {
+  const found = await stat(file).catch(() => undefined)
+  if (found === undefined) return false
+  await utimes(file, new Date(), found.mtime)
+  return true
+}
+
+/** Removes the bootstraps that have not been used for longest until the others are so many bytes at most. The last one used stays. */
+export async function trimBootstraps(cacheDirectory: string, maxBytes: number): Promise<void> {
+  const directory = join(cacheDirectory, 'bootstrap')
+  const tars = []
+  for (const name of await readdir(directory)) {
+    const file = join(directory, name)
+    const found = name.endsWith('.tar') ? await stat(file).catch(() => undefined) : undefined
+    if (found !== undefined) tars.push({ file, bytes: found.size, usedAt: found.atimeMs })
+  }
+  let bytes = 0
+  for (const [i, tar] of tars.sort((a, b) => b.usedAt - a.usedAt).entries()) {
+    bytes += tar.bytes
+    if (i > 0 && bytes > maxBytes) await rm(tar.file, { force: true })
+  }
 }
 
 /** What of a Debian is installed. `extract` unpacks packages and runs none of their scripts: programs that only have to be there. */

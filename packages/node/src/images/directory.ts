@@ -1,4 +1,14 @@
-import { closeSync, constants, fstatSync, lstatSync, openSync, readdirSync, readlinkSync, readSync } from 'node:fs'
+import {
+  type BigIntStats,
+  closeSync,
+  constants,
+  fstatSync,
+  lstatSync,
+  openSync,
+  readdirSync,
+  readlinkSync,
+  readSync,
+} from 'node:fs'
 import { IceboxError } from '@icebox/model'
 import { getXattrs } from '@icebox/snapshot'
 import { type ByteString, type Entry, type EntryKind, type EntrySink, readable, type Time, toBytes } from './entry.ts'
@@ -49,10 +59,14 @@ export function readDirectory(path: ByteString, except: string, sink: EntrySink)
       linked.set(inode, name)
     }
     sink.add(entry)
-    if (kind === 'file') content(at, entry.size, buffer, sink)
+    if (kind === 'file') opened(at, stat, name, (fd) => content(fd, entry, buffer, sink))
     else if (kind === 'directory' && stat.dev === root.dev)
-      for (const child of readdirSync(at, 'latin1').sort())
-        visit(`${place}/${child}`, name === '' ? child : `${name}/${child}`)
+      opened(at, stat, name, (fd) => {
+        // Through the directory itself: a link that takes its name meanwhile leads nowhere.
+        const place = `/proc/self/fd/${fd}`
+        for (const child of readdirSync(place, 'latin1').sort())
+          visit(`${place}/${child}`, name === '' ? child : `${name}/${child}`)
+      })
   }
   visit(path, '')
 }
@@ -62,22 +76,38 @@ function timeOf(nanoseconds: bigint): Time {
   return { seconds: Number((nanoseconds - rest) / BILLION), nanoseconds: Number(rest) }
 }
 
-function content(path: Buffer, size: number, buffer: Buffer, sink: EntrySink): void {
-  const changed = () =>
-    new IceboxError('Conflict', `${readable(path.toString('latin1'))} was changed while the image was made of it`)
-  const fd = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW)
+const changed = (name: ByteString): IceboxError =>
+  new IceboxError('Conflict', `${readable(name) || 'the directory'} was changed while the image was made of it`)
+
+/** Opens what was looked at, and nothing that has taken its name since. */
+function opened(at: Buffer, { dev, ino }: BigIntStats, name: ByteString, work: (fd: number) => void): void {
+  let fd: number
   try {
-    let left = size
-    while (left > 0) {
-      const count = readSync(fd, buffer, 0, Math.min(CHUNK, left), null)
-      if (count === 0) throw changed()
-      sink.write(buffer.subarray(0, count))
-      left -= count
-    }
-    if (fstatSync(fd).size !== size) throw changed()
+    // Without waiting: it may be a FIFO by now.
+    fd = openSync(at, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK)
+  } catch (thrown) {
+    if (thrown instanceof Error && 'code' in thrown && ['ELOOP', 'ENOENT', 'ENXIO'].includes(String(thrown.code)))
+      throw changed(name)
+    throw thrown
+  }
+  try {
+    const found = fstatSync(fd, { bigint: true })
+    if (found.dev !== dev || found.ino !== ino) throw changed(name)
+    work(fd)
   } finally {
     closeSync(fd)
   }
+}
+
+function content(fd: number, { size, path }: Entry, buffer: Buffer, sink: EntrySink): void {
+  let left = size
+  while (left > 0) {
+    const count = readSync(fd, buffer, 0, Math.min(CHUNK, left), null)
+    if (count === 0) throw changed(path)
+    sink.write(buffer.subarray(0, count))
+    left -= count
+  }
+  if (fstatSync(fd).size !== size) throw changed(path)
   sink.end()
 }
 

@@ -4,6 +4,9 @@ import { Digest } from './digest.ts'
 
 /** The documents of OCI images and of Docker's schema 2, which have the same fields. Unknown fields are let through. */
 
+/** Docker's limit is 127. */
+export const MAX_LAYERS = 1000
+
 export const MEDIA_TYPES = [
   'application/vnd.oci.image.index.v1+json',
   'application/vnd.oci.image.manifest.v1+json',

@@ -91,6 +91,7 @@ test('what is no reference is refused with the reason', () => {
     'debian:bookworm@a:b/c',
     `debian:bookworm+git@${DIGEST}`,
     'https://example.com/app',
+    `dir:/${'a'.repeat(5000)}`,
   ]
   for (const text of wrong)
     assert.throws(

@@ -15,6 +15,10 @@ export type Reference = { canonical: string } & (
 /** `debian:` with one of these is a bootstrap; with anything else it is Docker Hub's repository of that name. */
 const DEBIAN_SUITES = ['bullseye', 'bookworm', 'trixie', 'forky', 'sid', 'oldstable', 'stable', 'testing', 'unstable']
 
+/** As long as a path may be. */
+const MAX_LENGTH = 4096
+const SHOWN_LENGTH = 100
+
 const PACKAGE = /^[a-z0-9][a-z0-9+.-]+$/
 const USER = /^[a-z_][a-z0-9_-]{0,31}$/
 const REPOSITORY = /^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(\/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*$/
@@ -27,6 +31,8 @@ const DOCKER_HUB = 'docker.io'
  * and `debian:SUITE[+PACKAGE,PACKAGE][@USER]`. Relative paths are those of this process. Throws `InvalidArgument`.
  */
 export function parseReference(text: string): Reference {
+  if (text.length > MAX_LENGTH)
+    throw invalid(`${text.slice(0, SHOWN_LENGTH)}…`, `it has more than ${MAX_LENGTH} characters`)
   const colon = text.indexOf(':')
   const scheme = text.slice(0, colon)
   const rest = text.slice(colon + 1)
@@ -41,8 +47,7 @@ export function parseReference(text: string): Reference {
       const end = rest.indexOf(':')
       const file = absolute(end < 0 ? rest : rest.slice(0, end), text)
       if (end < 0) return { kind: 'docker-archive', canonical: `docker-archive:${file}`, file }
-      const { registry, repository, tag } = parseRegistry(rest.slice(end + 1), text)
-      const name = `${registry}/${repository}:${tag}`
+      const name = savedName(rest.slice(end + 1), text)
       return { kind: 'docker-archive', canonical: `docker-archive:${file}:${name}`, file, name }
     }
     case 'dir': {
@@ -63,6 +68,12 @@ export function parseReference(text: string): Reference {
   const { registry, repository, tag, digest } = parsed
   const canonical = `${registry}/${repository}${digest === undefined ? `:${tag}` : `@${digest}`}`
   return { kind: 'registry', canonical, ...parsed }
+}
+
+/** The whole name of an image in a docker archive. Throws `InvalidArgument`. */
+export function savedName(name: string, text = name): string {
+  const { registry, repository, tag } = parseRegistry(name, text)
+  return `${registry}/${repository}:${tag}`
 }
 
 function parseDebian(rest: string, text: string): Reference | undefined {

@@ -1,14 +1,25 @@
 import { constants } from 'node:fs'
 import { copyFile, mkdir, readdir, rename, rm, stat } from 'node:fs/promises'
 import { dirname, join, resolve as resolvePath } from 'node:path'
-import { IceboxError, type NodeImage, type Progress } from '@icebox/model'
+import {
+  Budget,
+  Budgets,
+  DEFAULT_PROJECT,
+  IceboxError,
+  type ImageUpload,
+  type NodeImage,
+  type Principal,
+  type Progress,
+} from '@icebox/model'
 import { renameSynced, requireSpace, sync, writeSynced } from '@icebox/snapshot'
+import { FairTurns } from '../fair-turns.ts'
 import { Turns } from '../turns.ts'
 import { assemble } from './assemble.ts'
 import { hexOf } from './digest.ts'
 import { checkErofs, type FileAttribute, readAttributes } from './erofs/read.ts'
 import { makeExt4 } from './ext4-output.ts'
-import { findFile, openSource } from './open.ts'
+import { inWords } from './local.ts'
+import { findFile, type Opening, openSource, openUpload } from './open.ts'
 import {
   EROFS_NAME,
   type ImageRecord,
@@ -26,9 +37,16 @@ import { parseReference, type Reference } from './reference.ts'
 import { Scratch } from './scratch.ts'
 import { SharedWork } from './shared-work.ts'
 import { type ImageSource, localPart } from './source.ts'
+import { type SourcePolicy, type SourceSettings, sourcePolicy } from './source-policy.ts'
 
-/** Images unpacked at the same time: more only compete for the same disk. */
-const PARALLEL_PULLS = 2
+/** ext4 files made at the same time: more only compete for the same disk. */
+const PARALLEL_EXT4 = 2
+/** Pulls, at once and waiting. One whose registry is slow keeps its place until it ends. */
+const PULLS = { each: 2, inAll: 8, eachWaiting: 32, inAllWaiting: 256 }
+/** Bytes of manifests and configs that are kept while their images are made. */
+const DOCUMENT_BYTES = { each: 33_554_432, inAll: 134_217_728 }
+/** Who calls the store itself, on this machine. */
+const INSTALLATION: Principal = { project: DEFAULT_PROJECT, installation: true }
 const WRITE_DEADLINE_MS = 60_000
 
 /** The images of one node, each kept as an EROFS file under its digest. One process uses a store at a time. */
@@ -38,6 +56,13 @@ export interface ImageStore {
    * Throws `InvalidArgument`, `NotFound`, `ImageInvalid`, `PlatformUnsupported`, `RegistryUnreachable`, `NoSpace`, `Unavailable`.
    */
   pull(reference: string, progress: Progress, signal: AbortSignal): Promise<NodeImage>
+  /**
+   * The same on behalf of somebody, who has a share of the turns. Throws besides `Forbidden` for what may not be made for them, and
+   * `TooManyRequests`. They are told no reason why a registry cannot be used: it would say what is in the server's network.
+   */
+  pullAs(by: Principal, reference: string, progress: Progress, signal: AbortSignal): Promise<NodeImage>
+  /** Makes an image of a file that a client has sent. Throws what `pullAs` throws. */
+  importUpload(by: Principal, upload: ImageUpload, progress: Progress, signal: AbortSignal): Promise<NodeImage>
   /** What is here already: by digest, its hex, or a reference as last pulled. Asks nobody. Throws `InvalidArgument`. */
   resolve(reference: string): Promise<NodeImage | undefined>
   /** Newest pull first. */
@@ -71,8 +96,14 @@ export interface ImageStore {
   recover(signal: AbortSignal): Promise<void>
 }
 
-export function openImageStore(config: { directory: string; cacheDirectory: string }): ImageStore {
-  return new DirectoryImageStore(resolvePath(config.directory), resolvePath(config.cacheDirectory))
+/** Throws `TypeError` for settings that mean nothing. */
+export function openImageStore(config: {
+  directory: string
+  cacheDirectory: string
+  sources?: SourceSettings
+}): ImageStore {
+  const { directory, cacheDirectory, sources = {} } = config
+  return new DirectoryImageStore(resolvePath(directory), resolvePath(cacheDirectory), sources)
 }
 
 class DirectoryImageStore implements ImageStore {
@@ -81,24 +112,61 @@ class DirectoryImageStore implements ImageStore {
   readonly #temporary: string
   readonly #pulls = new SharedWork<ImageRecord>()
   readonly #perDigest = new Map<string, Turns>()
-  readonly #turns = new Turns(PARALLEL_PULLS)
+  readonly #pullTurns = new FairTurns('pulls of this project', PULLS)
+  readonly #documents = new Budgets(
+    (project) => `the image documents of project ${project}`,
+    DOCUMENT_BYTES.each,
+    new Budget('the image documents of all projects', DOCUMENT_BYTES.inAll),
+  )
+  readonly #ext4Turns = new Turns(PARALLEL_EXT4)
+  readonly #settings: SourceSettings
+  readonly #policy: SourcePolicy
   /** Records are read, changed and written by one at a time. */
   readonly #writing = new Turns(1)
 
-  constructor(directory: string, cacheDirectory: string) {
+  constructor(directory: string, cacheDirectory: string, settings: SourceSettings) {
+    this.#settings = settings
+    this.#policy = sourcePolicy(settings)
     this.#directory = directory
     this.#cacheDirectory = cacheDirectory
     this.#temporary = join(directory, 'tmp')
   }
 
-  async pull(reference: string, progress: Progress, signal: AbortSignal): Promise<NodeImage> {
+  pull(reference: string, progress: Progress, signal: AbortSignal): Promise<NodeImage> {
+    return this.pullAs(INSTALLATION, reference, progress, signal)
+  }
+
+  async pullAs(by: Principal, reference: string, progress: Progress, signal: AbortSignal): Promise<NodeImage> {
     const parsed = parseReference(reference)
-    const work = (tell: Progress, until: AbortSignal) => this.#pull(parsed, tell, until)
+    const open = (opening: Opening, tell: Progress, until: AbortSignal) => openSource(parsed, opening, tell, until)
+    const work = (tell: Progress, until: AbortSignal) => this.#pull(by, parsed.canonical, open, tell, until)
+    // Of others one gets neither what one may not have oneself nor their place in the queue.
+    const key = JSON.stringify([by.project, by.installation, parsed.canonical])
     try {
-      return toNodeImage(await this.#pulls.run(parsed.canonical, work, progress, signal))
+      return toNodeImage(await this.#pulls.run(key, work, progress, signal))
     } catch (thrown) {
-      throw IceboxError.from(thrown)
+      throw this.#told(IceboxError.from(thrown), parsed, by)
     }
+  }
+
+  async importUpload(by: Principal, upload: ImageUpload, progress: Progress, signal: AbortSignal): Promise<NodeImage> {
+    const open = (opening: Opening, tell: Progress, until: AbortSignal) => openUpload(upload, opening, tell, until)
+    return toNodeImage(await this.#pull(by, upload.reference, open, progress, signal))
+  }
+
+  /** What whoever pulls is told of a failure. */
+  #told(error: IceboxError, reference: Reference, by: Principal): IceboxError {
+    if (reference.kind !== 'registry' || error.code !== 'RegistryUnreachable') return error
+    this.#settings.onUnreachable?.(reference.registry, error)
+    if (by.installation) return error
+    return new IceboxError(
+      'RegistryUnreachable',
+      `${reference.registry} cannot be used: it does not answer, is no registry, or does not let this project pull`,
+      {
+        remedy: 'Check the name of the image. The log of the server, which the operator has, says more.',
+        details: { registry: reference.registry },
+      },
+    )
   }
 
   async resolve(reference: string): Promise<NodeImage | undefined> {
@@ -145,7 +213,7 @@ class DirectoryImageStore implements ImageStore {
     }
     const make = () =>
       this.#inScratch((directory) => makeExt4(source, resolvePath(output), options, directory, progress, signal))
-    const { sizeBytes } = await this.#turns.run(make, signal)
+    const { sizeBytes } = await this.#ext4Turns.run(make, signal)
     return { digest, sizeBytes }
   }
 
@@ -201,21 +269,37 @@ class DirectoryImageStore implements ImageStore {
     throw new IceboxError('NotFound', `the image ${digest} is not on this node`, { details: { digest } })
   }
 
-  async #pull(reference: Reference, progress: Progress, signal: AbortSignal): Promise<ImageRecord> {
-    return this.#inScratch(async (directory) => {
-      const places = { cacheDirectory: this.#cacheDirectory, directory }
-      const source = await openSource(reference, places, progress, signal)
-      const work = async () =>
-        (await this.#present(source, signal)) ?? this.#make(source, reference, directory, progress, signal)
-      // Of two pulls that mean the same image, one makes it and the other finds it.
-      const made = source.digest === undefined ? await work() : await this.#digestTurns(source.digest).run(work, signal)
-      return this.#remember(made, pullOf(reference.canonical, source.origin))
-    })
+  #pull(
+    by: Principal,
+    reference: string,
+    open: (opening: Opening, progress: Progress, signal: AbortSignal) => Promise<ImageSource>,
+    progress: Progress,
+    signal: AbortSignal,
+  ): Promise<ImageRecord> {
+    const called = new Map<string, string>()
+    const work = () =>
+      this.#inScratch(async (directory) => {
+        using held = this.#documents.of(by.project).reserve(0)
+        await using opened = new AsyncDisposableStack()
+        const cacheDirectory = this.#cacheDirectory
+        const opening = { by, policy: this.#policy, cacheDirectory, directory, held, opened, called }
+        const source = await open(opening, progress, signal)
+        const make = async () =>
+          (await this.#present(source, signal)) ?? this.#make(source, reference, directory, progress, signal)
+        // Of two pulls that mean the same image, one makes it and the other finds it; but nobody waits for another project's registry.
+        const { digest } = source
+        const turns = digest === undefined ? undefined : this.#digestTurns(`${by.project} ${digest}`)
+        const made = turns === undefined ? await make() : await turns.run(make, signal)
+        return this.#remember(made, pullOf(reference, source.origin))
+      }).catch((thrown: unknown) => {
+        throw inWords(thrown, called)
+      })
+    return this.#pullTurns.run(by.project, work, signal)
   }
 
-  #digestTurns(digest: string): Turns {
-    const turns = this.#perDigest.get(digest) ?? new Turns(1)
-    this.#perDigest.set(digest, turns)
+  #digestTurns(key: string): Turns {
+    const turns = this.#perDigest.get(key) ?? new Turns(1)
+    this.#perDigest.set(key, turns)
     return turns
   }
 
@@ -227,16 +311,15 @@ class DirectoryImageStore implements ImageStore {
 
   async #make(
     source: ImageSource,
-    reference: Reference,
+    reference: string,
     directory: string,
     progress: Progress,
     signal: AbortSignal,
   ): Promise<ImageRecord> {
     const file = join(directory, EROFS_NAME)
-    const work = () => assemble(source, { format: 'erofs' }, file, directory, progress, signal)
-    const made = await this.#turns.run(work, signal)
+    const made = await assemble(source, { format: 'erofs' }, file, directory, progress, signal)
     signal.throwIfAborted()
-    return this.#install(file, { version: 1, ...made, references: [pullOf(reference.canonical, source.origin)] })
+    return this.#install(file, { version: 1, ...made, references: [pullOf(reference, source.origin)] })
   }
 
   /** Puts a durable EROFS file of the scratch directory under its final name, with its record. */

@@ -21,6 +21,9 @@ function parts(): { suite: string; packages: string[]; file: string } {
   return { suite, packages, file: bootstrapFile(suite, packages, cacheDirectory()) }
 }
 
+/** The tar that set-up has made it as. */
+export const baseImageFile = (): string => parts().file
+
 export const baseImageStep: Step = {
   name: 'base image',
   why: `${BASE_IMAGE}, built by mmdebstrap`,

@@ -1,12 +1,22 @@
 import { wireImage } from '@icebox/control'
-import { ProgressLine, PullImage, page, WireImage } from '@icebox/model'
+import { ImportImage, ProgressLine, PullImage, page, WireImage } from '@icebox/model'
 import { z } from 'zod'
 import type { App, Context } from '../context.ts'
 import { DEADLINE, within } from '../deadline.ts'
 import { NDJSON } from '../lines.ts'
 import { PageQuery, pageOf, paginate } from '../page.ts'
 import { sendProgress, wantsProgress } from '../progress.ts'
-import { FAILURES, Nothing } from '../schemas.ts'
+import { rawBodies } from '../raw.ts'
+import { receive } from '../receive.ts'
+import { Bytes, FAILURES, Nothing } from '../schemas.ts'
+import { withTemporaryFile } from '../temporary.ts'
+import { Turnstile } from '../turnstile.ts'
+
+const TAR = 'application/x-tar'
+/** Bytes of one upload. */
+const UPLOAD_BYTES = 17_179_869_184
+/** Uploads that are received, or made an image of. */
+const UPLOADS = { each: 2, inAll: 8 }
 
 const ImageRef = z.object({
   ref: z.string().min(1).describe('An id, a unique prefix of one, a digest, or a reference (URL-encoded).'),
@@ -50,6 +60,48 @@ export async function imageRoutes(app: App, context: Context): Promise<void> {
       return reply.code(201).header('location', `/v1/images/${image.metadata.name}`).send(wireImage(image))
     },
   )
+
+  const uploads = new Turnstile(UPLOADS, { each: 'image uploads of this project', inAll: 'image uploads' })
+  app.register(async (raw: App) => {
+    rawBodies(raw)
+    raw.post(
+      '/v1/images/import',
+      {
+        schema: {
+          operationId: 'importImage',
+          summary: 'Make an image of a file: a root file system, an OCI image layout or a docker archive',
+          description: 'Compressed or not. The answer comes once the image is made.',
+          tags,
+          consumes: [TAR],
+          querystring: ImportImage,
+          body: Bytes,
+          response: { 201: WireImage, ...FAILURES },
+        },
+      },
+      async (request, reply) => {
+        const leave = uploads.enter(request.project.name)
+        try {
+          return await withTemporaryFile(context.temporaryDirectory, 'image', async (file) => {
+            const { kind, name, label = kind } = request.query
+            const image = await within(
+              DEADLINE.work,
+              async (signal) => {
+                const size = { maxBytes: UPLOAD_BYTES, what: 'the image' }
+                await receive(request, file, size, context.requireSpace, signal)
+                const upload = { kind, file, reference: `upload:${label}`, ...(name === undefined ? {} : { name }) }
+                return request.project.images.import(upload, () => undefined, signal)
+              },
+              reply,
+            )
+            request.resource = image.metadata.name
+            return reply.code(201).header('location', `/v1/images/${image.metadata.name}`).send(wireImage(image))
+          })
+        } finally {
+          leave()
+        }
+      },
+    )
+  })
 
   app.get(
     '/v1/images',

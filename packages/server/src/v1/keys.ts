@@ -3,7 +3,7 @@ import { CreateApiKey, NewApiKey, page, WireApiKey } from '@icebox/model'
 import { z } from 'zod'
 import type { App, Context } from '../context.ts'
 import { PageQuery, pageOf, paginate } from '../page.ts'
-import { FAILURES, Nothing, optional, Ref } from '../schemas.ts'
+import { FAILURES, Nothing, Ref } from '../schemas.ts'
 
 /** The keys of projects. */
 export async function keyRoutes(app: App, context: Context): Promise<void> {
@@ -17,7 +17,7 @@ export async function keyRoutes(app: App, context: Context): Promise<void> {
         operationId: 'createKey',
         summary: 'Make an API key of a project; the answer alone has it. Needs the key of the installation',
         tags,
-        body: optional(CreateApiKey),
+        body: CreateApiKey,
         response: { 201: NewApiKey, ...FAILURES },
       },
     },

@@ -1,7 +1,8 @@
-import { IceboxError } from '@icebox/model'
+import { IceboxError, type Reservation } from '@icebox/model'
 import { z } from 'zod'
+import { fetchDocument, isLoopback, type Request, request } from '../../outbound/http.ts'
+import type { AddressPolicy } from '../../outbound/policy.ts'
 import { type Credentials, dockerConfigFile } from './credentials.ts'
-import { bodyOf, isLoopback, type Request, request } from './http.ts'
 
 const MAX_TOKEN_BYTES = 1_048_576
 
@@ -12,33 +13,64 @@ export interface Challenge {
 
 const Token = z.object({ token: z.string().optional(), access_token: z.string().optional() })
 
+const SPACE = ' \t,'
+const ENDS_WORD = ` \t,="`
+
 /** What a registry that refused asks for: of several challenges Bearer, else Basic. Undefined when it is neither. */
 export function parseChallenge(header: string): Challenge | undefined {
   const found: Challenge[] = []
-  const form = /(?:^|,)\s*([A-Za-z]+)(?=\s|,|$)|([A-Za-z_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,]+))/g
   let current: Challenge | undefined
-  for (const [, scheme, key, quoted, bare] of header.matchAll(form)) {
-    if (scheme !== undefined) {
-      const name = scheme.toLowerCase()
-      current = name === 'basic' || name === 'bearer' ? { scheme: name, parameters: {} } : undefined
+  let at = 0
+  // Every character is passed once, whatever the registry sends.
+  const take = (isPart: (character: string) => boolean): string => {
+    const start = at
+    while (at < header.length && isPart(header.charAt(at))) at++
+    return header.slice(start, at)
+  }
+  const value = (): string => {
+    if (header.charAt(at) !== '"') return take((character) => !SPACE.includes(character))
+    const parts: string[] = []
+    for (at++; at < header.length && header.charAt(at) !== '"'; at++) {
+      if (header.charAt(at) === '\\') at++
+      parts.push(header.charAt(at))
+    }
+    at++
+    return parts.join('')
+  }
+  while (at < header.length) {
+    take((character) => SPACE.includes(character))
+    const word = take((character) => !ENDS_WORD.includes(character)).toLowerCase()
+    take((character) => character === ' ' || character === '\t')
+    if (header.charAt(at) === '=') {
+      at++
+      take((character) => character === ' ' || character === '\t')
+      const given = value()
+      if (current !== undefined && word !== '') current.parameters[word] = given
+    } else if (word !== '') {
+      current = word === 'basic' || word === 'bearer' ? { scheme: word, parameters: {} } : undefined
       if (current !== undefined) found.push(current)
-    } else if (key !== undefined && current !== undefined)
-      current.parameters[key.toLowerCase()] = quoted?.replace(/\\(.)/g, '$1') ?? bare ?? ''
+    } else at++
   }
   return found.find(({ scheme }) => scheme === 'bearer') ?? found[0]
 }
 
+/** A registry that asks for authorisation. */
+export interface Asking {
+  /** As people call it. */
+  registry: string
+  /** Where the challenge came from. */
+  origin: string
+  scope: string
+  credentials: Credentials | undefined
+  policy: AddressPolicy
+  held: Reservation
+}
+
 /** The Authorization header that answers a challenge. Throws `RegistryUnreachable`, `Transient`. */
-export async function authorize(
-  challenge: Challenge,
-  registry: string,
-  scope: string,
-  credentials: Credentials | undefined,
-  signal: AbortSignal,
-): Promise<string> {
+export async function authorize(challenge: Challenge, asking: Asking, signal: AbortSignal): Promise<string> {
+  const { registry, credentials } = asking
   if (credentials?.kind === 'bearer') return `Bearer ${credentials.token}`
-  if (challenge.scheme === 'bearer')
-    return `Bearer ${await fetchToken(challenge.parameters, registry, scope, credentials, signal)}`
+  if (challenge.scheme === 'bearer') return `Bearer ${await fetchToken(challenge.parameters, asking, signal)}`
   if (credentials?.kind === 'password') return basic(credentials)
   throw refused(registry, 'it asks for a user and password', credentials)
 }
@@ -61,18 +93,21 @@ export function refused(registry: string, why: string, credentials: Credentials 
 
 async function fetchToken(
   { realm = '', service, scope: asked }: Record<string, string>,
-  registry: string,
-  scope: string,
-  credentials: Credentials | undefined,
+  { registry, origin, scope, credentials, policy, held }: Asking,
   signal: AbortSignal,
 ): Promise<string> {
-  if (!URL.canParse(realm)) throw refused(registry, 'its token server has no address', credentials)
-  const url = new URL(realm)
-  if (url.protocol !== 'https:' && !(url.protocol === 'http:' && isLoopback(url.hostname)))
+  const url = URL.parse(realm)
+  if (url === null) throw refused(registry, 'its token server has no address', credentials)
+  // Only a registry of this machine, which has no TLS itself, may have such a token server.
+  const isPlain = url.protocol === 'http:' && isLoopback(url.hostname) && origin.startsWith('http:')
+  if (url.protocol !== 'https:' && !isPlain)
     throw refused(registry, `its token server ${url.origin} is not protected by TLS`, credentials)
   const parameters = { ...(service === undefined ? {} : { service }), scope: asked || scope }
-  const answer = await request(url, tokenRequest(url, parameters, credentials), signal)
-  const body = await bodyOf(answer, MAX_TOKEN_BYTES, `the token of ${url.host}`, signal)
+  const { answer, body } = await fetchDocument(
+    (until) => request(url, tokenRequest(url, parameters, credentials), policy, until),
+    { limit: MAX_TOKEN_BYTES, what: `the token of ${url.host}`, held },
+    signal,
+  )
   if (answer.status !== 200)
     throw refused(registry, `its token server answers with status ${answer.status}`, credentials)
   let token: string | undefined

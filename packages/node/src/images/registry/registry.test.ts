@@ -124,7 +124,8 @@ beforeEach(() => {
 
 const newStore = () => {
   const path = join(directory, `store-${stores++}`)
-  return { path, store: openImageStore({ directory: path, cacheDirectory: join(directory, 'cache') }) }
+  const sources = { registries: ['127.0.0.0/8'] }
+  return { path, store: openImageStore({ directory: path, cacheDirectory: join(directory, 'cache'), sources }) }
 }
 const pull = (name: string): Promise<NodeImage> => newStore().store.pull(`${host}/${name}`, quiet, soon())
 

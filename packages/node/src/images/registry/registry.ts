@@ -1,18 +1,47 @@
 import { open } from 'node:fs/promises'
 import { join } from 'node:path'
-import { IceboxError } from '@icebox/model'
+import { IceboxError, type Reservation } from '@icebox/model'
+import {
+  type Answer,
+  broken,
+  fetchDocument,
+  isLoopback,
+  isOfRegistry,
+  request,
+  retrying,
+  Transient,
+} from '../../outbound/http.ts'
+import type { AddressPolicy } from '../../outbound/policy.ts'
 import { checkDigest, DigestCheck, hexOf, sha256Of } from '../digest.ts'
-import { type Descriptor, type Manifest, MEDIA_TYPES, parseConfig, parseManifest, selectPlatform } from '../manifest.ts'
+import {
+  type Descriptor,
+  MAX_LAYERS,
+  type Manifest,
+  MEDIA_TYPES,
+  parseConfig,
+  parseManifest,
+  selectPlatform,
+} from '../manifest.ts'
 import type { Reference } from '../reference.ts'
 import type { ImageSource, SourcePart } from '../source.ts'
 import { authorize, parseChallenge, refused } from './authorization.ts'
 import { type Credentials, findCredentials } from './credentials.ts'
-import { type Answer, bodyOf, broken, isLoopback, request, retrying, Transient } from './http.ts'
 
-/** Manifests and configs are small; what is larger is something else. */
-const MAX_DOCUMENT_BYTES = 8_388_608
+/** What registries take at most for a manifest. Configs are smaller. */
+const MAX_DOCUMENT_BYTES = 4_194_304
+/** A layer that comes slower than this holds its place in the queue for nothing. */
+const SLOWEST = { bytes: 1_048_576, milliseconds: 60_000 }
 const MAX_INDEX_DEPTH = 3
 const DOCKER_HUB_HOST = 'registry-1.docker.io'
+
+/** What a pull from a registry may have. */
+export interface RegistryAccess {
+  policy: AddressPolicy
+  /** Whether it may show the credentials that the operator has. */
+  credentials: boolean
+  /** Grows with the documents that are kept. */
+  held: Reservation
+}
 
 /**
  * Opens an image of a registry (the OCI distribution API, which is Docker's v2). Every document and layer must have its digest.
@@ -20,10 +49,12 @@ const DOCKER_HUB_HOST = 'registry-1.docker.io'
  */
 export async function openRegistry(
   reference: Reference & { kind: 'registry' },
+  access: RegistryAccess,
   signal: AbortSignal,
 ): Promise<ImageSource> {
   const { registry, repository, tag, digest, canonical } = reference
-  const client = new RegistryClient(registry, repository, await findCredentials(registry, signal))
+  const credentials = access.credentials ? await findCredentials(registry, signal) : undefined
+  const client = new RegistryClient(registry, repository, credentials, access)
   const found = await resolve(client, digest ?? tag, digest, canonical, 0, signal)
   const document = await client.document(`blobs/${found.manifest.config.digest}`, `the config of ${canonical}`, signal)
   checkDigest(found.manifest.config.digest, document, `the config of ${canonical}`)
@@ -31,6 +62,7 @@ export async function openRegistry(
   const { layers } = found.manifest
   if (diffIds.length !== layers.length)
     throw new IceboxError('ImageInvalid', `${canonical} has ${layers.length} layers but its config ${diffIds.length}`)
+  if (layers.length > MAX_LAYERS) throw new IceboxError('ImageInvalid', `${canonical} has over ${MAX_LAYERS} layers`)
   return { digest: found.digest, config, parts: layers.map((layer, i) => layerPart(client, layer, diffIds[i], i)) }
 }
 
@@ -70,10 +102,20 @@ class RegistryClient {
   readonly #base: string
   readonly #scope: string
   readonly #credentials: Credentials | undefined
+  readonly #policy: AddressPolicy
+  readonly #held: Reservation
+  /** For the registry itself alone. */
   #authorization: string | undefined
 
-  constructor(registry: string, repository: string, credentials: Credentials | undefined) {
+  constructor(
+    registry: string,
+    repository: string,
+    credentials: Credentials | undefined,
+    { policy, held }: RegistryAccess,
+  ) {
     this.#registry = registry
+    this.#policy = policy
+    this.#held = held
     const host = registry === 'docker.io' ? DOCKER_HUB_HOST : registry
     const scheme = isLoopback(new URL(`http://${host}`).hostname) ? 'http' : 'https'
     this.#base = `${scheme}://${host}/v2/${repository}/`
@@ -84,10 +126,11 @@ class RegistryClient {
   /** A manifest or config, whole. */
   async document(path: string, what: string, signal: AbortSignal): Promise<Buffer> {
     const headers = path.startsWith('manifests/') ? { accept: MEDIA_TYPES.join(', ') } : {}
-    return retrying(async () => {
-      const answer = await this.#get(path, headers, what, signal)
-      return bodyOf(answer, MAX_DOCUMENT_BYTES, what, signal)
-    }, signal)
+    const size = { limit: MAX_DOCUMENT_BYTES, what, held: this.#held }
+    const fetched = () => fetchDocument((until) => this.#get(path, headers, what, until), size, signal)
+    const { body } = await retrying(fetched, signal)
+    if (isJsonObject(body)) return body
+    throw new IceboxError('RegistryUnreachable', `${this.#registry} answers ${what} with no document of a registry`)
   }
 
   /** Writes a blob into a new file and checks its digest. Goes on where it broke off, as long as something comes. */
@@ -111,6 +154,7 @@ class RegistryClient {
         check = new DigestCheck(digest)
         done = 0
       }
+      const stop = endSlow(answer, () => done)
       try {
         for await (const chunk of answer.body as AsyncIterable<Buffer>) {
           if (done + chunk.length > size) throw new IceboxError('ImageInvalid', `${what} is longer than ${size} bytes`)
@@ -123,6 +167,8 @@ class RegistryClient {
         }
       } catch (thrown) {
         throw broken(thrown, what, signal)
+      } finally {
+        stop()
       }
       if (done < size)
         throw new Transient(new IceboxError('ImageInvalid', `${what} ends after ${done} of ${size} bytes`))
@@ -135,20 +181,31 @@ class RegistryClient {
     const url = new URL(path, this.#base)
     const ask = () => {
       const authorization = this.#authorization
-      return request(url, { headers: authorization === undefined ? headers : { ...headers, authorization } }, signal)
+      const sent = authorization === undefined ? headers : { ...headers, authorization }
+      return request(url, { headers: sent }, this.#policy, signal)
     }
     let answer = await ask()
-    if (answer.status === 401) {
+    // What a redirect led to may not ask in the registry's name.
+    if (answer.status === 401 && answer.origin === url.origin) {
       answer.body.destroy()
       const challenge = parseChallenge(answer.headers['www-authenticate'] ?? '')
       if (challenge === undefined)
         throw refused(this.#registry, 'it asks for an unknown authorisation', this.#credentials)
-      this.#authorization = await authorize(challenge, this.#registry, this.#scope, this.#credentials, signal)
+      const asking = {
+        registry: this.#registry,
+        origin: url.origin,
+        scope: this.#scope,
+        credentials: this.#credentials,
+        policy: this.#policy,
+        held: this.#held,
+      }
+      this.#authorization = await authorize(challenge, asking, signal)
       answer = await ask()
     }
     if (answer.status === 200 || answer.status === 206) return answer
     answer.body.destroy()
-    if (answer.status === 404)
+    // Anything that speaks HTTP knows this status; only a registry knows what it has not.
+    if (answer.status === 404 && isOfRegistry(answer))
       throw new IceboxError('NotFound', `${this.#registry} does not have ${what}`, {
         details: { registry: this.#registry },
         remedy: 'Check the name and the tag; a private image may need `docker login` first.',
@@ -160,4 +217,18 @@ class RegistryClient {
 async function writeAll(file: Awaited<ReturnType<typeof open>>, chunk: Buffer, position: number): Promise<void> {
   for (let at = 0; at < chunk.length; )
     at += (await file.write(chunk, at, chunk.length - at, position + at)).bytesWritten
+}
+
+/** As far as its first character tells: what is no registry mostly answers with a page. */
+const isJsonObject = (document: Buffer): boolean => /^\s{0,16}\{/.test(document.toString('latin1', 0, 32))
+
+/** Ends a layer that comes too slowly. Gives what ends the watch. */
+function endSlow({ body }: Answer, done: () => number): () => void {
+  let before = done()
+  const timer = setInterval(() => {
+    const slow = `it sent less than ${SLOWEST.bytes} bytes in ${SLOWEST.milliseconds / 1000} s`
+    if (done() - before < SLOWEST.bytes) body.destroy(new IceboxError('RegistryUnreachable', slow))
+    before = done()
+  }, SLOWEST.milliseconds)
+  return () => clearInterval(timer)
 }
