@@ -2,11 +2,11 @@ import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { setFlagsFromString } from 'node:v8'
 import { type Limits, openControl } from '@icebox/control'
-import { IceboxError, type Node } from '@icebox/model'
+import { IceboxError, isError, type Node } from '@icebox/model'
 import { cacheDirectory, ensureRuntime, gvisorDriver, openImageStore, openLocalNode, type Report } from '@icebox/node'
 import { checkAddress, isBeyondLoopback, openServer, type ServerOptions } from '@icebox/server'
 import { openDataDirectory, openKeyring, openSnapshots } from '@icebox/snapshot'
-import { openSqliteStore } from '@icebox/store'
+import { openSqliteStore, removeDatabase } from '@icebox/store'
 import { openLog } from './log.ts'
 import { beginBaseTemplate } from './up/base-template.ts'
 import { VERSION } from './version.ts'
@@ -36,6 +36,8 @@ export interface Composition extends Reach {
   slots?: number
   /** Default: those of `Limits`. */
   limits?: Limits
+  /** Whether to remove what no record claims, instead of refusing to start beside it. */
+  forget?: boolean
   /** Whether to make the template `base` in the background, where there is none. */
   base?: boolean
   /** A client asked for the end, in this way. */
@@ -79,8 +81,14 @@ export async function openIcebox(options: Composition, signal: AbortSignal): Pro
     const keyring = await openKeyring(data.path)
     const { write, writeLine, close: closeLog } = await openLog(join(data.path, 'server.log'))
     undo.unshift(closeLog)
+    const isNew = !existsSync(data.database)
+    let refused = false
     const store = await openSqliteStore(data.database)
-    undo.unshift(() => store.close())
+    undo.unshift(async () => {
+      await store.close()
+      // Empty, and in the way of whoever brings the lost one back.
+      if (isNew && refused) await removeDatabase(data.database)
+    })
     const images = openImageStore({ directory: data.images, cacheDirectory: cacheDirectory() })
     const snapshots = openSnapshots({ directory: data.snapshots, tmp: data.tmp, keyring })
     const driver = gvisorDriver({
@@ -107,14 +115,19 @@ export async function openIcebox(options: Composition, signal: AbortSignal): Pro
       starting,
     )
     undo.unshift(() => node.close())
-    const control = await openControl({
+    const opening = openControl({
       store,
       node,
       log: write,
       installationKey: key,
       tokenSecret: await data.readOrCreateTokenSecret(),
       ...(options.limits === undefined ? {} : { limits: options.limits }),
+      forget: options.forget ?? false,
       directory: data,
+    })
+    const control = await opening.catch((thrown: unknown) => {
+      refused = isError(thrown, 'InvalidState')
+      throw thrown
     })
     undo.unshift(() => control.close('keep', AbortSignal.timeout(CLOSE_DEADLINE)))
     if (options.base) await beginBaseTemplate(control, starting)

@@ -15,6 +15,7 @@ import { collectLogs } from './logs/collect.ts'
 import { SandboxLogs } from './logs/logs.ts'
 import { logTransition } from './logs/transition.ts'
 import { Operations } from './operations.ts'
+import { findUnclaimed } from './reconcile/claims.ts'
 import { Reconciler } from './reconcile/reconcile.ts'
 import { type OnTransition, Records } from './records.ts'
 import { expire } from './sandboxes/expire.ts'
@@ -30,7 +31,10 @@ import { templateService } from './templates/service.ts'
 import { trafficService, Whereabouts } from './traffic.ts'
 import { usageOf } from './usage.ts'
 
-/** Opens the control plane over a store and a node: first everything a crash left is finished, undone or removed. */
+/**
+ * Opens the control plane over a store and a node: first everything a crash left is finished, undone or removed. Throws InvalidState
+ * when the node has what was made with other records than those of the store; then nothing was changed.
+ */
 export async function openControl({
   store,
   node,
@@ -39,6 +43,7 @@ export async function openControl({
   tokenSecret,
   directory,
   limits = Limits.parse({}),
+  forget = false,
 }: {
   store: ResourceStore
   node: Node
@@ -50,6 +55,8 @@ export async function openControl({
   /** Existing ones of the data directory: for the events of all, and for the logs of sandboxes. */
   directory: { events: string; logs: string }
   limits?: Limits
+  /** Removes snapshots and machines that no record claims, instead of refusing to start beside them. */
+  forget?: boolean
 }): Promise<Control> {
   const stopping = new AbortController()
   const closing = new AbortController()
@@ -96,6 +103,11 @@ export async function openControl({
   const contextOf = (project: string): Context => ({ ...shared, records: recordsOf(project), project: contextOf })
   const context = contextOf(SYSTEM_NAMESPACE)
   const present = await context.records.listEverywhere('Sandbox')
+  const unclaimed = await findUnclaimed(context, present, { forget }).catch(async (thrown: unknown) => {
+    closing.abort()
+    await events.close()
+    throw thrown
+  })
   for (const sandbox of present) noted(sandbox, false)
   await logs.keepOnly(new Set(present.map(({ metadata }) => metadata.name)))
   const reconciler = new Reconciler(context)
@@ -131,7 +143,7 @@ export async function openControl({
   await Promise.all(exits)
   starting = false
   await tellMissed(events, context.records)
-  await reconciler.start()
+  await reconciler.start(unclaimed)
   for (const sandbox of await context.records.listEverywhere('Sandbox'))
     if (sandbox.status.state === 'running') void collectLogs(contextOf(sandbox.metadata.namespace), sandbox)
   expiry.changed()

@@ -114,13 +114,17 @@ export interface Node {
   verifySnapshot(snapshot: SnapshotId, signal: AbortSignal): Promise<SnapshotFault[]>
   /** One file with everything needed to restore it elsewhere, its image included. */
   exportSnapshot(snapshot: SnapshotId, file: string, progress: Progress, signal: AbortSignal): Promise<void>
-  /** Under the id given; the file's own is recorded. */
+  /**
+   * Under the id given; the file's own is recorded. `accept` is told what it is once all of it was checked, and its image is here,
+   * before it becomes a snapshot; when it throws nothing does.
+   */
   importSnapshot(
     snapshot: SnapshotId,
     file: string,
+    accept: (snapshot: Omit<SnapshotInfo, 'sizeBytes' | 'createdAt'>, image: NodeImage) => Promise<void>,
     progress: Progress,
     signal: AbortSignal,
-  ): Promise<{ snapshot: SnapshotInfo; image: NodeImage }>
+  ): Promise<SnapshotInfo>
 
   /** Removes temporary files that nobody has written to for a day; `dryRun` only tells. Bytes as the disk counts them. */
   sweep(options: { dryRun: boolean }, signal: AbortSignal): Promise<{ file: string; bytes: number }[]>

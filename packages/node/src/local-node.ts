@@ -379,9 +379,10 @@ class LocalNode implements Node {
   async importSnapshot(
     id: SnapshotId,
     file: string,
+    accept: Parameters<Node['importSnapshot']>[2],
     progress: Progress,
     signal: AbortSignal,
-  ): Promise<{ snapshot: SnapshotInfo; image: NodeImage }> {
+  ): Promise<SnapshotInfo> {
     const { images, snapshots } = this.#parts
     const incoming = await snapshots.importFrom(file, id, progress, signal)
     try {
@@ -395,8 +396,10 @@ class LocalNode implements Node {
         throw new IceboxError('SnapshotCorrupt', `${file} holds another image than its snapshot stands on`)
       }
       const image = await images.importErofs(erofs, parsed.data, signal)
+      const { kind, size, env = {}, imageDigest } = incoming.manifest
+      await accept({ id, kind, imageDigest, size, env }, image)
       const manifest = await incoming.commit(signal)
-      return { snapshot: infoOf(await snapshots.open(manifest.id, signal)), image }
+      return infoOf(await snapshots.open(manifest.id, signal))
     } catch (error) {
       await incoming.discard()
       throw error

@@ -1,3 +1,4 @@
+import { rm } from 'node:fs/promises'
 import { SqliteStore } from './sqlite/sqlite-store.ts'
 import type { ResourceStore } from './store.ts'
 
@@ -9,3 +10,8 @@ export type { List, ListOptions, MetadataChange, ResourceStore, WatchEvent } fro
  * InvalidArgument (a database of another program), NoSpace, Internal (damaged).
  */
 export const openSqliteStore = (file: string): Promise<ResourceStore> => SqliteStore.open(file)
+
+/** Removes the file of a store that is closed, with what SQLite keeps beside it. */
+export async function removeDatabase(file: string): Promise<void> {
+  for (const suffix of ['', '-wal', '-shm']) await rm(`${file}${suffix}`, { force: true })
+}

@@ -31,7 +31,7 @@ async function openLog(dataDirectory: string): Promise<FileHandle | undefined> {
 }
 
 /** Starts the server as a process of its own and waits until it answers. Throws what it died of. */
-export async function startDetached({ dataDirectory, reach, base, limits, json }: UpOptions): Promise<void> {
+export async function startDetached({ dataDirectory, reach, base, forget, limits, json }: UpOptions): Promise<void> {
   const stop = interruption()
   // Here, where somebody sees it: what has to be built first takes minutes.
   await ensureRuntime(setUpReport(json), stop)
@@ -40,6 +40,7 @@ export async function startDetached({ dataDirectory, reach, base, limits, json }
     ...[MAIN, 'up', '--json', '--data', dataDirectory],
     ...flagsOf(reach),
     ...(base ? [] : ['--no-base']),
+    ...(forget ? ['--forget'] : []),
     ...(limits === undefined ? [] : ['--limits', limits.file]),
   ]
   const output = await openLog(dataDirectory)

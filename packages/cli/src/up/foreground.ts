@@ -12,6 +12,8 @@ export interface UpOptions {
   reach: Reach
   /** Whether the template `base` is made where there is none. */
   base: boolean
+  /** Whether what no record claims is removed, instead of refusing to start beside it. */
+  forget: boolean
   json: boolean
   /** Other than the defaults. */
   limits?: { file: string; values: Limits }
@@ -33,7 +35,7 @@ export function setUpReport(json: boolean): Report {
 }
 
 /** Serves until it is told to end. Ctrl-C and SIGTERM pause all sandboxes, as `icebox down` does. */
-export async function serve({ dataDirectory, reach, base, limits, json }: UpOptions): Promise<void> {
+export async function serve({ dataDirectory, reach, base, forget, limits, json }: UpOptions): Promise<void> {
   const { promise: told, resolve: tell } = Promise.withResolvers<'pause' | 'keep' | 'kill'>()
   const stop = interruption()
   stop.addEventListener('abort', () => tell('pause'), { once: true })
@@ -43,6 +45,7 @@ export async function serve({ dataDirectory, reach, base, limits, json }: UpOpti
       ...reach,
       dataDirectory,
       base,
+      forget,
       report: setUpReport(json),
       onShutdown: tell,
       ...(limits === undefined ? {} : { limits: limits.values }),

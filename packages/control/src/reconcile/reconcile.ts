@@ -1,15 +1,15 @@
 import { availableParallelism } from 'node:os'
 import {
   asExecutionId,
-  asSnapshotId,
   DEFAULT_PROJECT,
   IceboxError,
   isError,
   isSettled,
   type Sandbox,
   type Snapshot,
+  type SnapshotInfo,
 } from '@icebox/model'
-import { forgotten, unclaimed } from '../collect/forgotten.ts'
+import { forgotten } from '../collect/forgotten.ts'
 import { type Context, DEADLINES, within } from '../context.ts'
 import type { Accepted } from '../control.ts'
 import { keepImage } from '../images/ensure.ts'
@@ -27,7 +27,8 @@ import { dropSnapshot } from '../snapshots/remove.ts'
 import { beginBuild } from '../templates/build.ts'
 import { operationKey } from '../templates/resolve.ts'
 import { finishTemplateDelete } from '../templates/service.ts'
-import { claimedExecutions, type Observed, planSandbox, type SandboxAction } from './plan.ts'
+import type { Unclaimed } from './claims.ts'
+import { type Observed, planSandbox, type SandboxAction } from './plan.ts'
 
 /** How often what is not settled is looked at again, milliseconds. */
 const INTERVAL_MS = 5_000
@@ -60,13 +61,16 @@ export class Reconciler {
     context.closing.addEventListener('abort', () => clearTimeout(this.#timer))
   }
 
-  /** Returns once every sandbox's fate is decided and the quick part is done; restores go on in the background. */
-  async start(): Promise<void> {
+  /**
+   * Returns once every sandbox's fate is decided and the quick part is done; restores go on in the background. What was found that
+   * nobody claims goes.
+   */
+  async start(found: Unclaimed): Promise<void> {
     const context = this.#context
     await this.#images()
     const observed = await observe(context)
     const sandboxes = await context.records.listEverywhere('Sandbox')
-    await this.#orphans(observed, sandboxes)
+    await this.#removeUnclaimed(found)
     await Promise.all(sandboxes.map((sandbox) => this.#settle(sandbox, planSandbox(sandbox, observed, 'start'))))
     this.#started = true
     await this.#artifacts()
@@ -177,20 +181,15 @@ export class Reconciler {
     await forkSettled(this.#context.project(metadata.namespace), source.snapshot)
   }
 
-  /** What the node has and nobody claims. Machines are read before claims: a claim is written before its machine starts. */
-  async #orphans(observed: Observed, sandboxes: Sandbox[]): Promise<void> {
+  async #removeUnclaimed({ machines, snapshots }: Unclaimed): Promise<void> {
     const context = this.#context
-    const claimed = claimedExecutions(sandboxes)
-    for (const execution of observed.machines.keys()) {
-      if (claimed.has(execution)) continue
+    for (const execution of machines) {
       context.log('warn', 'orphan.machine', { execution })
       await endRun(context, execution)
     }
-    const present = [...observed.snapshots].map((id) => ({ id }))
-    const snapshots = await context.records.listEverywhere('Snapshot')
-    for (const { id: snapshot } of unclaimed(present, snapshots, sandboxes)) {
-      context.log('warn', 'orphan.snapshot', { snapshot })
-      await context.node.removeSnapshot(asSnapshotId(snapshot), within(context, DEADLINES.call))
+    for (const { id: snapshot, createdAt, sizeBytes } of snapshots) {
+      context.log('warn', 'orphan.snapshot', { snapshot, createdAt, sizeBytes })
+      await context.node.removeSnapshot(snapshot, within(context, DEADLINES.call))
     }
   }
 
@@ -226,31 +225,11 @@ export class Reconciler {
     const found = await node.listSnapshots(within(this.#context, DEADLINES.call))
     const complete = new Map(found.complete.map((info) => [info.id as string, info]))
     const damaged = new Set<string>(found.damaged)
-    for (const snapshot of await this.#withoutForgotten(await all.listEverywhere('Snapshot'))) {
-      const { name, namespace } = snapshot.metadata
-      const context = project(namespace)
-      const { records } = context
-      const info = complete.get(name)
-      if (snapshot.status.state === 'creating') {
-        await records.setStatus('Snapshot', name, () =>
-          info === undefined
-            ? { state: 'failed', reason: 'Interrupted', message: 'the server ended before the snapshot was durable' }
-            : { state: 'ready', sizeBytes: info.sizeBytes },
-        )
-      } else if (snapshot.status.state === 'deleting') {
-        await finishSnapshotDelete(context, snapshot)
-      } else if (snapshot.status.reason === MISSING && info !== undefined) {
-        await records.setStatus('Snapshot', name, () => ({ state: 'ready', sizeBytes: info.sizeBytes }))
-      } else if (snapshot.status.state === 'ready' && info === undefined && !damaged.has(name)) {
-        await records.setStatus('Snapshot', name, ({ status }) => ({
-          ...status,
-          state: 'failed',
-          reason: MISSING,
-          message: 'its files are gone from the data directory',
-        }))
-      }
-      if (snapshot.spec.purpose === 'fork') await removeForkSnapshot(context, name)
-    }
+    // Deletes that were interrupted go on meanwhile, and take snapshots with them.
+    for (const snapshot of await this.#withoutForgotten(await all.listEverywhere('Snapshot')))
+      await this.#snapshot(snapshot, complete.get(snapshot.metadata.name), damaged).catch((error) => {
+        if (!isError(error, 'NotFound')) throw error
+      })
     for (const template of await all.listEverywhere('Template')) {
       const { name, namespace } = template.metadata
       const context = project(namespace)
@@ -262,6 +241,31 @@ export class Reconciler {
         settled.catch(() => undefined)
       }
     }
+  }
+
+  async #snapshot(snapshot: Snapshot, info: SnapshotInfo | undefined, damaged: ReadonlySet<string>): Promise<void> {
+    const { name, namespace } = snapshot.metadata
+    const context = this.#context.project(namespace)
+    const { records } = context
+    if (snapshot.status.state === 'creating') {
+      await records.setStatus('Snapshot', name, () =>
+        info === undefined
+          ? { state: 'failed', reason: 'Interrupted', message: 'the server ended before the snapshot was durable' }
+          : { state: 'ready', sizeBytes: info.sizeBytes },
+      )
+    } else if (snapshot.status.state === 'deleting') {
+      await finishSnapshotDelete(context, snapshot)
+    } else if (snapshot.status.reason === MISSING && info !== undefined) {
+      await records.setStatus('Snapshot', name, () => ({ state: 'ready', sizeBytes: info.sizeBytes }))
+    } else if (snapshot.status.state === 'ready' && info === undefined && !damaged.has(name)) {
+      await records.setStatus('Snapshot', name, ({ status }) => ({
+        ...status,
+        state: 'failed',
+        reason: MISSING,
+        message: 'its files are gone from the data directory',
+      }))
+    }
+    if (snapshot.spec.purpose === 'fork') await removeForkSnapshot(context, name)
   }
 
   /** Removes the hidden snapshots that a crash parted from what they belong to. Gives the others. */

@@ -20,6 +20,7 @@ import { named } from '../telemetry/telemetry.ts'
 import { beginDelete } from './delete.ts'
 import { addTags, inTurn, labelOf, labelsOf, takeTags, withoutTags } from './names.ts'
 import { requireSnapshotBytes } from './quota.ts'
+import { dropSnapshot } from './remove.ts'
 import { resolveSnapshot } from './resolve.ts'
 import { retireOverKept } from './retention.ts'
 import { saveBytes, specOf } from './save.ts'
@@ -124,21 +125,31 @@ export function snapshotService(context: Context, sandboxes: Sandboxes, expiries
         const both = AbortSignal.any([signal, context.closing])
         // Held until it is written down: a collect finds bytes of nobody before that.
         return operations.passing(id, 'import', async () => {
-          const { snapshot, image } = await node.importSnapshot(id, file, progress, both)
-          const { metadata } = await recordImage(context, image)
-          return records.create('Snapshot', id, {
-            spec: {
-              kind: snapshot.kind,
-              ...(name === undefined ? {} : { displayName: name }),
-              sandbox: '',
-              execution: '',
-              imageName: metadata.name,
-              size: snapshot.size,
-              env: snapshot.env,
-              purpose: 'user',
-            },
-            status: { state: 'ready', lastTransitionAt: now(), sizeBytes: snapshot.sizeBytes },
-          })
+          const accept: Parameters<typeof node.importSnapshot>[2] = async ({ kind, size, env }, image) => {
+            const { metadata } = await recordImage(context, image)
+            await records.create('Snapshot', id, {
+              spec: {
+                kind,
+                ...(name === undefined ? {} : { displayName: name }),
+                sandbox: '',
+                execution: '',
+                imageName: metadata.name,
+                size,
+                env,
+                purpose: 'user',
+              },
+              status: { state: 'creating', lastTransitionAt: now() },
+            })
+          }
+          try {
+            const { sizeBytes } = await node.importSnapshot(id, file, accept, progress, both)
+            return await records.setStatus('Snapshot', id, () => ({ state: 'ready', sizeBytes }))
+          } catch (error) {
+            await dropSnapshot(context, id).catch((trouble) =>
+              context.log('warn', 'snapshot.drop.failed', { snapshot: id, error: IceboxError.from(trouble).message }),
+            )
+            throw error
+          }
         })
       })
     },

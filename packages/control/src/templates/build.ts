@@ -16,7 +16,7 @@ import { type Context, DEADLINES, within } from '../context.ts'
 import type { Accepted } from '../control.ts'
 import { ensureImage } from '../images/ensure.ts'
 import { endRun } from '../sandboxes/run.ts'
-import { saveBytes } from '../snapshots/save.ts'
+import { saveHidden } from '../snapshots/save.ts'
 import type { Noted } from '../telemetry/telemetry.ts'
 
 /** Tag of the exec that runs a template's start command; it goes on in every sandbox made from it. */
@@ -142,8 +142,7 @@ async function saveTemplate(
     env,
     purpose: 'template' as const,
   }
-  const saved = await saveBytes(context, execution, id, spec, note)
-  await context.records.create('Snapshot', id, { spec, status: { state: 'ready', lastTransitionAt: now(), ...saved } })
+  await saveHidden(context, execution, id, spec, note)
   return id
 }
 
