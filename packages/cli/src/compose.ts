@@ -5,7 +5,7 @@ import { type Limits, openControl } from '@icebox/control'
 import { IceboxError, isError, type Node } from '@icebox/model'
 import { cacheDirectory, ensureRuntime, gvisorDriver, openImageStore, openLocalNode, type Report } from '@icebox/node'
 import { checkAddress, isBeyondLoopback, openServer, type ServerOptions } from '@icebox/server'
-import { openDataDirectory, openKeyring, openSnapshots } from '@icebox/snapshot'
+import { Ballast, openDataDirectory, openKeyring, openSnapshots, withinSpace } from '@icebox/snapshot'
 import { openSqliteStore, removeDatabase } from '@icebox/store'
 import { openLog } from './log.ts'
 import { beginBaseTemplate } from './up/base-template.ts'
@@ -83,7 +83,9 @@ export async function openIcebox(options: Composition, signal: AbortSignal): Pro
     undo.unshift(closeLog)
     const isNew = !existsSync(data.database)
     let refused = false
-    const store = await openSqliteStore(data.database)
+    const ballast = new Ballast(data.path, data.database)
+    undo.unshift(async () => ballast.close())
+    const store = await openSqliteStore(data.database, { makeRoom: () => ballast.release() })
     undo.unshift(async () => {
       await store.close()
       // Empty, and in the way of whoever brings the lost one back.
@@ -137,7 +139,7 @@ export async function openIcebox(options: Composition, signal: AbortSignal): Pro
       info: { version: VERSION, driver: driver.name, dataDirectory: data.path, pid: process.pid },
       log: { write: writeLine },
       temporaryDirectory: data.tmp,
-      requireSpace: (bytes, what) => snapshots.spaceFor(bytes, what),
+      withinSpace,
       onShutdown: options.onShutdown,
     })
     if (options.tls === undefined && isBeyondLoopback(options.listen.host))
@@ -158,6 +160,7 @@ export async function openIcebox(options: Composition, signal: AbortSignal): Pro
         await control.close(mode, until)
         write('info', 'server.stopped', { mode })
         await closeLog()
+        ballast.close()
         await data.close()
       },
     }

@@ -2,7 +2,7 @@ import { constants } from 'node:fs'
 import { copyFile, mkdir, readdir, rename, rm, stat } from 'node:fs/promises'
 import { dirname, join, resolve as resolvePath } from 'node:path'
 import { IceboxError, type NodeImage, type Progress } from '@icebox/model'
-import { renameSynced, requireSpace, sync, writeSynced } from '@icebox/snapshot'
+import { allocatedBytes, claimSpace, renameSynced, sync, writeSynced } from '@icebox/snapshot'
 import { Turns } from '../turns.ts'
 import { assemble } from './assemble.ts'
 import { hexOf } from './digest.ts'
@@ -161,7 +161,7 @@ class DirectoryImageStore implements ImageStore {
       this.#inScratch(async (directory) => {
         const copy = join(directory, EROFS_NAME)
         const { size } = await findFile(file)
-        requireSpace(directory, size, 'the image')
+        using _ = claimSpace(directory, size, 'the image', { written: () => allocatedBytes(copy) })
         await copyFile(file, copy, constants.COPYFILE_FICLONE)
         signal.throwIfAborted()
         checkErofs(copy)

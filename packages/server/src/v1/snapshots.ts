@@ -183,9 +183,10 @@ export async function snapshotRoutes(app: App, context: Context): Promise<void> 
           const snapshot = await within(
             DEADLINE.work,
             async (signal) => {
-              const announced = request.headers['content-length']
-              if (announced !== undefined) await context.requireSpace(Number(announced), 'the upload')
-              await pipeline(readBody(request), createWriteStream(file, { flags: 'wx', mode: 0o600 }), { signal })
+              const length = request.headers['content-length']
+              const announced = length === undefined ? undefined : Number(length)
+              const body = context.withinSpace(readBody(request), file, announced, 'the upload')
+              await pipeline(body, createWriteStream(file, { flags: 'wx', mode: 0o600 }), { signal })
               return request.project.snapshots.importFrom(file, request.query, () => undefined, signal)
             },
             reply,
