@@ -5,6 +5,7 @@ import { Admission } from './admission.ts'
 import { collectAll, collectProject } from './collect/collect.ts'
 import type { Context } from './context.ts'
 import type { Control, Project } from './control.ts'
+import { DiskWatch } from './disk-watch.ts'
 import { Exits } from './exits.ts'
 import { sandboxAlarm } from './expiry.ts'
 import { imageService } from './images/service.ts'
@@ -19,6 +20,7 @@ import { findUnclaimed } from './reconcile/claims.ts'
 import { Reconciler } from './reconcile/reconcile.ts'
 import { type OnTransition, Records } from './records.ts'
 import { expire } from './sandboxes/expire.ts'
+import { pauseForSpace, tellHeld } from './sandboxes/pause-for-space.ts'
 import { sandboxService } from './sandboxes/service.ts'
 import { PAUSED_BY_SHUTDOWN } from './sandboxes/time.ts'
 import { snapshotAlarm } from './snapshots/retention.ts'
@@ -67,6 +69,7 @@ export async function openControl({
   const tell = tellTransitions(events)
   const noted = (sandbox: Sandbox, gone: boolean) => {
     admission.note(sandbox, gone)
+    growth.note(sandbox, gone)
     whereabouts.note(sandbox, gone)
   }
   const onTransition: OnTransition = (resource, from, to) => {
@@ -102,6 +105,13 @@ export async function openControl({
   }
   const contextOf = (project: string): Context => ({ ...shared, records: recordsOf(project), project: contextOf })
   const context = contextOf(SYSTEM_NAMESPACE)
+  const growth = new DiskWatch({
+    node,
+    pause: (project, name) => pauseForSpace(contextOf(project), name),
+    tell: (project, name) => tellHeld(contextOf(project), name),
+    log,
+    stopping: stopping.signal,
+  })
   const present = await context.records.listEverywhere('Sandbox')
   const unclaimed = await findUnclaimed(context, present, { forget }).catch(async (thrown: unknown) => {
     closing.abort()
@@ -146,6 +156,7 @@ export async function openControl({
   await reconciler.start(unclaimed)
   for (const sandbox of await context.records.listEverywhere('Sandbox'))
     if (sandbox.status.state === 'running') void collectLogs(contextOf(sandbox.metadata.namespace), sandbox)
+  growth.start()
   expiry.changed()
   snapshotExpiry.changed()
 

@@ -15,9 +15,8 @@ import {
   type SnapshotFault,
   type SnapshotId,
   type SnapshotInfo,
-  type SnapshotKind,
 } from '@icebox/model'
-import { gate, type OpenSnapshot, type Snapshots } from '@icebox/snapshot'
+import { gate, type OpenSnapshot, type Snapshots, spaceOf } from '@icebox/snapshot'
 import { z } from 'zod'
 import { Admission } from './admission.ts'
 import type { Driver, Machine } from './driver/driver.ts'
@@ -231,18 +230,19 @@ class LocalNode implements Node {
   async save(
     execution: ExecutionId,
     id: SnapshotId,
-    options: { kind: SnapshotKind; hold: boolean; parent?: SnapshotId; env: Record<string, string> },
+    options: Parameters<Node['save']>[2],
     signal: AbortSignal,
   ): Promise<{ snapshot: SnapshotInfo; phases: Phases }> {
     const machine = this.#machine(execution)
-    const { kind, hold, parent, env } = options
+    const { kind, hold, parent, env, urgent = false } = options
     const usage = await machine.usage(signal)
     const expected = (kind === 'memory' ? usage.memoryBytes : 0) + usage.diskBytes + SAVE_OVERHEAD
-    const draft = await this.#parts.snapshots.begin(id, expected, signal)
+    const draft = await this.#parts.snapshots.begin(id, expected, signal, { urgent })
     const clock = new PhaseClock()
     const started = performance.now()
     let goesOn = false
     try {
+      if (machine.frozen) await this.#goOn(machine)
       await machine.link.quiesce(signal)
       clock.mark('quiesce')
       await machine.freeze(signal)
@@ -288,6 +288,10 @@ class LocalNode implements Node {
     await machine.link.release(signal)
   }
 
+  freeze(execution: ExecutionId, signal: AbortSignal): Promise<void> {
+    return this.#machine(execution).freeze(signal)
+  }
+
   thaw(execution: ExecutionId): Promise<void> {
     return this.#goOn(this.#machine(execution))
   }
@@ -306,6 +310,10 @@ class LocalNode implements Node {
 
   usage(execution: ExecutionId, signal: AbortSignal) {
     return this.#machine(execution).usage(signal)
+  }
+
+  space(): { freeBytes: number; reserveBytes: number } {
+    return spaceOf(this.#parts.tmp)
   }
 
   async prepareSlots(spec: MachineSpec, count: number, signal: AbortSignal): Promise<void> {
