@@ -7,6 +7,7 @@ import type { SandboxLogs } from './logs/logs.ts'
 import type { Operations } from './operations.ts'
 import type { Records } from './records.ts'
 import type { Telemetry } from './telemetry/telemetry.ts'
+import type { Transfers } from './transfers.ts'
 
 /** What every service works with. All but `records` is one for all projects. */
 export interface Context {
@@ -25,6 +26,7 @@ export interface Context {
   readonly log: Log
   readonly telemetry: Telemetry
   readonly logs: SandboxLogs
+  readonly transfers: Transfers
   /** Aborts when the control plane is asked to end: long work that the next start begins again is given up, its intent stays. */
   readonly stopping: AbortSignal
   /** Aborts when the control plane lets go: waiting ends, intents stay. */

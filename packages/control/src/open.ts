@@ -31,6 +31,7 @@ import { Telemetry } from './telemetry/telemetry.ts'
 import { tellMissed, tellTransitions } from './telemetry/transitions.ts'
 import { templateService } from './templates/service.ts'
 import { trafficService, Whereabouts } from './traffic.ts'
+import { Transfers } from './transfers.ts'
 import { usageOf } from './usage.ts'
 
 /**
@@ -99,6 +100,7 @@ export async function openControl({
       ),
     log,
     logs,
+    transfers: new Transfers(limits),
     telemetry: new Telemetry(new Metrics(recordsOf(SYSTEM_NAMESPACE)), log),
     stopping: stopping.signal,
     closing: closing.signal,

@@ -28,7 +28,7 @@ import { saveBytes, specOf } from './save.ts'
 const now = () => new Date().toISOString()
 
 export function snapshotService(context: Context, sandboxes: Sandboxes, expiries: Alarm): Snapshots {
-  const { records, operations, node } = context
+  const { records, operations, node, transfers } = context
 
   const names = new Names('snapshot', async (label) =>
     (await records.list('Snapshot')).some((snapshot) => labelsOf(snapshot).includes(label)),
@@ -100,9 +100,12 @@ export function snapshotService(context: Context, sandboxes: Sandboxes, expiries
       const snapshot = await resolveSnapshot(context, ref)
       return inTurn(context, snapshot.spec.displayName ?? '', () => withoutTags(context, snapshot, tags))
     },
+    enterTransfer: () => transfers.enter(records.namespace),
     async verify(ref, signal) {
       const snapshot = await resolveSnapshot(context, ref)
-      return node.verifySnapshot(asSnapshotId(snapshot.metadata.name), AbortSignal.any([signal, context.closing]))
+      const both = AbortSignal.any([signal, context.closing])
+      const verify = () => node.verifySnapshot(asSnapshotId(snapshot.metadata.name), both)
+      return transfers.inTurn(records.namespace, verify, both)
     },
     async exportTo(ref, file, progress, signal) {
       const snapshot = await resolveSnapshot(context, ref)
@@ -111,12 +114,9 @@ export function snapshotService(context: Context, sandboxes: Sandboxes, expiries
           'InvalidState',
           `snapshot ${snapshot.metadata.name} is ${snapshot.status.state}, not ready`,
         )
-      await node.exportSnapshot(
-        asSnapshotId(snapshot.metadata.name),
-        file,
-        progress,
-        AbortSignal.any([signal, context.closing]),
-      )
+      const both = AbortSignal.any([signal, context.closing])
+      const write = () => node.exportSnapshot(asSnapshotId(snapshot.metadata.name), file, progress, both)
+      await transfers.inTurn(records.namespace, write, both)
     },
     async importFrom(file, { name }, progress, signal) {
       return names.reserve(name, async () => {
@@ -142,7 +142,8 @@ export function snapshotService(context: Context, sandboxes: Sandboxes, expiries
             })
           }
           try {
-            const { sizeBytes } = await node.importSnapshot(id, file, accept, progress, both)
+            const read = () => node.importSnapshot(id, file, accept, progress, both)
+            const { sizeBytes } = await transfers.inTurn(records.namespace, read, both)
             return await records.setStatus('Snapshot', id, () => ({ state: 'ready', sizeBytes }))
           } catch (error) {
             await dropSnapshot(context, id).catch((trouble) =>

@@ -11,8 +11,10 @@ import {
   WIRE_ARTIFACT_STATES,
   WireSnapshot,
 } from '@icebox/model'
+import type { FastifyReply, FastifyRequest } from 'fastify'
 import { z } from 'zod'
 import { sendBytes } from '../bytes.ts'
+import { onceOver } from '../client.ts'
 import type { App, Context } from '../context.ts'
 import { DEADLINE, within } from '../deadline.ts'
 import { PageQuery, paginate } from '../page.ts'
@@ -23,6 +25,11 @@ import { Bytes, FAILURES, Nothing, optional, Ref, streamed } from '../schemas.ts
 import { withTemporaryFile } from '../temporary.ts'
 
 const TAR = 'application/x-tar'
+
+/** Counts it among those that read or write whole snapshots, until it is over. */
+async function countTransfer({ project }: FastifyRequest, reply: FastifyReply): Promise<void> {
+  onceOver(reply, project.snapshots.enterTransfer())
+}
 
 /** Snapshots, of one sandbox and of all. */
 export async function snapshotRoutes(app: App, context: Context): Promise<void> {
@@ -125,6 +132,7 @@ export async function snapshotRoutes(app: App, context: Context): Promise<void> 
   app.post(
     '/v1/snapshots/:id/verify',
     {
+      preHandler: countTransfer,
       schema: {
         operationId: 'verifySnapshot',
         summary: 'Reread every byte of a snapshot; no faults: all is well',
@@ -144,6 +152,7 @@ export async function snapshotRoutes(app: App, context: Context): Promise<void> 
   app.post(
     '/v1/snapshots/:id/export',
     {
+      preHandler: countTransfer,
       schema: {
         operationId: 'exportSnapshot',
         summary: 'One tar file with everything needed to restore a snapshot elsewhere',
@@ -168,6 +177,7 @@ export async function snapshotRoutes(app: App, context: Context): Promise<void> 
     raw.post(
       '/v1/snapshots/import',
       {
+        preHandler: countTransfer,
         schema: {
           operationId: 'importSnapshot',
           summary: 'Take in what an export gave, under a new id',
