@@ -1,7 +1,10 @@
 import assert from 'node:assert/strict'
-import { appendFile, readFile } from 'node:fs/promises'
+import { execFileSync } from 'node:child_process'
+import { appendFile, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { newSandboxId } from '@icebox/model'
 import { Records } from '../records.ts'
 import { openTestStore, SPEC, statusOf } from '../testing.ts'
@@ -183,4 +186,46 @@ test('what was told so long ago that it is forgotten is not told again', async (
   await tellMissed(second, records)
   assert.equal(second.list({}).at(-1)?.id, 10_001)
   await second.close()
+})
+
+test('events that a full disk does not take are written, once each and in order, when there is room', async (t) => {
+  const directory = await mkdtemp(join(tmpdir(), 'icebox-events-'))
+  execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=8m', 'icebox-test', directory])
+  t.after(async () => {
+    execFileSync('umount', ['--lazy', directory])
+    await rm(directory, { recursive: true })
+  })
+  const failures: unknown[] = []
+  const events = await Events.open(directory, (_level, event) => failures.push(event))
+  const append = (count: number) => {
+    for (let i = 0; i < count; i++)
+      events.append({
+        at: new Date().toISOString(),
+        project: 'mine',
+        kind: 'Sandbox',
+        resource: newSandboxId(),
+        to: 'running',
+      })
+  }
+  const written = async () =>
+    (await readFile(join(directory, 'events.jsonl'), 'utf8'))
+      .split('\n')
+      .filter((line) => line !== '')
+      .map((line) => JSON.parse(line).id)
+  append(1)
+  while ((await written()).length < 1) await sleep(5, undefined, { signal: t.signal })
+  const others = join(directory, 'others')
+  await assert.rejects(writeFile(others, Buffer.alloc(2 ** 24)), { code: 'ENOSPC' })
+  // More than the page that the file has already.
+  append(200)
+  while (failures.length === 0) await sleep(5, undefined, { signal: t.signal })
+  append(1)
+  await rm(others)
+  append(1)
+  await events.close()
+  assert.deepEqual(
+    await written(),
+    Array.from({ length: 203 }, (_, i) => i + 1),
+  )
+  assert.deepEqual(failures, ['events.write.failed'])
 })

@@ -10,6 +10,8 @@ const FILE_BYTES = 16 * 2 ** 20
 const KEPT = 10_000
 /** Milliseconds that events wait for company on their way to the disk. */
 const DELAY_MS = 20
+/** Milliseconds after which what could not be written is tried again. */
+const RETRY_MS = 1000
 /**
  * Numbers left out at each start: a follower may have been told of events that a crash kept from the disk, and what comes now must
  * come after them. More than happen in the time that events wait.
@@ -33,6 +35,8 @@ export class Events {
   #bytes: number
   #next: number
   #waiting: WireEvent[] = []
+  /** It was told to the log that nothing can be written. */
+  #failing = false
   #timer: NodeJS.Timeout | undefined
   #writing: Promise<void> = Promise.resolve()
 
@@ -114,21 +118,31 @@ export class Events {
 
   async close(): Promise<void> {
     await this.#flush()
+    clearTimeout(this.#timer)
     await this.#file.close()
   }
 
   #flush(): Promise<void> {
     clearTimeout(this.#timer)
     this.#timer = undefined
-    const events = this.#waiting
-    this.#waiting = []
-    if (events.length > 0)
-      this.#writing = this.#writing
-        .then(() => this.#write(events))
-        .catch((thrown) =>
-          this.#log('error', 'events.write.failed', { lost: events.length, error: IceboxError.from(thrown).message }),
-        )
+    this.#writing = this.#writing.then(async () => {
+      const events = this.#waiting
+      this.#waiting = []
+      if (events.length > 0) await this.#write(events).catch((thrown) => this.#writeLater(events, thrown))
+    })
     return this.#writing
+  }
+
+  /** As on a full disk. As many wait as are kept in memory; what is written of them is taken back, which needs no room. */
+  async #writeLater(events: WireEvent[], thrown: unknown): Promise<void> {
+    const waiting = [...events, ...this.#waiting]
+    this.#waiting = waiting.slice(-KEPT)
+    const lost = waiting.length - this.#waiting.length
+    const error = IceboxError.from(thrown).message
+    if (!this.#failing || lost > 0) this.#log('error', 'events.write.failed', { lost, error })
+    this.#failing = true
+    await this.#file.truncate(this.#bytes).catch(() => undefined)
+    this.#timer ??= setTimeout(() => this.#flush(), RETRY_MS).unref()
   }
 
   async #write(events: WireEvent[]): Promise<void> {
@@ -141,6 +155,7 @@ export class Events {
     }
     await this.#file.appendFile(bytes)
     this.#bytes += bytes.length
+    this.#failing = false
   }
 }
 
