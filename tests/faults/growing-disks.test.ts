@@ -20,13 +20,7 @@ let data = ''
 let server: RunningIcebox
 let icebox: Icebox
 
-before(async () => {
-  scratch = await mkdtemp(join(tmpdir(), 'icebox-growing-'))
-  data = join(scratch, 'data')
-  execFileSync('truncate', ['-s', `${DISK_MIB}M`, join(scratch, 'disk')])
-  execFileSync('mke2fs', ['-q', '-t', 'ext4', '-m', '0', join(scratch, 'disk')])
-  execFileSync('mkdir', [data])
-  execFileSync('mount', ['-o', 'loop', join(scratch, 'disk'), data])
+async function start(): Promise<void> {
   server = await openIcebox(
     {
       dataDirectory: data,
@@ -38,6 +32,16 @@ before(async () => {
     signal(),
   )
   icebox = new Icebox({ url: server.url, dataDirectory: data })
+}
+
+before(async () => {
+  scratch = await mkdtemp(join(tmpdir(), 'icebox-growing-'))
+  data = join(scratch, 'data')
+  execFileSync('truncate', ['-s', `${DISK_MIB}M`, join(scratch, 'disk')])
+  execFileSync('mke2fs', ['-q', '-t', 'ext4', '-m', '0', join(scratch, 'disk')])
+  execFileSync('mkdir', [data])
+  execFileSync('mount', ['-o', 'loop', join(scratch, 'disk'), data])
+  await start()
   const image = await icebox.images.pull(BASE_IMAGE)
   await icebox.templates.build({ name: 'base', image: image.digest, size: { memoryMiB: 128, diskMiB: 4096 } })
 })
@@ -88,12 +92,37 @@ test('sandboxes whose disks grow are stopped one after the other, with the reaso
   for (const sandbox of [...growing, quiet]) await sandbox.delete()
 })
 
+test('a build whose disk grows without end fails before the disk of the host is full, and gives its disk back', async () => {
+  const before = await bytesFree()
+  const { images } = icebox
+  const [image] = await Array.fromAsync(images.list())
+  assert.ok(image !== undefined)
+  const build = icebox.templates.build({
+    name: 'growing',
+    image: image.digest,
+    size: { memoryMiB: 128, diskMiB: 4096 },
+    startCommand: ['sh', '-c', 'while :; do head -c 50000000 /dev/zero >> /root/data || exit; done'],
+    readyCommand: ['false'],
+  })
+  let least = before
+  const looking = setInterval(async () => {
+    least = Math.min(least, await bytesFree())
+  }, 50)
+  try {
+    await assert.rejects(build, /its disk grew fastest/)
+  } finally {
+    clearInterval(looking)
+  }
+  assert.ok(least > 0, 'the disk of the host was full')
+  while ((await bytesFree()) < before - 2 ** 26) await sleep(50)
+})
+
 test('on a disk that is full to the last byte deletes and expiries go on', async () => {
   const [first, second] = await Promise.all([1, 2].map(() => icebox.sandboxes.create({ template: 'base' })))
   assert.ok(first !== undefined && second !== undefined)
   await first.pause()
   while (!existsSync(join(data, 'ballast'))) await sleep(50)
-  const others = join(scratch, 'data', 'tmp', 'others')
+  const others = join(data, 'others')
   const handle = await open(others, 'a')
   const fill = async () => {
     for (let size = 2 ** 20; size >= 512; size = Math.floor(size / 2))
@@ -106,8 +135,16 @@ test('on a disk that is full to the last byte deletes and expiries go on', async
     await fill()
     await second.renew({ timeout: 1 })
     while ((await Array.fromAsync(icebox.sandboxes.list())).length > 0) await sleep(50)
+    await fill()
+    await server.close('keep', signal())
+    await open(join(data, 'ballast'), 'r').then(
+      (file) => file.close(),
+      () => assert.fail('no ballast is left to start with'),
+    )
+    await start()
+    assert.equal((await icebox.health()).status, 'ok')
   } finally {
     await handle.close()
-    await rm(others)
+    await rm(others, { force: true })
   }
 })

@@ -5,7 +5,7 @@ import { type Limits, openControl } from '@icebox/control'
 import { IceboxError, isError, type Node } from '@icebox/model'
 import { cacheDirectory, ensureRuntime, gvisorDriver, openImageStore, openLocalNode, type Report } from '@icebox/node'
 import { checkAddress, isBeyondLoopback, openServer, type ServerOptions } from '@icebox/server'
-import { Ballast, openDataDirectory, openKeyring, openSnapshots, withinSpace } from '@icebox/snapshot'
+import { Ballast, makeRoomToStart, openDataDirectory, openKeyring, openSnapshots, withinSpace } from '@icebox/snapshot'
 import { openSqliteStore, removeDatabase } from '@icebox/store'
 import { openLog } from './log.ts'
 import { beginBaseTemplate } from './up/base-template.ts'
@@ -74,6 +74,7 @@ export async function openIcebox(options: Composition, signal: AbortSignal): Pro
       await (await openDataDirectory(options.dataDirectory)).close()
     throw thrown
   })
+  makeRoomToStart(options.dataDirectory)
   const data = await openDataDirectory(options.dataDirectory)
   const undo: (() => Promise<unknown>)[] = [() => data.close()]
   try {

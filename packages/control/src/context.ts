@@ -1,6 +1,7 @@
 import type { Node, SandboxId } from '@icebox/model'
 import type { Admission } from './admission.ts'
 import type { Alarm } from './alarm.ts'
+import type { DiskWatch } from './disk-watch.ts'
 import type { Exits } from './exits.ts'
 import type { Log } from './log.ts'
 import type { SandboxLogs } from './logs/logs.ts'
@@ -27,6 +28,7 @@ export interface Context {
   readonly telemetry: Telemetry
   readonly logs: SandboxLogs
   readonly transfers: Transfers
+  readonly growth: DiskWatch
   /** Aborts when the control plane is asked to end: long work that the next start begins again is given up, its intent stays. */
   readonly stopping: AbortSignal
   /** Aborts when the control plane lets go: waiting ends, intents stay. */

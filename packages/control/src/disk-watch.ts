@@ -31,6 +31,8 @@ export class DiskWatch {
   readonly #parts: Parts
   /** Those that run, by name. */
   readonly #running = new Map<string, { project: string; sandbox: string; execution: string }>()
+  /** Builds of templates, by their machines: what ends each. */
+  readonly #builds = new Map<string, (why: IceboxError) => void>()
   readonly #paces = new Paces()
   /** Machines that stand still for want of room. */
   readonly #held = new Set<string>()
@@ -52,6 +54,12 @@ export class DiskWatch {
     const { execution, state } = status
     if (gone || state !== 'running' || execution === undefined) this.#running.delete(sandbox)
     else this.#running.set(sandbox, { project, sandbox, execution })
+  }
+
+  /** Watches the machine of a build until what it gives is disposed of. A build is not paused: `end` is told why it must end. */
+  build(execution: string, end: (why: IceboxError) => void): Disposable {
+    this.#builds.set(execution, end)
+    return { [Symbol.dispose]: () => void this.#builds.delete(execution) }
   }
 
   start(): void {
@@ -82,6 +90,13 @@ export class DiskWatch {
     const room = node.space()
     const rest = growers.filter(({ execution }) => !this.#held.has(execution))
     const measure = planGrowth(room, rest)
+    const endBuild = measure === undefined ? undefined : this.#builds.get(measure.execution)
+    if (measure !== undefined && endBuild !== undefined) {
+      this.#failed.set(measure.execution, at + RETRY_MS)
+      this.#parts.log('warn', 'disk.build.end', { execution: measure.execution, ...room })
+      endBuild(new IceboxError('NoSpace', 'its disk grew fastest while the disk of the host was about to be full'))
+      return
+    }
     if (measure?.do === 'pause') this.#pause(measure.execution)
     if (measure?.do === 'hold') await this.#hold(measure.execution)
     if (measure === undefined) {
@@ -96,15 +111,17 @@ export class DiskWatch {
     return this.#parts.node.machines().some((machine) => machine.execution === execution && machine.frozen)
   }
 
-  /** Of machines that sandboxes run in and nothing is being done about. */
+  /** Of machines that sandboxes run in, or builds, and nothing is being done about. */
   async #measure(at: number): Promise<Grower[]> {
     const { node, stopping } = this.#parts
     const found = await Promise.all(
-      [...this.#running.values()].map(async ({ execution }) => {
-        // It may end meanwhile.
-        const usage = await node.usage(asExecutionId(execution), stopping).catch(() => undefined)
-        return usage === undefined ? [] : [{ execution, ...usage }]
-      }),
+      [...[...this.#running.values()].map(({ execution }) => execution), ...this.#builds.keys()].map(
+        async (execution) => {
+          // It may end meanwhile.
+          const usage = await node.usage(asExecutionId(execution), stopping).catch(() => undefined)
+          return usage === undefined ? [] : [{ execution, ...usage }]
+        },
+      ),
     )
     const usages = found.flat()
     const rates = this.#paces.sample(new Map(usages.map(({ execution, diskBytes }) => [execution, diskBytes])), at)
@@ -115,7 +132,8 @@ export class DiskWatch {
         execution,
         diskBytes,
         rate: rates.get(execution) ?? 0,
-        pauseBytes: memoryBytes + diskBytes,
+        // A build has no save to fit.
+        pauseBytes: this.#builds.has(execution) ? Number.POSITIVE_INFINITY : memoryBytes + diskBytes,
       }))
   }
 

@@ -86,7 +86,15 @@ export async function openControl({
     log,
     stopping.signal,
   )
+  const growth = new DiskWatch({
+    node,
+    pause: (project, name) => pauseForSpace(contextOf(project), name),
+    tell: (project, name) => tellHeld(contextOf(project), name),
+    log,
+    stopping: stopping.signal,
+  })
   const shared = {
+    growth,
     expiry,
     exits: new Exits(recordsOf, log),
     node,
@@ -107,13 +115,6 @@ export async function openControl({
   }
   const contextOf = (project: string): Context => ({ ...shared, records: recordsOf(project), project: contextOf })
   const context = contextOf(SYSTEM_NAMESPACE)
-  const growth = new DiskWatch({
-    node,
-    pause: (project, name) => pauseForSpace(contextOf(project), name),
-    tell: (project, name) => tellHeld(contextOf(project), name),
-    log,
-    stopping: stopping.signal,
-  })
   const present = await context.records.listEverywhere('Sandbox')
   const unclaimed = await findUnclaimed(context, present, { forget }).catch(async (thrown: unknown) => {
     closing.abort()

@@ -11,6 +11,17 @@ const LOG_BYTES = 16_777_216
 /** How often it is looked whether there is room again, milliseconds. */
 const LOOK_MS = 1000
 
+/** Below it a server cannot start: it writes who it is. */
+const LEAST_TO_START = 1_048_576
+const NAME = 'ballast'
+
+/** Gives up the ballast of a data directory, if it has one, where the disk is too full for a server to start. To be called before it is opened. */
+export function makeRoomToStart(directory: string): void {
+  if (!existsSync(join(directory, 'lock')) || !existsSync(join(directory, NAME))) return
+  const { bavail, bsize } = statfsSync(directory)
+  if (bavail * bsize < LEAST_TO_START) rmSync(join(directory, NAME))
+}
+
 /**
  * Room on the disk for what must always work: deletes, expiries and what is written of them. A file that holds blocks for nothing is
  * given up when the database finds the disk full, and made again once there is room. Since others may be faster to take what it
@@ -26,7 +37,7 @@ export class Ballast {
   constructor(directory: string, database: string) {
     this.#directory = directory
     this.#log = `${database}-wal`
-    this.#file = join(directory, 'ballast')
+    this.#file = join(directory, NAME)
     this.#timer = setInterval(() => this.#keep(), LOOK_MS).unref()
     this.#keep()
   }

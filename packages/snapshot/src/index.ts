@@ -1,6 +1,6 @@
 export type { ExtraFile } from './archive/export.ts'
 export type { Incoming } from './archive/import.ts'
-export { Ballast } from './ballast.ts'
+export { Ballast, makeRoomToStart } from './ballast.ts'
 export {
   type DataDirectory,
   defaultDataDirectory,

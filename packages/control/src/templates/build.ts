@@ -74,9 +74,11 @@ async function build(
   note: (facts: Noted) => void,
 ): Promise<Template> {
   const { name } = template.metadata
-  const given = AbortSignal.any([stopping, context.stopping])
+  const ended = new AbortController()
+  const given = AbortSignal.any([stopping, context.stopping, ended.signal])
   const until = (milliseconds: number) => AbortSignal.any([given, within(context, milliseconds)])
   try {
+    using _ = context.growth.build(execution, (why) => ended.abort(why))
     const image = await ensureImage(context, template.spec.image, progress, until(DEADLINES.pull))
     const env = { ...image.status.config.env, ...template.spec.env }
     const started = performance.now()
