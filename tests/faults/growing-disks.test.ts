@@ -76,7 +76,8 @@ test('sandboxes whose disks grow are stopped one after the other, with the reaso
   for (;;) {
     least = Math.min(least, await bytesFree())
     const states = await Promise.all(growing.map(stateOf))
-    if (states.every(({ reason }) => reason === 'DiskFull')) break
+    const stopped = states.every(({ reason }) => reason === 'DiskFull')
+    if (stopped && states.some(({ state }) => state === 'Paused')) break
     assert.ok(
       states.every(({ state }) => state !== 'Failed'),
       JSON.stringify(states),
@@ -84,8 +85,6 @@ test('sandboxes whose disks grow are stopped one after the other, with the reaso
     await sleep(50)
   }
   assert.ok(least > 0, 'the disk of the host was full')
-  const paused = (await Promise.all(growing.map(stateOf))).filter(({ state }) => state === 'Paused')
-  assert.ok(paused.length > 0)
   // Whoever does not grow goes on.
   assert.equal((await stateOf(quiet)).state, 'Running')
   assert.equal((await quiet.exec(['true'])).exitCode, 0)

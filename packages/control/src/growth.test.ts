@@ -19,9 +19,9 @@ test('where there is room for long, or nothing grows, nothing is done', () => {
 test('the fastest is paused while there is just room for its save, and held when there is none', () => {
   const machines = [grower('slow', MIB), grower('fast', 20 * MIB)]
   const room = (freeBytes: number, reserveBytes: number) => ({ freeBytes, reserveBytes })
-  assert.deepEqual(planGrowth(room(150 * MIB, 50 * MIB), machines), { do: 'pause', execution: 'fast' })
+  assert.deepEqual(planGrowth(room(110 * MIB, 50 * MIB), machines), { do: 'pause', execution: 'fast' })
   assert.deepEqual(planGrowth(room(60 * MIB, 50 * MIB), machines), { do: 'pause', execution: 'fast' })
-  assert.deepEqual(planGrowth(room(30 * MIB, 50 * MIB), machines), { do: 'hold', execution: 'fast' })
+  assert.deepEqual(planGrowth(room(15 * MIB, 50 * MIB), machines), { do: 'hold', execution: 'fast' })
 })
 
 test('before the disk is full one is stopped, until none grows', () => {
@@ -51,12 +51,17 @@ test('before the disk is full one is stopped, until none grows', () => {
   )
 })
 
-test('a pace is of two looks, a burst counts at once, and what is gone is forgotten', () => {
+test('a pace is of what grows all through a second', () => {
   const paces = new Paces()
-  assert.equal(paces.sample(new Map([['a', 0]]), 0).get('a'), undefined)
-  assert.equal(paces.sample(new Map([['a', 100]]), 1000).get('a'), 100)
-  assert.equal(paces.sample(new Map([['a', 10_100]]), 2000).get('a'), 10_000)
-  assert.equal(paces.sample(new Map([['a', 10_100]]), 3000).get('a'), 5000)
+  const after = (sizes: number[]) => {
+    paces.forget()
+    return sizes.map((size, i) => paces.sample(new Map([['a', size]]), i * 250).get('a'))
+  }
+  assert.deepEqual(after([0, 25, 50, 75, 100, 125]), [undefined, undefined, undefined, undefined, 100, 100])
+  // Whatever comes at once and is over.
+  assert.deepEqual(after([0, 0, 0, 0, 1000, 1000, 1000, 1000]).filter(Boolean), [])
+  // A writer that pauses for a moment.
+  assert.ok((after([0, 50, 50, 100, 100, 150]).at(-1) ?? 0) > 0)
   paces.sample(new Map(), 4000)
   assert.equal(paces.sample(new Map([['a', 20_000]]), 5000).get('a'), undefined)
 })
