@@ -12,7 +12,7 @@ import { after, before, describe, it } from 'node:test'
 import type { ExecInfo, FileInfo, ForkResult, WireError, WireSandbox, WireSnapshot } from '@icebox/model'
 import { BASE_IMAGE } from '@icebox/node'
 import { openServer, type Server } from '@icebox/server'
-import { requireSpace } from '@icebox/snapshot'
+import { withinSpace } from '@icebox/snapshot'
 import { KEY, openParts, type Parts } from './faults/parts.ts'
 
 /** The API over a whole Icebox, called as any program would call it. */
@@ -30,7 +30,7 @@ const serve = () =>
     listen: { host: '127.0.0.1', port: 0 },
     info: { version: 'test', driver: parts.node.driver.name, dataDirectory: parts.data.path, pid: process.pid },
     temporaryDirectory: parts.data.tmp,
-    requireSpace: async (bytes, what) => requireSpace(parts.data.tmp, bytes, what),
+    withinSpace,
     log: { write: (line) => log.push(JSON.parse(line)) },
     onShutdown: () => undefined,
   })

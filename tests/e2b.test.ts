@@ -6,7 +6,7 @@ import { after, before, describe, it } from 'node:test'
 import { DEFAULT_PROJECT } from '@icebox/model'
 import { BASE_IMAGE } from '@icebox/node'
 import { openServer, type Server } from '@icebox/server'
-import { requireSpace } from '@icebox/snapshot'
+import { withinSpace } from '@icebox/snapshot'
 import { KEY, openParts, type Parts } from './faults/parts.ts'
 import { eventually } from './server-process.ts'
 
@@ -25,7 +25,7 @@ before(async () => {
     listen: { host: '127.0.0.1', port: 0 },
     info: { version: 'test', driver: parts.node.driver.name, dataDirectory: parts.data.path, pid: process.pid },
     temporaryDirectory: parts.data.tmp,
-    requireSpace: async (bytes, what) => requireSpace(parts.data.tmp, bytes, what),
+    withinSpace,
     log: { write: () => undefined },
     onShutdown: () => undefined,
   })

@@ -6,7 +6,7 @@ import { text } from 'node:stream/consumers'
 import { CreateSandbox, type CreateSandboxInput, type ExecSession } from '@icebox/model'
 import { BASE_IMAGE } from '@icebox/node'
 import { openServer, type Server, type ServerOptions } from '@icebox/server'
-import { requireSpace } from '@icebox/snapshot'
+import { withinSpace } from '@icebox/snapshot'
 import { openParts, type Parts } from '../faults/parts.ts'
 
 const DEADLINE = 120_000
@@ -50,7 +50,7 @@ export class Inside implements AsyncDisposable {
       listen: { host: '127.0.0.1', port: 0 },
       info: { version: 'test', driver: node.driver.name, dataDirectory: data.path, pid: process.pid },
       temporaryDirectory: data.tmp,
-      requireSpace: async (bytes, what) => requireSpace(data.tmp, bytes, what),
+      withinSpace,
       log: { write: () => undefined },
       onShutdown: () => undefined,
       ...options,

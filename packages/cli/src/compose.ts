@@ -2,7 +2,7 @@ import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { setFlagsFromString } from 'node:v8'
 import { type Limits, openControl } from '@icebox/control'
-import { IceboxError, type Node } from '@icebox/model'
+import { IceboxError, isError, type Node } from '@icebox/model'
 import {
   cacheDirectory,
   dockerConfigFile,
@@ -14,8 +14,8 @@ import {
   type SourceSettings,
 } from '@icebox/node'
 import { checkAddress, isBeyondLoopback, openServer, type ServerOptions } from '@icebox/server'
-import { openDataDirectory, openKeyring, openSnapshots } from '@icebox/snapshot'
-import { openSqliteStore } from '@icebox/store'
+import { Ballast, makeRoomToStart, openDataDirectory, openKeyring, openSnapshots, withinSpace } from '@icebox/snapshot'
+import { openSqliteStore, removeDatabase } from '@icebox/store'
 import { openLog } from './log.ts'
 import { beginBaseTemplate } from './up/base-template.ts'
 import { markTold, recordUnseenDeath, reportCrashes, untoldDeaths } from './up/deaths.ts'
@@ -51,6 +51,8 @@ export interface Composition extends Reach {
   sources?: Sources
   /** Default: those of `Limits`. */
   limits?: Limits
+  /** Whether to remove what no record claims, instead of refusing to start beside it. */
+  forget?: boolean
   /** Whether to make the template `base` in the background, where there is none. */
   base?: boolean
   /** A client asked for the end, in this way. */
@@ -87,6 +89,7 @@ export async function openIcebox(options: Composition, signal: AbortSignal): Pro
       await (await openDataDirectory(options.dataDirectory)).close()
     throw thrown
   })
+  makeRoomToStart(options.dataDirectory)
   const data = await openDataDirectory(options.dataDirectory)
   reportCrashes(data.path)
   const undo: (() => Promise<unknown>)[] = [() => data.close()]
@@ -97,8 +100,16 @@ export async function openIcebox(options: Composition, signal: AbortSignal): Pro
     undo.unshift(closeLog)
     const unseen = await recordUnseenDeath(data.path)
     if (unseen !== undefined) write('error', 'server.died', { ...unseen })
-    const store = await openSqliteStore(data.database)
-    undo.unshift(() => store.close())
+    const isNew = !existsSync(data.database)
+    let refused = false
+    const ballast = new Ballast(data.path, data.database)
+    undo.unshift(async () => ballast.close())
+    const store = await openSqliteStore(data.database, { makeRoom: () => ballast.release() })
+    undo.unshift(async () => {
+      await store.close()
+      // Empty, and in the way of whoever brings the lost one back.
+      if (isNew && refused) await removeDatabase(data.database)
+    })
     const images = openImageStore({
       directory: data.images,
       cacheDirectory: cacheDirectory(),
@@ -133,15 +144,20 @@ export async function openIcebox(options: Composition, signal: AbortSignal): Pro
       starting,
     )
     undo.unshift(() => node.close())
-    const control = await openControl({
+    const opening = openControl({
       store,
       node,
       log: write,
       installationKey: key,
       tokenSecret: await data.readOrCreateTokenSecret(),
       ...(options.limits === undefined ? {} : { limits: options.limits }),
+      forget: options.forget ?? false,
       directory: data,
       deaths: await untoldDeaths(data.path),
+    })
+    const control = await opening.catch((thrown: unknown) => {
+      refused = isError(thrown, 'InvalidState')
+      throw thrown
     })
     await markTold(data.path)
     undo.unshift(() => control.close('keep', AbortSignal.timeout(CLOSE_DEADLINE)))
@@ -152,7 +168,7 @@ export async function openIcebox(options: Composition, signal: AbortSignal): Pro
       info: { version: VERSION, driver: driver.name, dataDirectory: data.path, pid: process.pid },
       log: { write: writeLine },
       temporaryDirectory: data.tmp,
-      requireSpace: (bytes, what) => snapshots.spaceFor(bytes, what),
+      withinSpace,
       onShutdown: options.onShutdown,
     })
     if (options.tls === undefined && isBeyondLoopback(options.listen.host))
@@ -173,6 +189,7 @@ export async function openIcebox(options: Composition, signal: AbortSignal): Pro
         await control.close(mode, until)
         write('info', 'server.stopped', { mode })
         await closeLog()
+        ballast.close()
         await data.close()
       },
     }

@@ -4,7 +4,10 @@ import { visibleJson } from './visible.ts'
 
 /** Milliseconds that lines of the log wait for company: each write is a switch to another thread, in the way of requests. */
 const LOG_DELAY = 20
-const NEWLINE = 0x0a
+/** Milliseconds after which what could not be written is tried again. */
+const RETRY_MS = 1000
+/** Bytes of lines that wait for room on a full disk, or for a slow one. */
+const KEPT_BYTES = 4_194_304
 
 export interface ServerLogFile {
   write: Log
@@ -17,41 +20,58 @@ const lineOf: (...line: Parameters<Log>) => string = (level, event, facts) =>
   `${JSON.stringify({ level, time: new Date().toISOString(), event, ...facts })}\n`
 
 /**
- * One JSON line per event, appended; on a terminal it shows no control characters that guests or clients wrote. Lines that cannot be written are dropped, since a server without a log can still serve
- * those who make room on a full disk; the first line that can be written again comes after one that says how many are missing.
- * A server that is killed loses the lines of its last moments.
+ * One JSON line per event, appended; on a terminal it shows no control characters that guests or clients wrote. Lines that cannot be written, as on a full disk, wait for room, so many bytes of them; of those
+ * beyond it the log itself tells, where they are missing, how many there were. Nobody waits for a line to be written. A server
+ * that is killed loses the lines of its last moments.
  */
 export async function openLog(file: string): Promise<ServerLogFile> {
   const handle = await open(file, 'a', 0o600)
   let waiting = ''
+  /** What of the lines taken last is not written: it begins where the file ends, be that within a line. */
+  let rest = Buffer.alloc(0)
+  /** Bytes of both. */
+  let held = 0
+  let dropped = 0
   let timer: NodeJS.Timeout | undefined
   let writing = Promise.resolve()
-  let dropped = 0
-  let torn = false
 
-  const append = async (lines: string) => {
-    const missing = dropped > 0 ? lineOf('warn', 'log.dropped', { lines: dropped }) : ''
-    const bytes = Buffer.from(visibleJson(`${torn ? '\n' : ''}${missing}${lines}`))
-    let done = 0
+  const take = () => {
+    // Told once all that came before is written.
+    const lines = waiting !== '' || dropped === 0 ? waiting : lineOf('warn', 'log.dropped', { lines: dropped })
+    if (waiting === '') dropped = 0
+    waiting = ''
+    rest = Buffer.from(visibleJson(lines))
+    held = rest.length
+  }
+  const append = async () => {
     try {
-      while (done < bytes.length) done += (await handle.write(bytes, done)).bytesWritten
-      dropped = 0
+      for (;;) {
+        if (rest.length === 0) take()
+        if (rest.length === 0) return
+        const { bytesWritten } = await handle.write(rest)
+        rest = rest.subarray(bytesWritten)
+        held -= bytesWritten
+      }
     } catch {
       // There is nobody to tell.
-      dropped += lines.split('\n').length - 1
+      timer ??= setTimeout(flush, RETRY_MS).unref()
     }
-    if (done > 0) torn = bytes[done - 1] !== NEWLINE
   }
   const flush = () => {
     clearTimeout(timer)
     timer = undefined
-    const lines = waiting
-    waiting = ''
-    if (lines !== '') writing = writing.then(() => append(lines))
+    writing = writing.then(append)
     return writing
   }
   const writeLine = (line: string) => {
+    const bytes = Buffer.byteLength(line)
+    // Once one is missing, so are those after it, until that is told.
+    if (dropped > 0 || held + bytes > KEPT_BYTES) {
+      dropped += 1
+      return
+    }
     waiting += line
+    held += bytes
     timer ??= setTimeout(flush, LOG_DELAY)
   }
   return {
@@ -59,6 +79,7 @@ export async function openLog(file: string): Promise<ServerLogFile> {
     write: (level, event, facts) => writeLine(lineOf(level, event, facts)),
     async close() {
       await flush()
+      clearTimeout(timer)
       await handle.close().catch(() => {})
     },
   }

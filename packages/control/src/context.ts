@@ -2,12 +2,14 @@ import type { Node, SandboxId } from '@icebox/model'
 import type { Admission } from './admission.ts'
 import type { Alarm } from './alarm.ts'
 import type { Cache } from './cache/cache.ts'
+import type { DiskWatch } from './disk-watch.ts'
 import type { Exits } from './exits.ts'
 import type { Log } from './log.ts'
 import type { SandboxLogs } from './logs/logs.ts'
 import type { Operations } from './operations.ts'
 import type { Records } from './records.ts'
 import type { Telemetry } from './telemetry/telemetry.ts'
+import type { Transfers } from './transfers.ts'
 
 /** What every service works with. All but `records` is one for all projects. */
 export interface Context {
@@ -30,6 +32,8 @@ export interface Context {
   readonly log: Log
   readonly telemetry: Telemetry
   readonly logs: SandboxLogs
+  readonly transfers: Transfers
+  readonly growth: DiskWatch
   /** Aborts when the control plane is asked to end: long work that the next start begins again is given up, its intent stays. */
   readonly stopping: AbortSignal
   /** Aborts when the control plane lets go: waiting ends, intents stay. */

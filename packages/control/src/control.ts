@@ -122,6 +122,11 @@ export interface Snapshots {
   tag(ref: string, tags: readonly string[], signal: AbortSignal): Promise<Snapshot>
   /** What is left without a tag is there by its id only. Tags that it does not have are no error. */
   untag(ref: string, tags: readonly string[], signal: AbortSignal): Promise<Snapshot>
+  /**
+   * Counts a verification, export or import, with its upload or download, until what it gives is called. Throws `TooManyRequests`
+   * when too many are under way. The work itself is done in turn.
+   */
+  enterTransfer(): () => void
   verify(ref: string, signal: AbortSignal): Promise<SnapshotFault[]>
   /** `file` is on the server's machine. */
   exportTo(ref: string, file: string, progress: Progress, signal: AbortSignal): Promise<void>

@@ -22,5 +22,11 @@ export const Limits = z.strictObject({
   queue: z.int().min(0).default(256),
   /** Seconds they wait at most. */
   queueSeconds: z.number().min(0).max(600).default(10),
+  /** Exports, imports and verifications of snapshots of one project that are under way at once. */
+  transfers: z.int().min(1).default(8),
+  /** The same of all projects, but for each one's first. */
+  transfersInAll: z.int().min(1).default(64),
+  /** Those of them that use the disk at once; projects take turns. */
+  transfersAtOnce: z.int().min(1).default(4),
 })
 export type Limits = z.infer<typeof Limits>

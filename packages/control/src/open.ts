@@ -7,6 +7,7 @@ import type { SandboxSummary } from './cache/summary.ts'
 import { collectAll, collectProject } from './collect/collect.ts'
 import type { Context } from './context.ts'
 import type { Control, Project } from './control.ts'
+import { DiskWatch } from './disk-watch.ts'
 import { Exits } from './exits.ts'
 import { sandboxAlarm } from './expiry.ts'
 import { imageService } from './images/service.ts'
@@ -17,10 +18,12 @@ import { collectLogs } from './logs/collect.ts'
 import { SandboxLogs } from './logs/logs.ts'
 import { logTransition } from './logs/transition.ts'
 import { Operations } from './operations.ts'
+import { findUnclaimed } from './reconcile/claims.ts'
 import { Reconciler } from './reconcile/reconcile.ts'
 import { Records } from './records.ts'
 import { retirementAlarm } from './retirement.ts'
 import { expire } from './sandboxes/expire.ts'
+import { pauseForSpace, tellHeld } from './sandboxes/pause-for-space.ts'
 import { arrivalsOf, sandboxService } from './sandboxes/service.ts'
 import { PAUSED_BY_SHUTDOWN } from './sandboxes/time.ts'
 import { snapshotAlarm } from './snapshots/retention.ts'
@@ -32,12 +35,16 @@ import { Telemetry } from './telemetry/telemetry.ts'
 import { tellMissed, tellTransitions } from './telemetry/transitions.ts'
 import { templateService } from './templates/service.ts'
 import { Tokens, trafficService } from './traffic.ts'
+import { Transfers } from './transfers.ts'
 import { usageOf } from './usage.ts'
 
 /** Sandboxes that are deleted at once when the server goes down with `kill`. */
 const DELETES_AT_ONCE = 64
 
-/** Opens the control plane over a store and a node: first everything a crash left is finished, undone or removed. */
+/**
+ * Opens the control plane over a store and a node: first everything a crash left is finished, undone or removed. Throws InvalidState
+ * when the node has what was made with other records than those of the store; then nothing was changed.
+ */
 export async function openControl({
   store,
   node,
@@ -47,6 +54,7 @@ export async function openControl({
   directory,
   limits = Limits.parse({}),
   deaths = { counts: {}, untold: [] },
+  forget = false,
 }: {
   store: ResourceStore
   node: Node
@@ -60,6 +68,8 @@ export async function openControl({
   limits?: Limits
   /** Of the servers before this one. */
   deaths?: ServerDeaths
+  /** Removes snapshots and machines that no record claims, instead of refusing to start beside them. */
+  forget?: boolean
 }): Promise<Control> {
   const stopping = new AbortController()
   const closing = new AbortController()
@@ -76,7 +86,15 @@ export async function openControl({
     log,
     stopping.signal,
   )
+  const growth = new DiskWatch({
+    node,
+    pause: (project, name) => pauseForSpace(contextOf(project), name),
+    tell: (project, name) => tellHeld(contextOf(project), name),
+    log,
+    stopping: stopping.signal,
+  })
   const shared = {
+    growth,
     expiry,
     cache,
     exits: new Exits(recordsOf, cache, log),
@@ -92,6 +110,7 @@ export async function openControl({
     log,
     logs,
     telemetry: new Telemetry(new Metrics(cache, deaths), log),
+    transfers: new Transfers(limits),
     stopping: stopping.signal,
     closing: closing.signal,
   }
@@ -102,14 +121,25 @@ export async function openControl({
     project: (name) => contextOf(name),
   })
   const context = contextOf(SYSTEM_NAMESPACE)
-  for (const sandbox of cache.each('Sandbox')) admission.note(sandbox, false)
+  const unclaimed = await findUnclaimed(context, { forget }).catch(async (thrown: unknown) => {
+    closing.abort()
+    await cache.closed()
+    await events.close()
+    throw thrown
+  })
+  for (const sandbox of cache.each('Sandbox')) {
+    admission.note(sandbox, false)
+    growth.note(sandbox, false)
+  }
   const tell = tellTransitions(events)
   cache.onChange((change) => {
     tell(change)
-    const { kind, before, after, resource } = change
-    if (kind !== 'Sandbox' || before?.state === after?.state) return
+    const { before, after, resource } = change
     const sandbox = after ?? before
-    if (sandbox?.kind === 'Sandbox') admission.note(sandbox, after === undefined)
+    if (sandbox?.kind !== 'Sandbox') return
+    growth.note(sandbox, after === undefined)
+    if (before?.state === after?.state) return
+    admission.note(sandbox, after === undefined)
     if (after?.state === 'failed') retirement.changed()
     if (resource?.kind === 'Sandbox')
       logTransition(contextOf(resource.metadata.namespace), resource, after === undefined ? 'deleted' : undefined)
@@ -156,11 +186,12 @@ export async function openControl({
   starting = false
   await tellMissed(events, context)
   tellDeaths(events, deaths)
-  await reconciler.start()
+  await reconciler.start(unclaimed)
   for (const { namespace, name } of [...cache.all('Sandbox').where('state', 'running')]) {
     const sandbox = await recordsOf(namespace).find('Sandbox', name)
     if (sandbox !== undefined) void collectLogs(contextOf(namespace), sandbox)
   }
+  growth.start()
   expiry.changed()
   snapshotExpiry.changed()
   retirement.changed()

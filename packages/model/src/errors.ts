@@ -68,7 +68,7 @@ export const ERRORS = {
   NoSpace: {
     status: 507,
     remedy:
-      'Free disk space: delete snapshots, images or sandboxes (`icebox snapshot list`), or use a larger data directory.',
+      'Free space on the disk of the data directory (`icebox collect --dry-run` says what can go, `icebox snapshot list` what is large), or use a larger one.',
   },
   NoMemory: { status: 507, remedy: 'Pause or delete sandboxes, or use a template with less memory.' },
 } as const satisfies Record<string, { status: number; remedy: string }>

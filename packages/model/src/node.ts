@@ -95,14 +95,23 @@ export interface Node {
   /**
    * Takes a snapshot; the machine runs on afterwards (also after any failure), unless `hold`: then it stays frozen until
    * `thaw` or `kill`. Resolves once the snapshot is durable and complete. The phase `stopped` is how long the guest did not run.
-   * `env` is kept with it for those who import it elsewhere.
+   * `env` is kept with it for those who import it elsewhere. `urgent`: it may take of the reserve of the disk, since it ends the
+   * growth of the machine's own. One that is frozen goes on for the moment that its guest needs to be quiet.
    */
   save(
     execution: ExecutionId,
     snapshot: SnapshotId,
-    options: { kind: SnapshotKind; hold: boolean; parent?: SnapshotId; env: Record<string, string> },
+    options: {
+      kind: SnapshotKind
+      hold: boolean
+      parent?: SnapshotId
+      env: Record<string, string>
+      urgent?: boolean
+    },
     signal: AbortSignal,
   ): Promise<{ snapshot: SnapshotInfo; phases: Phases }>
+  /** Lets the machine stand still until `thaw`, a save or its end. */
+  freeze(execution: ExecutionId, signal: AbortSignal): Promise<void>
   thaw(execution: ExecutionId, signal: AbortSignal): Promise<void>
   /** Ends the machine and removes all that belonged to it. Ending what is not there succeeds. */
   kill(execution: ExecutionId, signal: AbortSignal): Promise<void>
@@ -115,6 +124,8 @@ export interface Node {
     execution: ExecutionId,
     signal: AbortSignal,
   ): Promise<{ cpuSeconds: number; memoryBytes: number; diskBytes: number }>
+  /** Bytes that may still be written to its disk, less than none when what is kept in reserve is touched. */
+  space(): { freeBytes: number; reserveBytes: number }
   /** Restores ahead: keeps `count` slots for sandboxes of this spec. */
   prepareSlots(spec: MachineSpec, count: number, signal: AbortSignal): Promise<void>
   /**
@@ -141,13 +152,17 @@ export interface Node {
   verifySnapshot(snapshot: SnapshotId, signal: AbortSignal): Promise<SnapshotFault[]>
   /** One file with everything needed to restore it elsewhere, its image included. */
   exportSnapshot(snapshot: SnapshotId, file: string, progress: Progress, signal: AbortSignal): Promise<void>
-  /** Under the id given; the file's own is recorded. */
+  /**
+   * Under the id given; the file's own is recorded. `accept` is told what it is once all of it was checked, and its image is here,
+   * before it becomes a snapshot; when it throws nothing does.
+   */
   importSnapshot(
     snapshot: SnapshotId,
     file: string,
+    accept: (snapshot: Omit<SnapshotInfo, 'sizeBytes' | 'createdAt'>, image: NodeImage) => Promise<void>,
     progress: Progress,
     signal: AbortSignal,
-  ): Promise<{ snapshot: SnapshotInfo; image: NodeImage }>
+  ): Promise<SnapshotInfo>
 
   /** Removes temporary files that nobody has written to for a day; `dryRun` only tells. Bytes as the disk counts them. */
   sweep(options: { dryRun: boolean }, signal: AbortSignal): Promise<{ file: string; bytes: number }[]>

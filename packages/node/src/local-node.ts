@@ -17,9 +17,8 @@ import {
   type SnapshotFault,
   type SnapshotId,
   type SnapshotInfo,
-  type SnapshotKind,
 } from '@icebox/model'
-import { gate, type OpenSnapshot, type Snapshots } from '@icebox/snapshot'
+import { gate, type OpenSnapshot, type Snapshots, spaceOf } from '@icebox/snapshot'
 import { z } from 'zod'
 import { Admission } from './admission.ts'
 import type { Driver, Machine } from './driver/driver.ts'
@@ -237,18 +236,19 @@ class LocalNode implements Node {
   async save(
     execution: ExecutionId,
     id: SnapshotId,
-    options: { kind: SnapshotKind; hold: boolean; parent?: SnapshotId; env: Record<string, string> },
+    options: Parameters<Node['save']>[2],
     signal: AbortSignal,
   ): Promise<{ snapshot: SnapshotInfo; phases: Phases }> {
     const machine = this.#machine(execution)
-    const { kind, hold, parent, env } = options
+    const { kind, hold, parent, env, urgent = false } = options
     const usage = await machine.usage(signal)
     const expected = (kind === 'memory' ? usage.memoryBytes : 0) + usage.diskBytes + SAVE_OVERHEAD
-    const draft = await this.#parts.snapshots.begin(id, expected, signal)
+    const draft = await this.#parts.snapshots.begin(id, expected, signal, { urgent })
     const clock = new PhaseClock()
     const started = performance.now()
     let goesOn = false
     try {
+      if (machine.frozen) await this.#goOn(machine)
       await machine.link.quiesce(signal)
       clock.mark('quiesce')
       await machine.freeze(signal)
@@ -294,6 +294,10 @@ class LocalNode implements Node {
     await machine.link.release(signal)
   }
 
+  freeze(execution: ExecutionId, signal: AbortSignal): Promise<void> {
+    return this.#machine(execution).freeze(signal)
+  }
+
   thaw(execution: ExecutionId): Promise<void> {
     return this.#goOn(this.#machine(execution))
   }
@@ -312,6 +316,10 @@ class LocalNode implements Node {
 
   usage(execution: ExecutionId, signal: AbortSignal) {
     return this.#machine(execution).usage(signal)
+  }
+
+  space(): { freeBytes: number; reserveBytes: number } {
+    return spaceOf(this.#parts.tmp)
   }
 
   async prepareSlots(spec: MachineSpec, count: number, signal: AbortSignal): Promise<void> {
@@ -389,9 +397,10 @@ class LocalNode implements Node {
   async importSnapshot(
     id: SnapshotId,
     file: string,
+    accept: Parameters<Node['importSnapshot']>[2],
     progress: Progress,
     signal: AbortSignal,
-  ): Promise<{ snapshot: SnapshotInfo; image: NodeImage }> {
+  ): Promise<SnapshotInfo> {
     const { images, snapshots } = this.#parts
     const incoming = await snapshots.importFrom(file, id, progress, signal)
     try {
@@ -405,8 +414,10 @@ class LocalNode implements Node {
         throw new IceboxError('SnapshotCorrupt', `${file} holds another image than its snapshot stands on`)
       }
       const image = await images.importErofs(erofs, parsed.data, signal)
+      const { kind, size, env = {}, imageDigest } = incoming.manifest
+      await accept({ id, kind, imageDigest, size, env }, image)
       const manifest = await incoming.commit(signal)
-      return { snapshot: infoOf(await snapshots.open(manifest.id, signal)), image }
+      return infoOf(await snapshots.open(manifest.id, signal))
     } catch (error) {
       await incoming.discard()
       throw error

@@ -28,14 +28,22 @@ export const SHUTDOWN_MODES = ['pause', 'keep', 'kill'] as const
 /** What becomes of the running sandboxes when the server ends. */
 export type ShutdownMode = (typeof SHUTDOWN_MODES)[number]
 
+/** Passes on what is about to be written to a file: `announced` is how much that will be, where it is known; `what` is named in errors. */
+export type WithinSpace = (
+  content: AsyncIterable<Uint8Array>,
+  file: string,
+  announced: number | undefined,
+  what: string,
+) => AsyncIterable<Uint8Array>
+
 /** What the routes work with. Only handlers may look at it: the OpenAPI document is made of the routes without one. */
 export interface Context {
   readonly control: Control
   readonly info: ServerInfo
   /** Where uploads and exports are put while they are under way. */
   readonly temporaryDirectory: string
-  /** Throws `NoSpace` unless so many bytes fit there. */
-  readonly requireSpace: (bytes: number, what: string) => Promise<void>
+  /** Passes on what is about to be written to a file there, with room claimed for it. Ends with `NoSpace` when there is no more. */
+  readonly withinSpace: WithinSpace
   /** Domains whose names `<port>-<id>.<domain>` are ports of sandboxes. */
   readonly domains: readonly string[]
   readonly streams: Streams

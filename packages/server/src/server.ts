@@ -5,7 +5,7 @@ import { Access, keysOf } from './access.ts'
 import { createApp } from './app.ts'
 import { AttachedExecs } from './attached.ts'
 import type { CertificateFiles } from './certificate.ts'
-import type { Context, ServerInfo, ShutdownMode } from './context.ts'
+import type { Context, ServerInfo, ShutdownMode, WithinSpace } from './context.ts'
 import { e2bRoutes } from './e2b/routes.ts'
 import { guestServices } from './facades.ts'
 import { front } from './front.ts'
@@ -22,8 +22,8 @@ export interface ServerOptions {
   info: ServerInfo
   /** Where uploads and exports are put while they are under way: on a disk with room for snapshots. */
   temporaryDirectory: string
-  /** Throws `NoSpace` unless so many bytes fit there: what is too long is refused before it is read. */
-  requireSpace: (bytes: number, what: string) => Promise<void>
+  /** Claims room there for what is uploaded: what is announced and too long ends with `NoSpace` before it is read. */
+  withinSpace: WithinSpace
   /**
    * Names under which the server is reached besides loopback and the address it listens on; web pages of these hosts may
    * call it.
@@ -80,7 +80,7 @@ export async function openServer(options: ServerOptions): Promise<Server> {
     control: options.control,
     info: options.info,
     temporaryDirectory: options.temporaryDirectory,
-    requireSpace: options.requireSpace,
+    withinSpace: options.withinSpace,
     domains,
     streams,
     execs: new AttachedExecs(),

@@ -43,7 +43,7 @@ export async function serve(t: TestContext, options: Partial<ServerOptions> = {}
     listen: { host: '127.0.0.1', port: 0 },
     info: { version: '0.0.0-test', driver: 'none', dataDirectory: temporaryDirectory, pid: process.pid },
     temporaryDirectory,
-    requireSpace: async () => {},
+    withinSpace: (content) => content,
     log: { write: (line) => log.push(JSON.parse(line)) },
     onShutdown: (mode) => shutdowns.push(mode),
     ...options,

@@ -1,3 +1,4 @@
+import { readdirSync } from 'node:fs'
 import { mkdir, mkdtemp, readdir, rename, rm, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { IceboxError, type SnapshotId } from '@icebox/model'
@@ -6,6 +7,7 @@ import { type BlobFacts, encodeBlobs, observe } from './blob-facts.ts'
 import { sync } from './durable.ts'
 import type { Keyring } from './keyring.ts'
 import { decodeManifest, encodeManifest, type Manifest, type ManifestContent } from './manifest.ts'
+import { allocatedBytes } from './space.ts'
 import { BLOBS, FILES, MANIFEST } from './stored.ts'
 
 /** Temporary directories that a crash leaves behind; `recover` removes them. */
@@ -35,11 +37,9 @@ export class DraftDirectory {
     return draft
   }
 
-  /** Bytes on the disk so far. */
-  async allocatedBytes(): Promise<number> {
-    const names = await readdir(this.files).catch(() => [])
-    const sizes = await Promise.all(names.map(async (name) => (await observe(join(this.files, name)))?.allocatedBytes))
-    return sizes.reduce<number>((sum, bytes) => sum + (bytes ?? 0), 0)
+  /** Bytes on the disk so far: of a few files, in one step, so that room is claimed and counted without others in between. */
+  allocatedBytes(): number {
+    return namesIn(this.files).reduce((sum, name) => sum + allocatedBytes(join(this.files, name)), 0)
   }
 
   /**
@@ -103,5 +103,13 @@ export class DraftDirectory {
     const facts = await observe(join(this.files, name))
     if (!facts) throw new IceboxError('Internal', `the save left no file ${name}`)
     return facts
+  }
+}
+
+function namesIn(directory: string): string[] {
+  try {
+    return readdirSync(directory)
+  } catch {
+    return []
   }
 }

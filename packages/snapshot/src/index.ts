@@ -1,5 +1,6 @@
 export type { ExtraFile } from './archive/export.ts'
 export type { Incoming } from './archive/import.ts'
+export { Ballast, makeRoomToStart } from './ballast.ts'
 export {
   type DataDirectory,
   defaultDataDirectory,
@@ -28,5 +29,14 @@ export {
   openSnapshots,
   type Snapshots,
 } from './snapshots.ts'
-export { freeBytes, mebibytes, requireSpace } from './space.ts'
+export {
+  allocatedBytes,
+  claimSpace,
+  freeBytes,
+  mebibytes,
+  requireSpace,
+  type Space,
+  spaceOf,
+  withinSpace,
+} from './space.ts'
 export { type SnapshotTree, tree } from './tree.ts'

@@ -21,6 +21,7 @@ import { type TestContext, test } from 'node:test'
 import { type ErrorCode, isError, newSnapshotId, type SnapshotId } from '@icebox/model'
 import { type Keyring, openKeyring } from './keyring.ts'
 import { type ManifestInput, openSnapshots, type Snapshots } from './snapshots.ts'
+import { freeBytes } from './space.ts'
 import { tree } from './tree.ts'
 
 const DIGEST = `sha256:${'5'.repeat(64)}`
@@ -400,8 +401,9 @@ test('removing twice, at once and while it is read succeeds', async (t) => {
 })
 
 test('what does not fit is refused before it starts, with the numbers, counting what is under way', async (t) => {
-  const snapshots = engine(await place(t))
-  const free = await freeBytes(snapshots)
+  const where = await place(t)
+  const snapshots = engine(where)
+  const free = freeBytes(where.root)
   await assert.rejects(
     snapshots.begin(newSnapshotId(), free * 2, t.signal),
     code('NoSpace', /needs \d+ MiB in .*, where \d+ MiB are free/),
@@ -424,13 +426,3 @@ test('what does not fit is refused before it starts, with the numbers, counting 
   )
   await (await snapshots.begin(newSnapshotId(), free * 0.75, t.signal)).discard()
 })
-
-/** What the engine takes for free now, found by asking for too much. */
-async function freeBytes(snapshots: Snapshots): Promise<number> {
-  try {
-    await snapshots.spaceFor(Number.MAX_SAFE_INTEGER, 'everything')
-  } catch (thrown) {
-    if (isError(thrown, 'NoSpace')) return Number(thrown.details.freeBytes)
-  }
-  throw new Error('there is room for everything')
-}

@@ -1,6 +1,15 @@
-import { mkdtemp, readdir, rename, rm, stat, writeFile } from 'node:fs/promises'
+import { randomUUID } from 'node:crypto'
+import { readdir, rename, rm, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { asSnapshotId, IceboxError, isId, type Progress, type SnapshotFault, type SnapshotId } from '@icebox/model'
+import {
+  asSnapshotId,
+  IceboxError,
+  isId,
+  type Progress,
+  type SnapshotFault,
+  type SnapshotId,
+  type SpaceClaim,
+} from '@icebox/model'
 import { abortable, throwIfAborted } from './abortable.ts'
 import { type ExtraFile, exportSnapshot } from './archive/export.ts'
 import { type Incoming, receive } from './archive/import.ts'
@@ -10,7 +19,7 @@ import { isMissing, sync } from './durable.ts'
 import { addDigests, checkBeforeRestore, verify } from './integrity.ts'
 import type { Keyring } from './keyring.ts'
 import type { Manifest, ManifestContent } from './manifest.ts'
-import { requireSpace } from './space.ts'
+import { claimSpace } from './space.ts'
 import { BLOBS_DRAFT, FILES, readManifest, readStored, type Stored } from './stored.ts'
 
 /** What the one who saves says; the engine adds the rest. */
@@ -67,10 +76,8 @@ export class Snapshots {
   readonly #tmp: string
   readonly #keyring: Keyring
   readonly #digester = new Digester()
-  readonly #drafts = new Map<DraftDirectory, number>()
-  /** Bytes that work elsewhere on the file system is about to write. */
-  #setAside = 0
-  #admission: Promise<unknown> = Promise.resolve()
+  /** With the room that each has claimed. */
+  readonly #drafts = new Map<DraftDirectory, SpaceClaim>()
   readonly #opening = new Map<SnapshotId, Promise<OpenSnapshot>>()
   readonly #digesting = new Map<SnapshotId, Promise<ReadonlyMap<string, string>>>()
   readonly #closing = new AbortController()
@@ -82,11 +89,16 @@ export class Snapshots {
   }
 
   /**
-   * A place to save into. Throws NoSpace unless `expectedBytes` fit beside what other drafts have yet to write,
-   * AlreadyExists.
+   * A place to save into. Throws NoSpace unless `expectedBytes` fit beside what others have yet to write, AlreadyExists. `urgent`: it may
+   * take of the reserve, since it ends the growth of something.
    */
-  async begin(id: SnapshotId, expectedBytes: number, signal: AbortSignal): Promise<Draft> {
-    const draft = await this.#draft(id, expectedBytes, signal)
+  async begin(
+    id: SnapshotId,
+    expectedBytes: number,
+    signal: AbortSignal,
+    { urgent = false }: { urgent?: boolean } = {},
+  ): Promise<Draft> {
+    const draft = await this.#draft(id, expectedBytes, urgent, signal)
     return {
       directory: draft.files,
       commit: (input, aborted) => this.#commit(draft, input, aborted),
@@ -130,7 +142,8 @@ export class Snapshots {
    */
   async remove(id: SnapshotId, signal: AbortSignal): Promise<void> {
     throwIfAborted(signal)
-    const trash = await mkdtemp(join(this.#tmp, `${REMOVED_PREFIX}${id}-`))
+    // Renamed to a name that is not there, which needs no room: a full disk is when it matters most.
+    const trash = join(this.#tmp, `${REMOVED_PREFIX}${id}-${randomUUID()}`)
     try {
       await rename(this.#path(id), trash)
       await sync(this.#root)
@@ -179,28 +192,14 @@ export class Snapshots {
    * NoSpace, AlreadyExists.
    */
   async importFrom(file: string, newId: SnapshotId, progress: Progress, signal: AbortSignal): Promise<Incoming> {
-    const begin = (bytes: number) => this.#draft(newId, bytes, signal)
+    const begin = (bytes: number) => this.#draft(newId, bytes, false, signal)
     return receive(file, this.#tmp, begin, (draft) => this.#discard(draft), this.#keyring, progress, signal)
-  }
-
-  /** Throws NoSpace, with the numbers, unless `bytes` more fit beside what is promised to others. */
-  async spaceFor(bytes: number, what: string): Promise<void> {
-    const missing = [...this.#drafts].map(async ([draft, expected]) =>
-      Math.max(0, expected - (await draft.allocatedBytes())),
-    )
-    requireSpace(this.#root, bytes, what, sum(await Promise.all(missing)) + this.#setAside)
   }
 
   /** Runs work that writes elsewhere on the file system of the snapshots, with the room set aside until it ends. Throws NoSpace. */
   async withSpace<R>(bytes: number, what: string, work: () => Promise<R>): Promise<R> {
-    await this.#admit(bytes, what, async () => {
-      this.#setAside += bytes
-    })
-    try {
-      return await work()
-    } finally {
-      this.#setAside -= bytes
-    }
+    using _ = claimSpace(this.#root, bytes, what)
+    return await work()
   }
 
   /** After a crash: removes what was half written or half removed, and computes digests that are missing. Called once, first. */
@@ -265,29 +264,25 @@ export class Snapshots {
       throw new IceboxError('NotFound', `there is no snapshot ${id}`, { details: { snapshot: id } })
   }
 
-  async #draft(id: SnapshotId, expectedBytes: number, signal: AbortSignal): Promise<DraftDirectory> {
+  async #draft(id: SnapshotId, expectedBytes: number, urgent: boolean, signal: AbortSignal): Promise<DraftDirectory> {
     throwIfAborted(signal)
     if (await this.#has(id)) throw new IceboxError('AlreadyExists', `snapshot ${id} exists already`)
-    return this.#admit(expectedBytes, 'the snapshot', async () => {
+    let written = () => 0
+    const claim = claimSpace(this.#root, expectedBytes, 'the snapshot', { written: () => written(), urgent })
+    try {
       const draft = await DraftDirectory.make(id, this.#tmp, this.#path(id), this.#keyring)
-      this.#drafts.set(draft, expectedBytes)
+      written = () => draft.allocatedBytes()
+      this.#drafts.set(draft, claim)
       return draft
-    })
-  }
-
-  /** One after another, so that two cannot both take the same free space. `promise` is to write down that it is taken. */
-  #admit<R>(bytes: number, what: string, promise: () => Promise<R>): Promise<R> {
-    const admitted = this.#admission.then(async () => {
-      await this.spaceFor(bytes, what)
-      return promise()
-    })
-    this.#admission = admitted.catch(() => {})
-    return admitted
+    } catch (thrown) {
+      claim.release()
+      throw IceboxError.from(thrown)
+    }
   }
 
   async #discard(draft: DraftDirectory): Promise<void> {
-    this.#drafts.delete(draft)
     await draft.discard()
+    this.#forget(draft)
   }
 
   async #commit(draft: DraftDirectory, input: ManifestInput, signal: AbortSignal): Promise<Manifest> {
@@ -309,8 +304,13 @@ export class Snapshots {
       await rm(this.#undigested(draft.id), { force: true })
       throw IceboxError.from(thrown)
     } finally {
-      this.#drafts.delete(draft)
+      this.#forget(draft)
     }
+  }
+
+  #forget(draft: DraftDirectory): void {
+    this.#drafts.get(draft)?.release()
+    this.#drafts.delete(draft)
   }
 
   async #parent(id: SnapshotId): Promise<{ id: SnapshotId; manifest?: string }> {

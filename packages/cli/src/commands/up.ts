@@ -48,6 +48,9 @@ export const command = define({
       value: 'FILE',
     },
     'no-base': { summary: 'Do not make the template base when there is none of that name.' },
+    forget: {
+      summary: 'Delete snapshots and end machines that no record in icebox.db claims, instead of refusing to start.',
+    },
     ...JSON_FLAG,
   },
   async run({ flags }) {
@@ -58,6 +61,7 @@ export const command = define({
     const options = {
       dataDirectory: data === undefined ? defaultDataDirectory() : resolve(data),
       base: !flags['no-base'],
+      forget: flags.forget,
       ...(flags.limits === undefined ? {} : { limits: await limitsOf(resolve(flags.limits)) }),
       json,
       sources: {

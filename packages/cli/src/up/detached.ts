@@ -37,7 +37,15 @@ async function openLog(dataDirectory: string): Promise<FileHandle | undefined> {
 }
 
 /** Starts the server as a process of its own, with a supervisor, and waits until it answers. Throws what it died of. */
-export async function startDetached({ dataDirectory, reach, sources, base, limits, json }: UpOptions): Promise<void> {
+export async function startDetached({
+  dataDirectory,
+  reach,
+  sources,
+  base,
+  forget,
+  limits,
+  json,
+}: UpOptions): Promise<void> {
   const stop = interruption()
   await requireNoSupervisor(dataDirectory)
   // Here, where somebody sees it: what has to be built first takes minutes.
@@ -48,6 +56,7 @@ export async function startDetached({ dataDirectory, reach, sources, base, limit
     ...flagsOf(reach),
     ...sourceFlags(sources),
     ...(base ? [] : ['--no-base']),
+    ...(forget ? ['--forget'] : []),
     ...(limits === undefined ? [] : ['--limits', limits.file]),
   ]
   const output = await openLog(dataDirectory)

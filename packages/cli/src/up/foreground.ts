@@ -17,6 +17,8 @@ export interface UpOptions {
   sources: Sources
   /** Whether the template `base` is made where there is none. */
   base: boolean
+  /** Whether what no record claims is removed, instead of refusing to start beside it. */
+  forget: boolean
   json: boolean
   /** Other than the defaults. */
   limits?: { file: string; values: Limits }
@@ -38,7 +40,7 @@ export function setUpReport(json: boolean): Report {
 }
 
 /** Serves until it is told to end. Ctrl-C and SIGTERM pause all sandboxes, as `icebox down` does. */
-export async function serve({ dataDirectory, reach, sources, base, limits, json }: UpOptions): Promise<void> {
+export async function serve({ dataDirectory, reach, sources, base, forget, limits, json }: UpOptions): Promise<void> {
   if (restarter() !== 'icebox') await requireNoSupervisor(dataDirectory)
   const { promise: told, resolve: tell } = Promise.withResolvers<'pause' | 'keep' | 'kill'>()
   const stop = interruption()
@@ -50,6 +52,7 @@ export async function serve({ dataDirectory, reach, sources, base, limits, json 
       dataDirectory,
       sources,
       base,
+      forget,
       report: setUpReport(json),
       onShutdown: tell,
       ...(limits === undefined ? {} : { limits: limits.values }),

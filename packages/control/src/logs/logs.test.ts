@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict'
+import { execFileSync } from 'node:child_process'
 import { mkdtemp, readdir, rm, stat, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { newSandboxId } from '@icebox/model'
 import { type NewEntry, SandboxLogs } from './logs.ts'
 
@@ -87,4 +89,60 @@ test('who writes faster than the disk takes it waits', async (t) => {
     }
   })
   assert.ok((await onDisk()) > written)
+})
+
+/** Logs on a disk of their own, which is full until room is made. */
+async function onFullDisk(t: TestContext) {
+  const directory = await mkdtemp(join(tmpdir(), 'icebox-logs-'))
+  execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=8m', 'icebox-test', directory])
+  t.after(async () => {
+    execFileSync('umount', ['--lazy', directory])
+    await rm(directory, { recursive: true })
+  })
+  const others = join(directory, 'others')
+  await assert.rejects(writeFile(others, Buffer.alloc(2 ** 24)), { code: 'ENOSPC' })
+  const logs = new SandboxLogs(directory, () => undefined)
+  return { directory, logs, makeRoom: () => rm(others), sandbox: newSandboxId() }
+}
+
+async function eventually(condition: () => Promise<boolean>, t: TestContext): Promise<void> {
+  while (!(await condition())) await sleep(20, undefined, { signal: t.signal })
+}
+
+test('output that a full disk does not take waits, and is whole and in order when there is room', async (t) => {
+  const { directory, logs, makeRoom, sandbox } = await onFullDisk(t)
+  const pieces = Array.from({ length: 8 }, (_, i) => `${i}:${'x'.repeat(2 ** 16)}`)
+  let appended = 0
+  const writing = logs.during(sandbox, 'run', async (append) => {
+    for (const [i, piece] of pieces.entries()) {
+      await append(output(piece, i + 1))
+      appended += 1
+    }
+  })
+  await eventually(async () => appended > 0 && (await readdir(directory)).includes(`${sandbox}.jsonl`), t)
+  assert.ok(appended < pieces.length, 'the output was not held back')
+  await makeRoom()
+  await writing
+  assert.deepEqual(await textsOf(logs, sandbox), pieces)
+  await logs.close()
+})
+
+test('what waits for nobody is kept while the disk is full, so much of it, and the log tells how many are missing', async (t) => {
+  const { logs, makeRoom, sandbox } = await onFullDisk(t)
+  const text = (i: number) => `${i}:${'x'.repeat(2 ** 12)}`
+  const written = 200
+  for (let i = 0; i < written; i++) logs.append(sandbox, { source: 'lifecycle', text: text(i) })
+  await makeRoom()
+  await eventually(async () => (await textsOf(logs, sandbox)).some((said) => said.includes('were dropped')), t)
+  logs.append(sandbox, { source: 'lifecycle', text: 'after' })
+  const texts = await textsOf(logs, sandbox)
+  const kept = texts.length - 2
+  assert.ok(kept > 50 && kept < written, `${kept} were kept`)
+  assert.deepEqual(
+    texts.slice(0, kept),
+    Array.from({ length: kept }, (_, i) => text(i)),
+  )
+  assert.match(texts[kept] ?? '', new RegExp(`^\\[${written - kept} entries were dropped`))
+  assert.equal(texts.at(-1), 'after')
+  await logs.close()
 })

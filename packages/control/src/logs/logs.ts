@@ -9,6 +9,12 @@ const FILE_BYTES = 2 ** 20
 const DELAY_MS = 50
 /** Characters on their way to the disk beyond which whoever writes output waits: so much in each delay is all that is kept up with. */
 const PENDING = 2 ** 17
+/** The same of all sandboxes together, beyond which each may have one entry on its way. */
+const PENDING_IN_ALL = 2 ** 25
+/** Characters of one sandbox beyond which entries are dropped that wait for nobody, and counted. */
+const KEPT = 2 * PENDING
+/** Milliseconds after which what could not be written is tried again. */
+const RETRY_MS = 1000
 
 const START: End = { stdout: 0, stderr: 0 }
 
@@ -23,6 +29,14 @@ interface Book {
   waiting: string[]
   /** Characters that are not yet written. */
   pending: number
+  /** What a full disk has not taken of the entries that were to be written last: it begins where the file ends. */
+  rest: Buffer<ArrayBuffer>
+  /** Characters of the entries that `rest` is of. */
+  taken: number
+  /** Entries that were dropped since one was written. */
+  dropped: number
+  /** It was told to the server's log that nothing can be written. */
+  failing: boolean
   timer?: NodeJS.Timeout | undefined
   writing: Promise<void>
   /** Runs whose output is being written. */
@@ -41,12 +55,15 @@ interface End {
 /**
  * What sandboxes have to say, outside them, so that it is there when they are paused, failed or run no more: lines of JSON
  * in two files each, the older of which is dropped. Entries reach the disk soon after they come; a crash loses the last of
- * the lifecycle, while output is read again from where the file ends.
+ * the lifecycle, while output is read again from where the file ends. On a full disk they wait in memory: output is not read from
+ * the guest meanwhile, and what else is more than is kept is counted, which the log tells.
  */
 export class SandboxLogs {
   readonly #directory: string
   readonly #log: Log
   readonly #books = new Map<string, Book>()
+  /** Characters of all that are not yet written. */
+  #pending = 0
 
   /** In an existing directory of the data directory. */
   constructor(directory: string, log: Log) {
@@ -60,11 +77,15 @@ export class SandboxLogs {
 
   #append(sandbox: string, book: Book, entry: NewEntry): void {
     if (book.gone) return
+    if (book.dropped > 0 || book.pending > KEPT) {
+      book.dropped += 1
+      return
+    }
     if (entry.exec !== undefined && entry.end !== undefined && entry.source !== 'lifecycle')
       book.ends.set(entry.exec, { ...(book.ends.get(entry.exec) ?? START), [entry.source]: entry.end })
-    const line = `${JSON.stringify({ at: new Date().toISOString(), ...entry })}\n`
+    const line = lineOf(entry)
     book.waiting.push(line)
-    book.pending += line.length
+    this.#hold(book, line.length)
     book.timer ??= setTimeout(() => this.#flush(sandbox, book), DELAY_MS)
   }
 
@@ -82,8 +103,10 @@ export class SandboxLogs {
     book.active.add(run)
     try {
       await work(async (entry) => {
+        // Room for it is waited for before: output is not dropped.
+        while ((book.dropped > 0 || book.pending > KEPT) && !book.gone) await woken(book)
         this.#append(sandbox, book, entry)
-        while (book.pending > PENDING && !book.gone) await woken(book)
+        while (book.pending > this.#most() && !book.gone) await woken(book)
       })
     } finally {
       book.active.delete(run)
@@ -150,6 +173,8 @@ export class SandboxLogs {
       clearTimeout(book.timer)
       book.gone = true
       book.waiting = []
+      this.#pending -= book.pending
+      book.pending = 0
       this.#books.delete(sandbox)
       for (const wake of book.wake) wake()
       await book.writing
@@ -164,7 +189,10 @@ export class SandboxLogs {
   }
 
   async close(): Promise<void> {
-    for (const [sandbox, book] of this.#books) await this.#flush(sandbox, book)
+    for (const [sandbox, book] of this.#books) {
+      await this.#flush(sandbox, book)
+      clearTimeout(book.timer)
+    }
   }
 
   #file(sandbox: string, age: number): string {
@@ -179,6 +207,10 @@ export class SandboxLogs {
       generation: 0,
       waiting: [],
       pending: 0,
+      rest: Buffer.alloc(0),
+      taken: 0,
+      dropped: 0,
+      failing: false,
       writing: Promise.resolve(),
       active: new Set(),
       wake: new Set(),
@@ -189,41 +221,78 @@ export class SandboxLogs {
     return book
   }
 
+  /** How many characters of one sandbox may wait before its output is waited for. */
+  #most(): number {
+    return this.#pending > PENDING_IN_ALL ? 0 : PENDING
+  }
+
+  #hold(book: Book, characters: number): void {
+    book.pending += characters
+    this.#pending += characters
+  }
+
   #flush(sandbox: string, book: Book): Promise<void> {
     clearTimeout(book.timer)
     book.timer = undefined
-    const lines = book.waiting
-    book.waiting = []
-    if (lines.length === 0) return book.writing
-    const text = lines.join('')
-    book.writing = book.writing
-      .then(() => this.#write(sandbox, book, Buffer.from(text)))
-      .catch((thrown) =>
-        this.#log('warn', 'logs.write.failed', {
-          sandbox,
-          lost: lines.length,
-          error: IceboxError.from(thrown).message,
-        }),
-      )
-      .then(() => {
-        book.pending -= text.length
-        for (const wake of book.wake) wake()
-      })
+    book.writing = book.writing.then(() => this.#writeAll(sandbox, book))
     return book.writing
   }
 
-  async #write(sandbox: string, book: Book, lines: Buffer): Promise<void> {
+  /** All that waits, unless the disk takes no more: then it is tried again later. */
+  async #writeAll(sandbox: string, book: Book): Promise<void> {
+    try {
+      while (!book.gone) {
+        if (book.rest.length === 0) {
+          if (book.waiting.length === 0 && book.dropped > 0) {
+            const text = `[${book.dropped} entries were dropped: there was no room on the disk]`
+            const line = lineOf({ source: 'lifecycle', text })
+            book.dropped = 0
+            book.waiting.push(line)
+            this.#hold(book, line.length)
+          }
+          const text = book.waiting.join('')
+          book.waiting = []
+          book.rest = Buffer.from(text)
+          book.taken = text.length
+        }
+        if (book.rest.length === 0) return
+        await this.#write(sandbox, book)
+        if (book.gone) return
+        book.failing = false
+        this.#hold(book, -book.taken)
+        book.taken = 0
+        for (const wake of book.wake) wake()
+      }
+    } catch (thrown) {
+      if (!book.failing) this.#log('warn', 'logs.write.failed', { sandbox, error: IceboxError.from(thrown).message })
+      book.failing = true
+      book.timer ??= setTimeout(() => this.#flush(sandbox, book), RETRY_MS).unref()
+    }
+  }
+
+  async #write(sandbox: string, book: Book): Promise<void> {
     const file = this.#file(sandbox, 0)
     if (book.bytes < 0) book.bytes = await mendedSize(file)
-    if (book.bytes > 0 && book.bytes + lines.length > FILE_BYTES) {
+    // Never within an entry.
+    if (!book.failing && book.bytes > 0 && book.bytes + book.rest.length > FILE_BYTES) {
       await rename(file, this.#file(sandbox, 1))
       book.generation += 1
       book.bytes = 0
     }
-    await appendFile(file, lines, { mode: 0o600 })
-    book.bytes += lines.length
+    const handle = await open(file, 'a', 0o600)
+    try {
+      while (book.rest.length > 0) {
+        const { bytesWritten } = await handle.write(book.rest)
+        book.rest = book.rest.subarray(bytesWritten)
+        book.bytes += bytesWritten
+      }
+    } finally {
+      await handle.close()
+    }
   }
 }
+
+const lineOf = (entry: NewEntry): string => `${JSON.stringify({ at: new Date().toISOString(), ...entry })}\n`
 
 /** Resolves at the next entry, or when the signal aborts. */
 function woken(book: Book, signal?: AbortSignal): Promise<void> {

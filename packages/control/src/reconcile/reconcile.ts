@@ -3,17 +3,15 @@ import {
   asExecutionId,
   asSnapshotId,
   DEFAULT_PROJECT,
-  type ExecutionId,
   IceboxError,
   isError,
   isSettled,
   SANDBOX_STATES,
   type Sandbox,
-  type SnapshotId,
   type SnapshotInfo,
 } from '@icebox/model'
 import type { SandboxSummary, SnapshotSummary } from '../cache/summary.ts'
-import { HIDDEN_PURPOSES, isClaimed, isForgotten } from '../collect/forgotten.ts'
+import { HIDDEN_PURPOSES, isForgotten } from '../collect/forgotten.ts'
 import { type Context, DEADLINES, within } from '../context.ts'
 import type { Accepted } from '../control.ts'
 import { keepImage } from '../images/ensure.ts'
@@ -31,6 +29,7 @@ import { dropSnapshot } from '../snapshots/remove.ts'
 import { beginBuild } from '../templates/build.ts'
 import { operationKey } from '../templates/resolve.ts'
 import { finishTemplateDelete } from '../templates/service.ts'
+import type { Unclaimed } from './claims.ts'
 import { type Observed, planSandbox, type SandboxAction } from './plan.ts'
 
 /** How often what is not settled is looked at again, milliseconds. */
@@ -69,13 +68,15 @@ export class Reconciler {
     context.closing.addEventListener('abort', () => clearTimeout(this.#timer))
   }
 
-  /** Returns once every sandbox's fate is decided and the quick part is done; restores go on in the background. */
-  async start(): Promise<void> {
+  /**
+   * Returns once every sandbox's fate is decided and the quick part is done; restores go on in the background. What was found that
+   * nobody claims goes.
+   */
+  async start(found: Unclaimed): Promise<void> {
     const context = this.#context
     await this.#images()
-    const machines = context.node.machines().map(({ execution }) => execution)
+    await this.#removeUnclaimed(found)
     const present = await context.node.listSnapshots(within(context, DEADLINES.call))
-    await this.#orphans(machines, present)
     const concerned = new Set([
       ...this.#candidates(),
       ...context.cache.all('Sandbox').where('pausedFor', PAUSED_BY_SHUTDOWN),
@@ -203,17 +204,14 @@ export class Reconciler {
     await forkSettled(this.#context.project(metadata.namespace), source.snapshot)
   }
 
-  /** What the node has and nobody claims. Machines are read before claims: a claim is written before its machine starts. */
-  async #orphans(machines: readonly ExecutionId[], present: readonly SnapshotId[]): Promise<void> {
+  async #removeUnclaimed({ machines, snapshots }: Unclaimed): Promise<void> {
     const context = this.#context
     for (const execution of machines) {
-      if (context.cache.all('Sandbox').first('execution', execution) !== undefined) continue
       context.log('warn', 'orphan.machine', { execution })
       await endRun(context, execution)
     }
-    for (const snapshot of present) {
-      if (isClaimed(context.cache, snapshot)) continue
-      context.log('warn', 'orphan.snapshot', { snapshot })
+    for (const { id: snapshot, createdAt, sizeBytes } of snapshots) {
+      context.log('warn', 'orphan.snapshot', { snapshot, createdAt, sizeBytes })
       await context.node.removeSnapshot(snapshot, within(context, DEADLINES.call))
     }
   }

@@ -11,7 +11,7 @@ import {
 import { requireBounded, requireRecords } from '../bounds.ts'
 import type { Context } from '../context.ts'
 import { dropSnapshot } from '../snapshots/remove.ts'
-import { saveOf } from '../snapshots/save.ts'
+import { saveHidden, specOf } from '../snapshots/save.ts'
 import { type Noted, named } from '../telemetry/telemetry.ts'
 import { admit, type Birth, type Settings } from './create.ts'
 import { discardFailed } from './delete.ts'
@@ -53,8 +53,9 @@ async function fork(
       if (!canSnapshot(present.status.state) || present.status.execution === undefined) {
         throw new IceboxError('InvalidState', `cannot fork ${name}: it is ${present.status.state}`)
       }
-      const wanted = { id: snapshot, kind: 'memory' as const, purpose: 'fork' as const }
-      await saveOf(context, present, asExecutionId(present.status.execution), wanted, note)
+      const run = asExecutionId(present.status.execution)
+      const spec = specOf(present, run, { kind: 'memory', purpose: 'fork' })
+      await saveHidden(context, run, snapshot, spec, note)
     })
   try {
     const birth: Birth = {

@@ -16,14 +16,14 @@ import { dropSnapshot } from '../snapshots/remove.ts'
 import { type Noted, named } from '../telemetry/telemetry.ts'
 import { refuse } from './refuse.ts'
 import { endRun } from './run.ts'
-import { PAUSED_BY_SHUTDOWN } from './time.ts'
+import { PAUSED_BY_SHUTDOWN, PAUSED_FOR_SPACE, SPACE_MESSAGE } from './time.ts'
 
 const now = () => new Date().toISOString()
 
 export interface PauseRequest {
   kind: SnapshotKind
   /** To be given once it is paused. */
-  reason?: typeof PAUSED_BY_SHUTDOWN
+  reason?: typeof PAUSED_BY_SHUTDOWN | typeof PAUSED_FOR_SPACE
   /** Throws when there is to be no pause of the sandbox as it is now. */
   check?: (sandbox: Sandbox) => void
 }
@@ -101,6 +101,7 @@ async function pause(context: Context, sandbox: Sandbox, note: (facts: Noted) =>
       {
         kind: operation.kind ?? 'memory',
         hold: true,
+        urgent: operation.reason === PAUSED_FOR_SPACE,
         env: sandbox.spec.env,
         ...(sandbox.status.lastSnapshot === undefined ? {} : { parent: asSnapshotId(sandbox.status.lastSnapshot) }),
       },
@@ -165,6 +166,7 @@ export async function commitPause(
     state: 'paused',
     pausedIn: snapshot,
     ...(reason === undefined ? {} : { reason }),
+    ...(reason === PAUSED_FOR_SPACE ? { message: SPACE_MESSAGE } : {}),
   }))
   if (execution !== undefined) context.operations.afterwards(endRun(context, execution))
   if (previous !== undefined && previous !== snapshot)

@@ -4,6 +4,9 @@ import { refuse } from './refuse.ts'
 
 /** The reason in the status of a sandbox that was paused because the server went down: its time goes on. */
 export const PAUSED_BY_SHUTDOWN = 'Shutdown'
+/** The reason in the status of a sandbox that was paused, or stands still, because its disk was about to fill the host's. */
+export const PAUSED_FOR_SPACE = 'DiskFull'
+export const SPACE_MESSAGE = 'its disk grew fastest while the disk of the host was about to be full'
 /** What a sandbox that is resumed because somebody needs it lives at least, seconds. */
 const LEAST_AFTER_WAKING = 300
 

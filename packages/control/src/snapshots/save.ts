@@ -1,14 +1,15 @@
 import {
   asSnapshotId,
   type ExecutionId,
+  IceboxError,
   type Sandbox,
   type Snapshot,
   type SnapshotId,
-  type SnapshotKind,
   type SnapshotSpec,
 } from '@icebox/model'
 import { type Context, DEADLINES, within } from '../context.ts'
 import type { Noted } from '../telemetry/telemetry.ts'
+import { dropSnapshot } from './remove.ts'
 
 const now = () => new Date().toISOString()
 
@@ -39,20 +40,28 @@ export function specOf(
   }
 }
 
-/** Saves a running sandbox, which goes on, and then records the snapshot as ready. */
-export async function saveOf(
+/**
+ * Takes a hidden snapshot of a run, which goes on. Its record is written before the bytes are there, as the intent: bytes without a
+ * record belong to nobody. When the save fails, nothing of either stays.
+ */
+export async function saveHidden(
   context: Context,
-  sandbox: Sandbox,
   execution: ExecutionId,
-  wanted: { id: SnapshotId; kind: SnapshotKind; purpose: SnapshotSpec['purpose'] },
+  id: SnapshotId,
+  spec: SnapshotSpec,
   note: (facts: Noted) => void,
 ): Promise<Snapshot> {
-  const spec = specOf(sandbox, execution, wanted)
-  const saved = await saveBytes(context, execution, wanted.id, spec, note)
-  return context.records.create('Snapshot', wanted.id, {
-    spec,
-    status: { state: 'ready', lastTransitionAt: now(), ...saved },
-  })
+  const { records } = context
+  await records.create('Snapshot', id, { spec, status: { state: 'creating', lastTransitionAt: now() } })
+  try {
+    const saved = await saveBytes(context, execution, id, spec, note)
+    return await records.setStatus('Snapshot', id, () => ({ state: 'ready', ...saved }))
+  } catch (error) {
+    await dropSnapshot(context, id).catch((trouble) =>
+      context.log('warn', 'snapshot.drop.failed', { snapshot: id, error: IceboxError.from(trouble).message }),
+    )
+    throw error
+  }
 }
 
 /** Makes the bytes durable. */

@@ -23,6 +23,7 @@ import { named } from '../telemetry/telemetry.ts'
 import { beginDelete } from './delete.ts'
 import { addTags, inTurn, labelOf, takeTags, withoutTags } from './names.ts'
 import { requireSnapshotBytes } from './quota.ts'
+import { dropSnapshot } from './remove.ts'
 import { resolveSnapshot } from './resolve.ts'
 import { retireOverKept } from './retention.ts'
 import { saveBytes, specOf } from './save.ts'
@@ -30,7 +31,7 @@ import { saveBytes, specOf } from './save.ts'
 const now = () => new Date().toISOString()
 
 export function snapshotService(context: Context, sandboxes: Sandboxes, expiries: Alarm): Snapshots {
-  const { records, operations, node } = context
+  const { records, operations, node, transfers } = context
 
   const names = new Names('snapshot', (label) => records.of('Snapshot').first('label', label) !== undefined)
   /** Keeps name and tags for the time of `work`, unless it is to take them from others anyway. */
@@ -109,9 +110,12 @@ export function snapshotService(context: Context, sandboxes: Sandboxes, expiries
       const snapshot = await resolveSnapshot(context, ref)
       return inTurn(context, snapshot.spec.displayName ?? '', () => withoutTags(context, snapshot, tags))
     },
+    enterTransfer: () => transfers.enter(records.namespace),
     async verify(ref, signal) {
       const snapshot = await resolveSnapshot(context, ref)
-      return node.verifySnapshot(asSnapshotId(snapshot.metadata.name), AbortSignal.any([signal, context.closing]))
+      const both = AbortSignal.any([signal, context.closing])
+      const verify = () => node.verifySnapshot(asSnapshotId(snapshot.metadata.name), both)
+      return transfers.inTurn(records.namespace, verify, both)
     },
     async exportTo(ref, file, progress, signal) {
       const snapshot = await resolveSnapshot(context, ref)
@@ -120,12 +124,9 @@ export function snapshotService(context: Context, sandboxes: Sandboxes, expiries
           'InvalidState',
           `snapshot ${snapshot.metadata.name} is ${snapshot.status.state}, not ready`,
         )
-      await node.exportSnapshot(
-        asSnapshotId(snapshot.metadata.name),
-        file,
-        progress,
-        AbortSignal.any([signal, context.closing]),
-      )
+      const both = AbortSignal.any([signal, context.closing])
+      const write = () => node.exportSnapshot(asSnapshotId(snapshot.metadata.name), file, progress, both)
+      await transfers.inTurn(records.namespace, write, both)
     },
     async importFrom(file, { name }, progress, signal) {
       return names.reserve(name, async () => {
@@ -135,21 +136,32 @@ export function snapshotService(context: Context, sandboxes: Sandboxes, expiries
         const both = AbortSignal.any([signal, context.closing])
         // Held until it is written down: a collect finds bytes of nobody before that.
         return operations.passing(id, 'import', async () => {
-          const { snapshot, image } = await node.importSnapshot(id, file, progress, both)
-          const { metadata } = await recordImage(context, image)
-          return records.create('Snapshot', id, {
-            spec: {
-              kind: snapshot.kind,
-              ...(name === undefined ? {} : { displayName: name }),
-              sandbox: '',
-              execution: '',
-              imageName: metadata.name,
-              size: snapshot.size,
-              env: snapshot.env,
-              purpose: 'user',
-            },
-            status: { state: 'ready', lastTransitionAt: now(), sizeBytes: snapshot.sizeBytes },
-          })
+          const accept: Parameters<typeof node.importSnapshot>[2] = async ({ kind, size, env }, image) => {
+            const { metadata } = await recordImage(context, image)
+            await records.create('Snapshot', id, {
+              spec: {
+                kind,
+                ...(name === undefined ? {} : { displayName: name }),
+                sandbox: '',
+                execution: '',
+                imageName: metadata.name,
+                size,
+                env,
+                purpose: 'user',
+              },
+              status: { state: 'creating', lastTransitionAt: now() },
+            })
+          }
+          try {
+            const read = () => node.importSnapshot(id, file, accept, progress, both)
+            const { sizeBytes } = await transfers.inTurn(records.namespace, read, both)
+            return await records.setStatus('Snapshot', id, () => ({ state: 'ready', sizeBytes }))
+          } catch (error) {
+            await dropSnapshot(context, id).catch((trouble) =>
+              context.log('warn', 'snapshot.drop.failed', { snapshot: id, error: IceboxError.from(trouble).message }),
+            )
+            throw error
+          }
         })
       })
     },

@@ -16,7 +16,7 @@ import { type Context, DEADLINES, within } from '../context.ts'
 import type { Accepted } from '../control.ts'
 import { ensureImage } from '../images/ensure.ts'
 import { endRun } from '../sandboxes/run.ts'
-import { saveBytes } from '../snapshots/save.ts'
+import { saveHidden } from '../snapshots/save.ts'
 import type { Noted } from '../telemetry/telemetry.ts'
 
 /** Tag of the exec that runs a template's start command; it goes on in every sandbox made from it. */
@@ -74,7 +74,8 @@ async function build(
   note: (facts: Noted) => void,
 ): Promise<Template> {
   const { name } = template.metadata
-  const given = AbortSignal.any([stopping, context.stopping])
+  const ended = new AbortController()
+  const given = AbortSignal.any([stopping, context.stopping, ended.signal])
   const until = (milliseconds: number) => AbortSignal.any([given, within(context, milliseconds)])
   try {
     const { image: reference, byInstallation } = template.spec
@@ -143,8 +144,7 @@ async function saveTemplate(
     env,
     purpose: 'template' as const,
   }
-  const saved = await saveBytes(context, execution, id, spec, note)
-  await context.records.create('Snapshot', id, { spec, status: { state: 'ready', lastTransitionAt: now(), ...saved } })
+  await saveHidden(context, execution, id, spec, note)
   return id
 }
 

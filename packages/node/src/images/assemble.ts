@@ -1,7 +1,8 @@
+import { readdirSync } from 'node:fs'
 import { mkdir, rm } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import type { ImageConfig, Progress } from '@icebox/model'
-import { requireSpace } from '@icebox/snapshot'
+import { allocatedBytes, claimSpace } from '@icebox/snapshot'
 import type { ImageSource, SourcePart } from './source.ts'
 import { type Product, type Unpacked, Unpacker, type UnpackJob } from './unpack.ts'
 
@@ -25,9 +26,12 @@ export async function assemble(
 ): Promise<AssembledImage> {
   // What is compressed only grows: this much is needed for certain, and more is watched for while unpacking.
   const downloads = sum(source.parts.filter(({ downloaded }) => downloaded))
-  requireSpace(dirname(output), downloads + sum(source.parts), 'the image')
   const blobs = join(directory, 'blobs')
   await mkdir(blobs)
+  using _ = claimSpace(dirname(output), downloads + sum(source.parts), 'the image', {
+    written: () =>
+      allocatedBytes(output) + readdirSync(blobs).reduce((all, name) => all + allocatedBytes(join(blobs, name)), 0),
+  })
   const ending = new AbortController()
   const both = AbortSignal.any([signal, ending.signal])
   const unpacker = new Unpacker({ product, output, digest: source.digest === undefined })

@@ -1,7 +1,7 @@
 import { chmod, copyFile, mkdir, readdir, rename, rm, stat, utimes, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { IceboxError, type Progress } from '@icebox/model'
-import { requireSpace, sync } from '@icebox/snapshot'
+import { claimSpace, sync } from '@icebox/snapshot'
 import { Turns } from '../turns.ts'
 import { runProgram } from './program.ts'
 import { Scratch } from './scratch.ts'
@@ -62,7 +62,7 @@ async function makeTar(
 ): Promise<void> {
   const scratch = await Scratch.create(join(cacheDirectory, 'tmp'))
   try {
-    requireSpace(scratch.path, NEEDED_BYTES, `building debian:${suite}`)
+    using _ = claimSpace(scratch.path, NEEDED_BYTES, `building debian:${suite}`)
     // apt downloads as a user of its own, who must be able to get here.
     await chmod(scratch.path, 0o755)
     const made = join(scratch.path, 'bootstrap.tar')
@@ -120,7 +120,7 @@ export async function bootstrapDirectory(
 ): Promise<void> {
   const scratch = await Scratch.create(join(cacheDirectory, 'tmp'))
   try {
-    requireSpace(directory, NEEDED_BYTES, `building debian:${root.suite}`)
+    using _ = claimSpace(directory, NEEDED_BYTES, `building debian:${root.suite}`)
     for (const path of [scratch.path, directory]) await chmod(path, 0o755)
     await mmdebstrap(root, { directory }, scratch.path, progress, signal)
     // The variant `extract` runs no customize hook.

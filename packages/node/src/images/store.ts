@@ -11,7 +11,7 @@ import {
   type Principal,
   type Progress,
 } from '@icebox/model'
-import { renameSynced, requireSpace, sync, writeSynced } from '@icebox/snapshot'
+import { allocatedBytes, claimSpace, renameSynced, sync, writeSynced } from '@icebox/snapshot'
 import { FairTurns } from '../fair-turns.ts'
 import { Turns } from '../turns.ts'
 import { assemble } from './assemble.ts'
@@ -229,7 +229,7 @@ class DirectoryImageStore implements ImageStore {
       this.#inScratch(async (directory) => {
         const copy = join(directory, EROFS_NAME)
         const { size } = await findFile(file)
-        requireSpace(directory, size, 'the image')
+        using _ = claimSpace(directory, size, 'the image', { written: () => allocatedBytes(copy) })
         await copyFile(file, copy, constants.COPYFILE_FICLONE)
         signal.throwIfAborted()
         checkErofs(copy)

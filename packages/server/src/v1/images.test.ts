@@ -29,9 +29,9 @@ function upload(server: TestServer, headers: http.OutgoingHttpHeaders = {}) {
 const left = ({ temporaryDirectory }: TestServer) => readdirSync(temporaryDirectory)
 
 test('an upload that says it is too large, or that does not fit, is refused before it is read', async (t) => {
-  const asked: number[] = []
+  const asked: unknown[] = []
   const server = await serve(t, {
-    requireSpace: async (bytes, what) => {
+    withinSpace: (_content, _file, bytes, what) => {
       asked.push(bytes)
       throw new IceboxError('NoSpace', `${what} does not fit`)
     },
@@ -52,8 +52,11 @@ test('an upload that says it is too large, or that does not fit, is refused befo
 test('an upload of unknown length is ended when the disk has no room for more', async (t) => {
   let room = 2
   const server = await serve(t, {
-    requireSpace: async (_, what) => {
-      if (room-- === 0) throw new IceboxError('NoSpace', `${what} does not fit`)
+    async *withinSpace(content, _file, _bytes, what) {
+      for await (const chunk of content) {
+        if (room-- === 0) throw new IceboxError('NoSpace', `${what} does not fit`)
+        yield chunk
+      }
     },
   })
   const { request, answer } = upload(server)

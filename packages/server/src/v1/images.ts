@@ -87,7 +87,7 @@ export async function imageRoutes(app: App, context: Context): Promise<void> {
               DEADLINE.work,
               async (signal) => {
                 const size = { maxBytes: UPLOAD_BYTES, what: 'the image' }
-                await receive(request, file, size, context.requireSpace, signal)
+                await receive(request, file, size, context.withinSpace, signal)
                 const upload = { kind, file, reference: `upload:${label}`, ...(name === undefined ? {} : { name }) }
                 return request.project.images.import(upload, () => undefined, signal)
               },

@@ -11,8 +11,10 @@ import {
   WIRE_ARTIFACT_STATES,
   WireSnapshot,
 } from '@icebox/model'
+import type { FastifyReply, FastifyRequest } from 'fastify'
 import { z } from 'zod'
 import { sendBytes } from '../bytes.ts'
+import { onceOver } from '../client.ts'
 import type { App, Context } from '../context.ts'
 import { DEADLINE, within } from '../deadline.ts'
 import { PageQuery, pageOf, paginate } from '../page.ts'
@@ -23,6 +25,11 @@ import { Bytes, FAILURES, Nothing, optional, Ref, streamed } from '../schemas.ts
 import { withTemporaryFile } from '../temporary.ts'
 
 const TAR = 'application/x-tar'
+
+/** Counts it among those that read or write whole snapshots, until it is over. */
+async function countTransfer({ project }: FastifyRequest, reply: FastifyReply): Promise<void> {
+  onceOver(reply, project.snapshots.enterTransfer())
+}
 
 /** Snapshots, of one sandbox and of all. */
 export async function snapshotRoutes(app: App, context: Context): Promise<void> {
@@ -129,6 +136,7 @@ export async function snapshotRoutes(app: App, context: Context): Promise<void> 
   app.post(
     '/v1/snapshots/:id/verify',
     {
+      preHandler: countTransfer,
       schema: {
         operationId: 'verifySnapshot',
         summary: 'Reread every byte of a snapshot; no faults: all is well',
@@ -148,6 +156,7 @@ export async function snapshotRoutes(app: App, context: Context): Promise<void> 
   app.post(
     '/v1/snapshots/:id/export',
     {
+      preHandler: countTransfer,
       schema: {
         operationId: 'exportSnapshot',
         summary: 'One tar file with everything needed to restore a snapshot elsewhere',
@@ -172,6 +181,7 @@ export async function snapshotRoutes(app: App, context: Context): Promise<void> 
     raw.post(
       '/v1/snapshots/import',
       {
+        preHandler: countTransfer,
         schema: {
           operationId: 'importSnapshot',
           summary: 'Take in what an export gave, under a new id',
@@ -187,9 +197,10 @@ export async function snapshotRoutes(app: App, context: Context): Promise<void> 
           const snapshot = await within(
             DEADLINE.work,
             async (signal) => {
-              const announced = request.headers['content-length']
-              if (announced !== undefined) await context.requireSpace(Number(announced), 'the upload')
-              await pipeline(readBody(request), createWriteStream(file, { flags: 'wx', mode: 0o600 }), { signal })
+              const length = request.headers['content-length']
+              const announced = length === undefined ? undefined : Number(length)
+              const body = context.withinSpace(readBody(request), file, announced, 'the upload')
+              await pipeline(body, createWriteStream(file, { flags: 'wx', mode: 0o600 }), { signal })
               return request.project.snapshots.importFrom(file, request.query, () => undefined, signal)
             },
             reply,

@@ -8,7 +8,7 @@ import { sync } from '../durable.ts'
 import { digestFile, readSlices } from '../hash.ts'
 import type { Keyring } from '../keyring.ts'
 import { encodeManifest } from '../manifest.ts'
-import { requireSpace } from '../space.ts'
+import { allocatedBytes, claimSpace } from '../space.ts'
 import { blobPath, type Stored } from '../stored.ts'
 import { bytesOf } from './bytes.ts'
 import { type Announced, encodeIndex, entriesOf, INDEX, type Index, totalBytes } from './index-entry.ts'
@@ -46,7 +46,7 @@ export async function exportSnapshot(
   try {
     const index = await announce({ directory, manifest, blobs }, extras, keyring, signal)
     const total = totalBytes(index)
-    requireSpace(dirname(file), total, 'the export')
+    using _ = claimSpace(dirname(file), total, 'the export', { written: () => allocatedBytes(draft) })
     const archive = pack()
     const written = target.writeFile(bytesOf(archive), { signal })
     let done = 0

@@ -3,6 +3,7 @@ import koffi from 'koffi'
 /** The few system calls that Node does not offer. Foreign calls stay in this folder. */
 const libc = koffi.load('libc.so.6')
 const mkfifoCall = libc.func('int mkfifo(const char *path, uint32_t mode)')
+const fallocateCall = libc.func('int fallocate(int fd, int mode, int64_t offset, int64_t length)')
 const fcntlCall = libc.func('int fcntl(int fd, int command, int argument)')
 const flockCall = libc.func('int flock(int fd, int operation)')
 // Paths that may hold any bytes are passed as such, with a NUL at the end.
@@ -15,6 +16,7 @@ const lgetxattrCall = libc.func(
 const llistxattrCall = libc.func('int64_t llistxattr(const uint8_t *path, _Out_ uint8_t *list, size_t size)')
 
 const F_SETPIPE_SZ = 1031
+const FALLOC_FL_KEEP_SIZE = 1
 const LOCK_EX = 2
 const LOCK_NB = 4
 const EAGAIN = 11
@@ -34,6 +36,16 @@ export function mkfifo(path: string, mode: number): void {
 /** Lets a pipe hold so many bytes. A wish: the system may not allow it, and a pipe that holds more already is left alone by it. */
 export function enlargePipe(fd: number, bytes: number): void {
   fcntlCall(fd, F_SETPIPE_SZ, bytes)
+}
+
+/** Gives an open file so many bytes of the disk, whose content is zeros. Throws an Error with `code` (ENOSPC, EOPNOTSUPP). */
+export function allocate(fd: number, bytes: number): void {
+  if (fallocateCall(fd, 0, 0, bytes) !== 0) throw failure('fallocate', String(fd))
+}
+
+/** The same without making it longer: what it grows by within so many bytes needs no room any more. */
+export function reserveBlocks(fd: number, bytes: number): void {
+  if (fallocateCall(fd, FALLOC_FL_KEEP_SIZE, 0, bytes) !== 0) throw failure('fallocate', String(fd))
 }
 
 /** Takes the exclusive lock of an open file, held until its last descriptor closes. False when another holds it. */

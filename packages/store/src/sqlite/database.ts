@@ -42,7 +42,10 @@ export function fromSqlite(thrown: unknown, file: string): IceboxError {
   const code = thrown instanceof Error && 'errcode' in thrown ? Number(thrown.errcode) & 0xff : undefined
   const message = thrown instanceof Error ? thrown.message : String(thrown)
   if (code === SQLITE_FULL)
-    return new IceboxError('NoSpace', `no room on the disk for ${file}; nothing was changed`, { cause: thrown })
+    return new IceboxError('NoSpace', `no room on the disk for ${file}; nothing was changed`, {
+      cause: thrown,
+      remedy: 'Free space in the file system of the data directory, then try again.',
+    })
   if (code === SQLITE_BUSY)
     return new IceboxError('Conflict', `another process has the database ${file} open`, {
       cause: thrown,

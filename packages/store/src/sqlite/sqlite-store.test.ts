@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
-import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
+import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { readFileSync, statSync, writeFileSync } from 'node:fs'
+import { readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -243,3 +243,61 @@ async function fillUp(file: string, mountPoint: string, signal: AbortSignal): Pr
   await store.create('Template', { namespace: 'default', name: 'last' }, CONTENT, signal)
   await store.close()
 }
+
+test('on a full disk a write changes nothing and says so; with room it succeeds, as it does at once where room can be made', async (t) => {
+  const path = await mkdtemp(join(tmpdir(), 'icebox-store-'))
+  execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=4m', 'icebox-test', path])
+  t.after(async () => {
+    execFileSync('umount', ['--lazy', path])
+    await rm(path, { recursive: true })
+  })
+  let spare = true
+  const makeRoom = () => {
+    const had = spare
+    spare = false
+    if (had) rmSync(join(path, 'spare'))
+    return had
+  }
+  writeFileSync(join(path, 'spare'), Buffer.alloc(2 ** 20))
+  const store = await openSqliteStore(join(path, 'icebox.db'), { makeRoom })
+  t.after(() => store.close())
+  const env = { LARGE: 'x'.repeat(30_000) }
+  const make = (name: string) =>
+    store.create(
+      'Template',
+      { namespace: 'default', name },
+      { spec: { ...SPEC, env }, status: STATUS },
+      AbortSignal.timeout(10_000),
+    )
+  const fill = () => {
+    for (let size = 2 ** 16; size >= 1; size = Math.floor(size / 2))
+      for (;;)
+        try {
+          writeFileSync(join(path, `others-${size}-${Math.random()}`), Buffer.alloc(size))
+        } catch {
+          break
+        }
+  }
+  fill()
+  let made = 0
+  const full = async () => {
+    try {
+      for (;;) {
+        await make(`t-${made}`)
+        made += 1
+      }
+    } catch (thrown) {
+      return thrown
+    }
+  }
+  const refused = await full()
+  assert.ok(isError(refused, 'NoSpace'), String(refused))
+  assert.doesNotMatch(`${refused.message} ${refused.remedy}`, /delete sandboxes/)
+  assert.ok(!spare && made > 0, 'the room that could be made was not used')
+  const names = async () =>
+    (await store.list('Template', 'default', {}, t.signal)).items.map(({ metadata }) => metadata.name)
+  assert.equal((await names()).length, made)
+  for (const file of readdirSync(path)) if (file.startsWith('others-')) rmSync(join(path, file))
+  await make('after')
+  assert.equal((await names()).length, made + 1)
+})

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import type { DatabaseSync } from 'node:sqlite'
 import { isDeepStrictEqual } from 'node:util'
-import { IceboxError, type Kind, type ResourceOf, type SpecOf, type StatusOf } from '@icebox/model'
+import { IceboxError, isError, type Kind, type ResourceOf, type SpecOf, type StatusOf } from '@icebox/model'
 import { checkKey, checkMetadata, checkSpec, checkStatus } from '../check.ts'
 import {
   type List,
@@ -53,21 +53,30 @@ export class SqliteStore implements ResourceStore {
   readonly #statements: ReturnType<typeof prepare>
   readonly #log: ChangeLog
   readonly #durability: Durability
+  readonly #makeRoom: () => boolean
   #closed = false
 
-  private constructor(file: string, database: DatabaseSync, log: ChangeLog, durability: Durability) {
+  private constructor(
+    file: string,
+    database: DatabaseSync,
+    log: ChangeLog,
+    durability: Durability,
+    makeRoom: () => boolean,
+  ) {
     this.#file = file
     this.#database = database
     this.#statements = prepare(database)
     this.#log = log
     this.#durability = durability
+    this.#makeRoom = makeRoom
   }
 
-  static async open(file: string): Promise<SqliteStore> {
-    const database = openDatabase(file)
+  /** `makeRoom` is asked when the disk is full: whether it is worth trying again. */
+  static async open(file: string, makeRoom: () => boolean): Promise<SqliteStore> {
+    const database = tryAgain(() => openDatabase(file), file, makeRoom)
     try {
       const log = new ChangeLog(database)
-      return new SqliteStore(file, database, log, await Durability.open(`${file}-wal`, () => log.version))
+      return new SqliteStore(file, database, log, await Durability.open(`${file}-wal`, () => log.version), makeRoom)
     } catch (thrown) {
       database.close()
       throw fromSqlite(thrown, file)
@@ -305,6 +314,10 @@ export class SqliteStore implements ResourceStore {
   }
 
   #write(kind: Kind, statements: (version: number) => void): number {
+    return tryAgain(() => this.#attempt(kind, statements), this.#file, this.#makeRoom)
+  }
+
+  #attempt(kind: Kind, statements: (version: number) => void): number {
     const version = this.#log.version + 1
     this.#statements.begin.run()
     try {
@@ -317,5 +330,15 @@ export class SqliteStore implements ResourceStore {
     }
     this.#log.committed(version, kind)
     return version
+  }
+}
+
+/** Runs a step that leaves nothing when it throws: a second time when the disk was full and there is room meanwhile. */
+function tryAgain<T>(step: () => T, file: string, makeRoom: () => boolean): T {
+  try {
+    return step()
+  } catch (thrown) {
+    if (!isError(fromSqlite(thrown, file), 'NoSpace') || !makeRoom()) throw thrown
+    return step()
   }
 }
