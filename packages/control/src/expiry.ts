@@ -15,7 +15,7 @@ const LONGEST_RETRY_MS = 300_000
 interface Failed {
   end: string
   times: number
-  /** When to try again, milliseconds since 1970. */
+  /** When to try again, by a clock that nobody sets: milliseconds of `performance.now()`. */
   again: number
 }
 
@@ -55,7 +55,7 @@ export function sandboxAlarm(
       else {
         const times = (failuresOf(sandbox)?.times ?? 0) + 1
         const wait = Math.min(RETRY_MS * 2 ** (times - 1), LONGEST_RETRY_MS)
-        failed.set(name, { end: endKey(spec), times, again: Date.now() + wait })
+        failed.set(name, { end: endKey(spec), times, again: performance.now() + wait })
         const tries = { failures: times, retryAfterSeconds: wait / 1000 }
         log('error', 'expiry.failed', { ...facts, ...tries, error: IceboxError.from(error).message })
       }
@@ -76,11 +76,11 @@ export function sandboxAlarm(
     for (const sandbox of sandboxes) {
       const { name } = sandbox.metadata
       if (ending.has(name)) continue
-      const again = failuresOf(sandbox)?.again ?? 0
-      if (isDue(sandbox, now) && again <= now) {
+      const wait = Math.max(0, (failuresOf(sandbox)?.again ?? 0) - performance.now())
+      if (isDue(sandbox, now) && wait === 0) {
         ending.add(name)
         void end(sandbox)
-      } else if (isExpiring(sandbox)) at(Math.max(Date.parse(sandbox.spec.expiresAt ?? ''), again))
+      } else if (isExpiring(sandbox)) at(Math.max(Date.parse(sandbox.spec.expiresAt ?? ''), now + wait))
     }
     return nearest
   }
