@@ -6,14 +6,14 @@ import { IceboxError } from '@icebox/model'
 import fc from 'fast-check'
 import { z } from 'zod'
 import { LINK_BYTES, LINKS, OUTGOING_BYTES } from './budget.ts'
-import { encodeFrame, KIND, MAX_PAYLOAD } from './frame.ts'
+import { encodeFrame, KIND, MAX_PAYLOAD, MORE } from './frame.ts'
 import { FLOODS, Forged, record } from './hostile-guest.ts'
 import { PayloadWriter } from './payload.ts'
 
 const MIB = 1024 * 1024
 const Report = z.object({ ended: z.string().optional(), most: z.number(), kept: z.number(), after: z.number() })
-const say = (kind: number, channel: number, payload: Uint8Array) =>
-  encodeFrame({ kind, flags: 0, epoch: 7, channel, payload })
+const say = (kind: number, channel: number, payload: Uint8Array, flags = 0) =>
+  encodeFrame({ kind, flags, epoch: 7, channel, payload })
 
 describe('a guest that floods its link', { timeout: 240_000 }, () => {
   for (const name of Object.keys(FLOODS))
@@ -47,6 +47,35 @@ describe('what waits for a guest that does not listen', () => {
     assert.ok(mux.kept < 1024, `${mux.kept}`)
     link.detach()
     assert.equal(mux.kept, 0)
+    assert.equal(LINKS.used, 0)
+  })
+})
+
+describe('the memory of all links', () => {
+  test('is not taken from others by a few that flood', async () => {
+    const flooding: Forged[] = []
+    for (let n = 0; n < 4; n += 1) {
+      const forged = new Forged()
+      flooding.push(forged)
+      for (let channel = 1; channel <= 4; channel += 1) {
+        forged.link.metrics(AbortSignal.timeout(20_000)).catch(() => {})
+        const frame = say(KIND.reply, channel, Buffer.alloc(MAX_PAYLOAD), MORE)
+        for (let at = 0; at < 480; at += 1) await forged.say(frame)
+      }
+    }
+    assert.ok(flooding.every(({ mux }) => mux.ended === undefined && mux.kept > LINK_BYTES / 2))
+    // As if more of them had taken the rest.
+    const rest = LINKS.reserve(LINKS.limit - LINKS.used)
+    const honest = Array.from({ length: 50 }, () => new Forged())
+    for (const { link, mux } of honest) {
+      const asked = link.remove('/x', {}, AbortSignal.timeout(10_000))
+      mux.receive(say(KIND.reply, 1, new Uint8Array()))
+      await asked
+    }
+    assert.ok(flooding.some(({ mux }) => mux.ended?.code === 'GuestFailed'))
+    assert.ok(honest.every(({ mux }) => mux.ended === undefined))
+    rest.release()
+    for (const { link } of [...flooding, ...honest]) link.detach()
     assert.equal(LINKS.used, 0)
   })
 })

@@ -238,7 +238,7 @@ export class Mux {
     if (this.#ended) throw this.#ended
     if (body.length > MAX_REQUEST)
       throw new IceboxError('TooLarge', `the request is ${body.length} bytes long, more than ${MAX_REQUEST}`)
-    const held = this.#outgoingBudget.reserve(CHANNEL_BYTES)
+    const held = this.#reserveOutgoing(CHANNEL_BYTES)
     // Ids are not used twice in an epoch before all others were.
     do this.#lastChannel = (this.#lastChannel % 0xffff_fffe) + 1
     while (this.#channels.has(this.#lastChannel))
@@ -259,7 +259,7 @@ export class Mux {
     if (this.#ended) return
     const mayWait = this.isBusy || payload.length > MAX_PAYLOAD
     const frames = Math.ceil(payload.length / MAX_PAYLOAD) || 1
-    const held = mayWait ? this.#outgoingBudget.reserve(payload.length + frames * (HEADER + ITEM_BYTES)) : undefined
+    const held = mayWait ? this.#reserveOutgoing(payload.length + frames * (HEADER + ITEM_BYTES)) : undefined
     this.post(kind, channel, payload, held)
   }
 
@@ -330,20 +330,31 @@ export class Mux {
   }
 
   /**
-   * Has the reservation hold so much. Throws `GuestFailed` where the guest has sent more than this link may keep. When it is the memory
-   * of all links that is full, the one that keeps most ends.
+   * Has the reservation hold so much. Throws `GuestFailed` where the guest has sent more than this link may keep.
    */
   keep(held: Reservation, bytes: number): void {
+    try {
+      this.#makingRoom(() => held.resize(bytes))
+    } catch (error) {
+      if (!isError(error, 'TooManyRequests')) throw error
+      throw new IceboxError('GuestFailed', `the guest sent more than can be kept: ${error.message}`)
+    }
+  }
+
+  #reserveOutgoing(bytes: number): Reservation {
+    return this.#makingRoom(() => this.#outgoingBudget.reserve(bytes))
+  }
+
+  /** Where the memory of all links is full, others end that keep more than this one: a few that flood do not stop the rest. */
+  #makingRoom<T>(reserve: () => T): T {
     for (;;) {
       try {
-        held.resize(bytes)
-        return
+        return reserve()
       } catch (error) {
-        if (!isError(error, 'TooManyRequests')) throw error
+        if (!isError(error, 'TooManyRequests') || error.details.budget !== LINKS.name) throw error
         const most = [...attached].reduce<Mux>((one, other) => (other.kept > one.kept ? other : one), this)
-        const reason = new IceboxError('GuestFailed', `the guest sent more than can be kept: ${error.message}`)
-        if (error.details.budget !== LINKS.name || most === this) throw reason
-        most.destroy(reason)
+        if (most === this) throw error
+        most.destroy(new IceboxError('GuestFailed', `the guest kept the most while ${error.message}`))
       }
     }
   }
