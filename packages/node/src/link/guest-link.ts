@@ -25,8 +25,6 @@ import { WatchQueue } from './watch-queue.ts'
 import { OP, readExecInfo, readFileInfo, readMetrics } from './wire.ts'
 
 const HELLO_ENTROPY = 32
-/** A guest that is greeted, held or let go has this long: whoever waits goes on without it. */
-const CONTROL_MS = 10_000
 /** What it remembers is fewer; each that runs is one. */
 const MAX_EXECS = 50_000
 /** Variables of one exec, of which the guest cuts off all beyond 4 KiB. */
@@ -228,19 +226,14 @@ export class MuxedGuestLink implements GuestLink {
     return readMetrics(await this.#ask(OP.metrics, new Uint8Array(), signal))
   }
 
-  async #ask(
-    operation: number,
-    body: Uint8Array,
-    signal: AbortSignal,
-    answerWithin: number | undefined = ANSWER_MS,
-  ): Promise<PayloadReader> {
-    return new Request(this.#mux, operation, body, signal, { answerWithin }).only()
+  async #ask(operation: number, body: Uint8Array, signal: AbortSignal): Promise<PayloadReader> {
+    return new Request(this.#mux, operation, body, signal, { answerWithin: ANSWER_MS }).only()
   }
 
   /** What the node itself wants of the guest. What the guest says to it decides nothing: it has obeyed or it has failed. */
   async #order(operation: number, body: Uint8Array, signal: AbortSignal): Promise<void> {
     try {
-      await this.#ask(operation, body, signal, CONTROL_MS)
+      await this.#ask(operation, body, signal)
     } catch (error) {
       // Of what the guest refuses with, only the words remain.
       if (signal.aborted || isError(error, 'DeadlineExceeded', 'TooManyRequests', 'GuestFailed')) throw error

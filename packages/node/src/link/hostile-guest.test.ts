@@ -224,3 +224,27 @@ describe('frames that were changed on the way', () => {
     assert.equal(LINKS.used, 0)
   })
 })
+
+describe('a guest that does not answer', () => {
+  test('is waited for a bounded time, and what was asked of it leaves nothing', async (t) => {
+    t.mock.timers.enable({ apis: ['setTimeout'] })
+    const { link, mux } = new Forged()
+    const { signal } = new AbortController()
+    const asked = [
+      link.quiesce(signal),
+      link.release(signal),
+      link.stat('/', {}, signal),
+      link.list('/', {}, signal),
+      link.listExecs(signal),
+      link.metrics(signal),
+      link.watch('/', {}, signal),
+      link.dial(1, signal),
+      link.readFile('/', {}, signal),
+      link.exec({ argv: ['x'] }, signal),
+    ].map((each) => assert.rejects(Promise.resolve<unknown>(each), { code: 'DeadlineExceeded' }))
+    t.mock.timers.tick(30_000)
+    await Promise.all(asked)
+    assert.equal(mux.kept, 0)
+    link.detach()
+  })
+})

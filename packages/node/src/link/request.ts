@@ -4,7 +4,7 @@ import { KIND, MAX_PAYLOAD } from './frame.ts'
 import { aborted, type Channel, type Mux } from './mux.ts'
 import { PayloadReader } from './payload.ts'
 
-/** What a guest may take to answer what it has no work with. A snapshot that is being taken meanwhile is over sooner. */
+/** What a guest may take to answer what is little work for it, at the most: callers may wait less. A snapshot taken meanwhile is over sooner. */
 export const ANSWER_MS = 30_000
 export const unanswered = (milliseconds: number): IceboxError =>
   new IceboxError('DeadlineExceeded', `the guest has not answered within ${milliseconds / 1000} s`)
