@@ -84,6 +84,8 @@ export class Budgets {
   readonly #limit: number
   readonly #within: Budget | undefined
   readonly #budgets = new Map<string, Budget>()
+  /** How many there may be before those that hold nothing are forgotten: twice as many as held anything the last time. */
+  #sweepAt = 64
 
   constructor(nameOf: (key: string) => string, limit: number, within?: Budget) {
     this.#nameOf = nameOf
@@ -95,10 +97,15 @@ export class Budgets {
   of(key: string): Budget {
     const known = this.#budgets.get(key)
     if (known !== undefined) return known
-    for (const [other, budget] of this.#budgets) if (budget.used === 0) this.#budgets.delete(other)
+    if (this.#budgets.size >= this.#sweepAt) this.#sweep()
     const budget = new Budget(this.#nameOf(key), this.#limit, this.#within)
     this.#budgets.set(key, budget)
     return budget
+  }
+
+  #sweep(): void {
+    for (const [key, budget] of this.#budgets) if (budget.used === 0) this.#budgets.delete(key)
+    this.#sweepAt = Math.max(64, 2 * this.#budgets.size)
   }
 }
 

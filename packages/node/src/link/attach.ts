@@ -69,10 +69,7 @@ function hasWriter(fd: number): boolean {
 /** Begins an epoch, and waits for the guest to do the same. The descriptor, which the guest is heard on, is closed on failure. */
 async function greeted(fd: number, output: Socket, signal: AbortSignal): Promise<Mux> {
   enlargePipe(fd, FIFO_SIZE)
-  const callback = (length: number, buffer: Uint8Array) => {
-    mux.receive(buffer.subarray(0, length))
-    return true
-  }
+  const callback = (length: number, buffer: Uint8Array) => mux.receive(buffer.subarray(0, length))
   const input = new Socket({ fd, readable: true, writable: false, onread: { buffer: ARRIVING, callback } })
   // Random, so that nothing a process or a client ever wrote can pass for a frame of this epoch.
   const epoch = randomInt(1, 2 ** 32)

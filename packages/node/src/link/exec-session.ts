@@ -1,15 +1,22 @@
-import { type ExecEvent, type ExecInfo, type ExecRequest, type ExecSession, IceboxError } from '@icebox/model'
+import {
+  type ExecEvent,
+  type ExecInfo,
+  type ExecRequest,
+  type ExecSession,
+  IceboxError,
+  ITEM_BYTES,
+  type Reservation,
+} from '@icebox/model'
 import { KIND, MAX_PAYLOAD } from './frame.ts'
 import { aborted, type Channel, type Mux, within } from './mux.ts'
 import { type PayloadReader, PayloadWriter } from './payload.ts'
-import { Request, WINDOW } from './request.ts'
+import { ANSWER_MS, Request, unanswered, WINDOW } from './request.ts'
 import { EXEC_EVENT, OP, readExecInfo, readExit, signalNumber } from './wire.ts'
 
 const STREAMS = ['stdout', 'stderr'] as const
 const OVERFLOWS = ['drop', 'block', 'follow'] as const
-const GRANT = WINDOW / 4
 /** Events that wait for a consumer. What follows on its predecessor is joined with it, so an honest guest stays far below. */
-const MAX_EVENTS = 65_536
+const MAX_EVENTS = 16_384
 /** Output that waits is joined up to this many bytes: enough that credit bounds the events too, little enough to copy. */
 const JOINED = 1024
 
@@ -50,8 +57,13 @@ export async function openSession(
   window = WINDOW,
 ): Promise<ExecSession> {
   const session = new Session(mux, window)
-  await session.open(operation, body, signal)
-  return session
+  try {
+    await session.open(operation, body, signal)
+    return session
+  } catch (error) {
+    session.detach()
+    throw error
+  }
 }
 
 type OutputEvent = Extract<ExecEvent, { type: 'output' }>
@@ -59,11 +71,17 @@ type OutputEvent = Extract<ExecEvent, { type: 'output' }>
 class Session implements ExecSession {
   readonly #mux: Mux
   readonly #window: number
+  readonly #ahead: Reservation
   #channel: Channel | undefined
   #info: ExecInfo | undefined
   readonly #queue: ExecEvent[] = []
   /** Output that was given out and is not known to have been read, oldest first. */
   readonly #delivered: OutputEvent[] = []
+  /** The last of each stream in the queue, which what follows may be joined with. */
+  readonly #last: (Exclude<ExecEvent, { type: 'exit' }> | undefined)[] = []
+  /** For what is in the queue or given out. */
+  readonly #held: Reservation
+  #kept = 0
   #acknowledging = false
   readonly #unread = [0, 0]
   readonly #owed = [0, 0]
@@ -80,7 +98,10 @@ class Session implements ExecSession {
 
   constructor(mux: Mux, window: number) {
     this.#mux = mux
-    this.#window = window
+    const ahead = mux.ahead(window)
+    this.#window = ahead.window
+    this.#ahead = ahead.held
+    this.#held = mux.hold()
   }
 
   async open(operation: number, body: Uint8Array, signal: AbortSignal): Promise<void> {
@@ -90,7 +111,12 @@ class Session implements ExecSession {
     begun.promise.catch(() => {})
     const channel = this.#mux.open(operation, this.#window, body, {
       frame: (kind, payload) => {
-        if (kind !== KIND.reply) return this.#frame(kind, payload)
+        if (kind !== KIND.reply) {
+          if (!this.#info) throw new Error('a session that has not begun')
+          this.#frame(kind, payload)
+          return
+        }
+        if (this.#info) throw new Error('a second answer')
         this.#info = readExecInfo(payload)
         this.#written = this.#taken = this.#info.stdinBytes
         begun.resolve()
@@ -101,11 +127,14 @@ class Session implements ExecSession {
       },
     })
     this.#channel = channel
+    const late = setTimeout(() => begun.reject(unanswered(ANSWER_MS)), ANSWER_MS)
     try {
       await within(begun.promise, signal)
     } catch (error) {
       channel.close(() => IceboxError.from(error))
       throw error
+    } finally {
+      clearTimeout(late)
     }
   }
 
@@ -123,7 +152,10 @@ class Session implements ExecSession {
     for (;;) {
       const event = this.#queue.shift()
       if (event) {
+        if (event.type !== 'exit' && this.#last[STREAMS.indexOf(event.stream)] === event)
+          this.#last[STREAMS.indexOf(event.stream)] = undefined
         if (event.type === 'output') this.#delivered.push(event)
+        else this.#keep(-ITEM_BYTES)
         return { done: false, value: event }
       }
       if (this.#failure) throw this.#failure
@@ -159,18 +191,24 @@ class Session implements ExecSession {
 
   async resize(cols: number, rows: number, signal?: AbortSignal): Promise<void> {
     const body = new PayloadWriter().u64(execId(this.info.id)).u16(cols).u16(rows).done()
-    await new Request(this.#mux, OP.resize, body, signal ?? new AbortController().signal).only()
+    await this.#ask(OP.resize, body, signal)
   }
 
   async kill(signalName: string, signal?: AbortSignal): Promise<void> {
     const body = new PayloadWriter().u64(execId(this.info.id)).u32(signalNumber(signalName)).done()
-    await new Request(this.#mux, OP.signal, body, signal ?? new AbortController().signal).only()
+    await this.#ask(OP.signal, body, signal)
+  }
+
+  async #ask(operation: number, body: Uint8Array, signal = new AbortController().signal): Promise<void> {
+    await new Request(this.#mux, operation, body, signal, { answerWithin: ANSWER_MS }).only()
   }
 
   detach(): void {
     this.#over ??= () => new IceboxError('GuestFailed', 'the session was detached')
     this.#channel?.close(this.#over)
     this.#queue.length = 0
+    this.#last.length = 0
+    this.#release()
     this.#notify()
   }
 
@@ -219,11 +257,11 @@ class Session implements ExecSession {
       const stream = payload.u8()
       const name = STREAMS[stream]
       const offset = payload.u64()
-      const data = payload.rest()
+      const data = Buffer.from(payload.rest())
       const unread = (this.#unread[stream] ?? 0) + data.length
       if (!name || unread > this.#window) throw new Error('more output than was granted')
       this.#unread[stream] = unread
-      this.#enqueue({ type: 'output', stream: name, offset, data })
+      if (data.length > 0) this.#enqueue({ type: 'output', stream: name, offset, data })
     }
     if (kind === KIND.event) this.#event(payload)
   }
@@ -238,6 +276,7 @@ class Session implements ExecSession {
       this.#enqueue({ type: 'exit', exit: readExit(payload) })
       this.#over = () => new IceboxError('InvalidState', `exec ${this.info.id} has exited`)
       this.#channel?.end(this.#over)
+      this.#release()
     } else if (kind === EXEC_EVENT.stdinTaken) {
       this.#taken = Math.max(this.#taken, payload.u64())
     } else if (kind === EXEC_EVENT.stdinClosed) {
@@ -248,8 +287,11 @@ class Session implements ExecSession {
 
   #enqueue(event: ExecEvent): void {
     if (this.#join(event)) return
-    if (this.#queue.length < MAX_EVENTS) this.#queue.push(event)
-    else {
+    if (this.#queue.length < MAX_EVENTS) {
+      this.#queue.push(event)
+      if (event.type !== 'exit') this.#last[STREAMS.indexOf(event.stream)] = event
+      this.#keep(ITEM_BYTES + (event.type === 'output' ? event.data.length : 0))
+    } else {
       // One reader that stands still must not cost the others their link.
       const error = new IceboxError('GuestFailed', `exec ${this.info.id} has more events than anybody could read`)
       this.#channel?.close(() => error)
@@ -261,7 +303,7 @@ class Session implements ExecSession {
   /** Whether it could be made part of the last event of its stream, which nobody has seen yet. */
   #join(event: ExecEvent): boolean {
     if (event.type === 'exit') return false
-    const last = this.#queue.findLast((each) => each.type !== 'exit' && each.stream === event.stream)
+    const last = this.#last[STREAMS.indexOf(event.stream)]
     if (last?.type === 'gap' && event.type === 'gap' && last.to === event.from) {
       last.to = event.to
       return true
@@ -270,14 +312,27 @@ class Session implements ExecSession {
     const length = last.data.length + event.data.length
     if (last.offset + last.data.length !== event.offset || length > JOINED) return false
     last.data = Buffer.concat([last.data, event.data], length)
+    this.#keep(event.data.length)
     return true
+  }
+
+  /** What waits may still be read; it goes with its reader. */
+  #release(): void {
+    this.#held.release()
+    this.#ahead.release()
+  }
+
+  #keep(more: number): void {
+    this.#kept += more
+    this.#mux.keep(this.#held, this.#kept)
   }
 
   #consumed({ stream, data }: OutputEvent): void {
     const index = STREAMS.indexOf(stream)
+    this.#keep(-data.length - ITEM_BYTES)
     this.#owed[index] = (this.#owed[index] ?? 0) + data.length
     // At the latest when all is read: a process that waits for its reader may be kept to less than a grant.
-    const least = this.#acknowledging || this.#queue.length === 0 ? 1 : GRANT
+    const least = this.#acknowledging || this.#queue.length === 0 ? 1 : this.#window / 4
     for (const [each, owed] of this.#owed.entries()) {
       if (owed < least) continue
       this.#owed[each] = 0
@@ -288,6 +343,7 @@ class Session implements ExecSession {
 
   #fail(error: IceboxError): void {
     if (!this.#over) this.#failure ??= error
+    this.#release()
     this.#notify()
   }
 

@@ -250,7 +250,7 @@ describe('exec in a guest', { timeout: 120_000 }, () => {
     let seen = ''
     for await (const event of session.events) {
       if (event.type === 'output') seen += Buffer.from(event.data).toString()
-      if (seen.includes('ready')) break
+      if (seen.includes('ready\r\n')) break
     }
     assert.match(seen, /^\/dev\/pts\/\d+\r\n40 100\r\nready\r\n$/)
     await session.resize(80, 24)

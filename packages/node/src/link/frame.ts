@@ -60,6 +60,15 @@ export function* encodeMessage(kind: number, epoch: number, channel: number, mes
   yield encodeFrame({ kind, flags: 0, epoch, channel, payload: rest })
 }
 
+/** Where the next header may begin: at the magic, at what may become it, else at the end. */
+function nextMagic(buffer: Buffer): number {
+  const found = buffer.indexOf(MAGIC)
+  if (found >= 0) return found
+  for (let at = Math.max(0, buffer.length - MAGIC.length + 1); at < buffer.length; at += 1)
+    if (buffer.compare(MAGIC, 0, buffer.length - at, at) === 0) return at
+  return buffer.length
+}
+
 /**
  * Finds frames in a stream that may hold anything. What is not a sound frame is skipped and counted. Because the header has a
  * checksum of its own, a damaged payload is dropped whole: nothing inside it is ever taken for a frame. What it is fed stays the
@@ -75,20 +84,24 @@ export class FrameParser {
     this.#buffer = this.#buffer.subarray(bytes)
   }
 
+  /** A caller that stops early takes up the rest by feeding nothing, or more. */
   *feed(bytes: Uint8Array): Generator<Frame> {
-    const fresh = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
-    // Only the frame that was cut in two is put together; copying all that came with it would double what large streams cost.
-    const joint = this.#missing(fresh)
-    if (joint > 0) {
-      this.#buffer = Buffer.concat([this.#buffer, fresh.subarray(0, joint)])
+    let rest = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+    try {
+      // Only the frame that was cut in two is put together; copying all that came with it would double what large streams cost.
+      const joint = this.#missing(rest)
+      if (joint > 0) {
+        this.#buffer = Buffer.concat([this.#buffer, rest.subarray(0, joint)])
+        rest = rest.subarray(joint)
+        yield* this.#frames()
+      }
+      if (rest.length > 0) this.#buffer = this.#buffer.length === 0 ? rest : Buffer.concat([this.#buffer, rest])
+      rest = rest.subarray(rest.length)
       yield* this.#frames()
+    } finally {
+      // Whoever reads has one buffer for all that comes.
+      this.#buffer = rest.length === 0 ? Buffer.from(this.#buffer) : Buffer.concat([this.#buffer, rest])
     }
-    const rest = fresh.subarray(joint)
-    if (rest.length === 0) return
-    this.#buffer = this.#buffer.length === 0 ? rest : Buffer.concat([this.#buffer, rest])
-    yield* this.#frames()
-    // Whoever reads has one buffer for all that comes.
-    this.#buffer = Buffer.from(this.#buffer)
   }
 
   /** How many of the fresh bytes end the frame that is held in part, as far as its header can be believed. */
@@ -103,15 +116,9 @@ export class FrameParser {
   *#frames(): Generator<Frame> {
     for (;;) {
       const buffer = this.#buffer
-      const found = buffer.indexOf(0xf1)
-      const at = found < 0 ? buffer.length : found
+      const at = nextMagic(buffer)
       if (at > 0) {
         this.#skip(at)
-        continue
-      }
-      const seen = Math.min(buffer.length, MAGIC.length)
-      if (buffer.compare(MAGIC, 0, seen, 0, seen) !== 0) {
-        this.#skip(1)
         continue
       }
       if (buffer.length < HEADER) return

@@ -12,24 +12,28 @@ import {
   type GuestMetrics,
   type Hello,
   IceboxError,
+  isError,
 } from '@icebox/model'
 import { attachBody, execBody, openSession } from './exec-session.ts'
 import type { GuestLink } from './link.ts'
+import { listingBudget, readListing } from './listing.ts'
 import type { Mux } from './mux.ts'
-import { PayloadReader, PayloadWriter } from './payload.ts'
-import { Request } from './request.ts'
+import { Pace } from './pace.ts'
+import { type PayloadReader, PayloadWriter } from './payload.ts'
+import { ANSWER_MS, Request } from './request.ts'
+import { WatchQueue } from './watch-queue.ts'
 import { OP, readExecInfo, readFileInfo, readMetrics } from './wire.ts'
 
 const HELLO_ENTROPY = 32
-/** A listing longer than this is not collected. */
-const MAX_LISTING = 64 * 1024 * 1024
-/** File events that wait for a consumer; beyond, it learns that some are missing. */
-const MAX_FILE_EVENTS = 4096
-const FILE_CHANGES = ['overflow', 'create', 'write', 'remove', 'rename', 'chmod'] as const
+/** What it remembers is fewer; each that runs is one. */
+const MAX_EXECS = 50_000
+/** Variables of one exec, of which the guest cuts off all beyond 4 KiB. */
+const MAX_ENV = 4096
 
 /** The guest's operations over an attached mux. */
 export class MuxedGuestLink implements GuestLink {
   readonly #mux: Mux
+  readonly #listings = listingBudget()
   readonly closed: Promise<void>
 
   constructor(mux: Mux) {
@@ -43,15 +47,15 @@ export class MuxedGuestLink implements GuestLink {
 
   async hello(hello: Hello, signal: AbortSignal): Promise<void> {
     const body = helloBody(hello, Date.now(), randomBytes(HELLO_ENTROPY))
-    await this.#ask(OP.hello, body, signal)
+    await this.#order(OP.hello, body, signal)
   }
 
   async quiesce(signal: AbortSignal): Promise<void> {
-    await this.#ask(OP.quiesce, new Uint8Array(), signal)
+    await this.#order(OP.quiesce, new Uint8Array(), signal)
   }
 
   async release(signal: AbortSignal): Promise<void> {
-    await this.#ask(OP.release, new Uint8Array(), signal)
+    await this.#order(OP.release, new Uint8Array(), signal)
   }
 
   async exec(input: ExecInput, signal: AbortSignal): Promise<ExecSession> {
@@ -62,13 +66,12 @@ export class MuxedGuestLink implements GuestLink {
   }
 
   async listExecs(signal: AbortSignal): Promise<ExecInfo[]> {
-    const reply = await this.#ask(OP.execs, new Uint8Array(), signal)
-    const execs = reply.list(readExecInfo)
-    if (reply.isEmpty) return execs
-    return execs.map((exec) => {
-      const env = Object.fromEntries(reply.list((r) => [r.text(), r.text()] as const))
-      return exec.exit ? exec : { ...exec, env }
-    })
+    const request = new Request(this.#mux, OP.execs, new Uint8Array(), signal, { answerWithin: ANSWER_MS })
+    try {
+      return await readExecs(await request.reply)
+    } finally {
+      request.finish()
+    }
   }
 
   async attach(
@@ -88,7 +91,9 @@ export class MuxedGuestLink implements GuestLink {
     const body = onPath(options, path)
       .u64(options.offset ?? 0)
       .option(options.length, (w, length) => w.u64(length))
-    const request = new Request(this.#mux, OP.read, withExtras(body, options).done(), signal)
+    const request = new Request(this.#mux, OP.read, withExtras(body, options).done(), signal, {
+      answerWithin: ANSWER_MS,
+    })
     return { info: readFileInfo(await request.reply), data: request.data() }
   }
 
@@ -128,21 +133,17 @@ export class MuxedGuestLink implements GuestLink {
     signal: AbortSignal,
   ): Promise<FileInfo[]> {
     const body = onPath(options, path).u32(options.depth ?? 1)
-    const request = new Request(this.#mux, OP.list, withExtras(body, options).done(), signal)
-    const reply = await request.reply
-    // An agent that does not know of them says nothing.
-    const hasExtras = !reply.isEmpty && reply.u8() === 1
-    const parts: Buffer[] = []
-    let size = 0
-    for await (const part of request.data()) {
-      parts.push(part)
-      size += part.length
-      if (size > MAX_LISTING) throw new IceboxError('TooLarge', `the listing of ${path} is too long`)
+    const request = new Request(this.#mux, OP.list, withExtras(body, options).done(), signal, {
+      answerWithin: ANSWER_MS,
+    })
+    try {
+      const reply = await request.reply
+      // An agent that does not know of them says nothing.
+      const hasExtras = !reply.isEmpty && reply.u8() === 1
+      return await readListing(request.data(), hasExtras, this.#listings)
+    } finally {
+      request.finish()
     }
-    const records = new PayloadReader(Buffer.concat(parts))
-    const entries: FileInfo[] = []
-    while (!records.isEmpty) entries.push(readFileInfo(records, hasExtras))
-    return entries.sort((a, b) => (a.path < b.path ? -1 : a.path > b.path ? 1 : 0))
   }
 
   async makeDirectory(path: string, options: FileAccess & { mode?: number }, signal: AbortSignal): Promise<boolean> {
@@ -152,7 +153,7 @@ export class MuxedGuestLink implements GuestLink {
 
   async move(from: string, to: string, options: FileAccess & FileMore, signal: AbortSignal): Promise<FileInfo> {
     const body = withExtras(onPath(options, from).text(to), options)
-    return readFileInfo(await this.#ask(OP.move, body.done(), signal))
+    return readFileInfo(await new Request(this.#mux, OP.move, body.done(), signal).only())
   }
 
   async symlink(target: string, path: string, options: FileAccess, signal: AbortSignal): Promise<FileInfo> {
@@ -165,7 +166,7 @@ export class MuxedGuestLink implements GuestLink {
   }
 
   async remove(path: string, options: FileAccess, signal: AbortSignal): Promise<void> {
-    await this.#ask(OP.remove, withExtras(onPath(options, path), options).done(), signal)
+    await new Request(this.#mux, OP.remove, withExtras(onPath(options, path), options).done(), signal).only()
   }
 
   async setAttributes(
@@ -186,16 +187,13 @@ export class MuxedGuestLink implements GuestLink {
     options: FileAccess & { recursive?: boolean },
     signal: AbortSignal,
   ): Promise<AsyncIterable<FileEvent>> {
-    const queue: FileEvent[] = []
+    const held = this.#mux.hold()
+    const queue = new WatchQueue(held)
     const body = onPath(options, path).u8(options.recursive ? 1 : 0)
-    const request = new Request(this.#mux, OP.watch, withExtras(body, options).done(), signal, (payload) => {
-      const type = FILE_CHANGES[payload.u8()]
-      const full = queue.length >= MAX_FILE_EVENTS
-      if (type === 'overflow' || (type && full)) {
-        if (queue.at(-1)?.type !== 'overflow') queue.push({ type: 'overflow' })
-      } else if (type) {
-        queue.push({ type, path: payload.text() })
-      }
+    const request = new Request(this.#mux, OP.watch, withExtras(body, options).done(), signal, {
+      answerWithin: ANSWER_MS,
+      onEvent: (payload) => queue.read(payload),
+      onEnd: () => held.release(),
     })
     await request.reply
     return request.events(queue)
@@ -204,7 +202,9 @@ export class MuxedGuestLink implements GuestLink {
   async dial(port: number, signal: AbortSignal): Promise<GuestConnection> {
     if (!Number.isInteger(port) || port < 1 || port > 65_535)
       throw new IceboxError('InvalidArgument', `${port} is not a TCP port`)
-    const request = new Request(this.#mux, OP.dial, new PayloadWriter().u16(port).done(), signal)
+    const request = new Request(this.#mux, OP.dial, new PayloadWriter().u16(port).done(), signal, {
+      answerWithin: ANSWER_MS,
+    })
     try {
       await request.reply
     } catch (error) {
@@ -227,8 +227,39 @@ export class MuxedGuestLink implements GuestLink {
   }
 
   async #ask(operation: number, body: Uint8Array, signal: AbortSignal): Promise<PayloadReader> {
-    return new Request(this.#mux, operation, body, signal).only()
+    return new Request(this.#mux, operation, body, signal, { answerWithin: ANSWER_MS }).only()
   }
+
+  /** What the node itself wants of the guest. What the guest says to it decides nothing: it has obeyed or it has failed. */
+  async #order(operation: number, body: Uint8Array, signal: AbortSignal): Promise<void> {
+    try {
+      await this.#ask(operation, body, signal)
+    } catch (error) {
+      // Of what the guest refuses with, only the words remain.
+      if (signal.aborted || isError(error, 'DeadlineExceeded', 'TooManyRequests', 'GuestFailed')) throw error
+      const { message } = IceboxError.from(error)
+      throw new IceboxError('GuestFailed', `the guest did not do as it was told: ${message}`, { cause: error })
+    }
+  }
+}
+
+async function readExecs(reply: PayloadReader): Promise<ExecInfo[]> {
+  const pace = new Pace()
+  const execs: ExecInfo[] = []
+  const length = reply.count()
+  if (length > MAX_EXECS) throw new IceboxError('GuestFailed', 'the guest listed more execs than there can be')
+  for (let n = 0; n < length; n += 1) {
+    execs.push(readExecInfo(reply))
+    await pace.turn()
+  }
+  // An agent of an older snapshot says nothing more.
+  if (reply.isEmpty) return execs
+  for (const [n, exec] of execs.entries()) {
+    const env = Object.fromEntries(reply.list((r) => [r.text(), r.text()] as const, MAX_ENV))
+    if (!exec.exit) execs[n] = { ...exec, env }
+    await pace.turn()
+  }
+  return execs
 }
 
 /** `now`: milliseconds since the epoch. `entropy`: 32 bytes. */

@@ -46,16 +46,27 @@ export class PayloadWriter {
   }
 }
 
+/** Longest text and list that is read: what one request of a client can have put there, and what the kernel has as the longest value. */
+const MAX_TEXT = 1024 * 1024
+const MAX_LIST = 262_144
+/** Of words for people, characters that are shown. */
+const MAX_WORDS = 1000
+
 /** Reads what PayloadWriter wrote. Throws `GuestFailed` when the bytes end before the field. */
 export class PayloadReader {
   #rest: Buffer
+  /** Whether a field was asked for that is not all there. */
+  wasCutShort = false
 
   constructor(bytes: Uint8Array) {
     this.#rest = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
   }
 
   take(length: number): Buffer {
-    if (length > this.#rest.length) throw new IceboxError('GuestFailed', 'the guest sent a message that is cut short')
+    if (length > this.#rest.length) {
+      this.wasCutShort = true
+      throw new IceboxError('GuestFailed', 'the guest sent a message that is cut short')
+    }
     const head = this.#rest.subarray(0, length)
     this.#rest = this.#rest.subarray(length)
     return head
@@ -78,18 +89,46 @@ export class PayloadReader {
   }
   /** What is not UTF-8 becomes U+FFFD: names of files may be any bytes. */
   text(): string {
-    return this.take(this.u32()).toString('utf8')
-  }
-  list<T>(item: (reader: this) => T): T[] {
     const length = this.u32()
-    if (length > this.#rest.length) throw new IceboxError('GuestFailed', 'the guest sent a list that is cut short')
-    return Array.from({ length }, () => item(this))
+    if (length > MAX_TEXT) throw new IceboxError('GuestFailed', 'the guest sent a text that is too long')
+    return this.take(length).toString('utf8')
+  }
+  /** Text that is shown to people: cut off, and without what a terminal would take for orders. */
+  words(): string {
+    const text = this.take(this.u32())
+      .subarray(0, 4 * MAX_WORDS)
+      .toString('utf8')
+      .replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, '\ufffd')
+    return text.length > MAX_WORDS ? `${text.slice(0, MAX_WORDS)}…` : text
+  }
+  /** Of more than `kept` items the first so many. */
+  list<T>(item: (reader: this) => T, kept = MAX_LIST): T[] {
+    const length = this.count()
+    const items: T[] = []
+    for (let n = 0; n < length; n += 1) {
+      const value = item(this)
+      if (n < kept) items.push(value)
+    }
+    return items
+  }
+  /** How many items of a list follow. */
+  count(): number {
+    const length = this.u32()
+    if (length > MAX_LIST) throw new IceboxError('GuestFailed', 'the guest sent a list that is too long')
+    if (length > this.#rest.length) {
+      this.wasCutShort = true
+      throw new IceboxError('GuestFailed', 'the guest sent a list that is cut short')
+    }
+    return length
   }
   option<T>(item: (reader: this) => T): T | undefined {
     return this.u8() === 0 ? undefined : item(this)
   }
   get isEmpty(): boolean {
     return this.#rest.length === 0
+  }
+  get length(): number {
+    return this.#rest.length
   }
   rest(): Buffer {
     return this.#rest

@@ -1,7 +1,13 @@
-import { IceboxError } from '@icebox/model'
+import { IceboxError, ITEM_BYTES, type Reservation } from '@icebox/model'
+import { ByteQueue } from './byte-queue.ts'
 import { KIND, MAX_PAYLOAD } from './frame.ts'
 import { aborted, type Channel, type Mux } from './mux.ts'
-import type { PayloadReader } from './payload.ts'
+import { PayloadReader } from './payload.ts'
+
+/** What a guest may take to answer what is little work for it, at the most: callers may wait less. A snapshot taken meanwhile is over sooner. */
+export const ANSWER_MS = 30_000
+export const unanswered = (milliseconds: number): IceboxError =>
+  new IceboxError('DeadlineExceeded', `the guest has not answered within ${milliseconds / 1000} s`)
 
 /** Bytes the guest may send ahead on a stream. */
 export const WINDOW = 256 * 1024
@@ -10,6 +16,15 @@ export const WIDE_WINDOW = 1024 * 1024
 /** So many streams of this process are wide at once: a reader that then stands still holds back all that it was sent. */
 export const MAX_WIDE = 64
 let wide = 0
+
+/** What else the guest is held to. */
+export interface Expectations {
+  /** Milliseconds for the answer; `DeadlineExceeded` beyond. Absent: as long as the signal allows. */
+  answerWithin?: number
+  onEvent?: (payload: PayloadReader) => void
+  /** Nothing more comes, and nobody will ask for it. */
+  onEnd?: () => void
+}
 
 /**
  * A request that is answered by one REPLY, and the streams that may come with it: bytes from the guest, sent as fast as they are
@@ -21,8 +36,16 @@ export class Request {
   readonly #signal: AbortSignal
   readonly #stop: () => void
   readonly #onEvent: (payload: PayloadReader) => void
-  readonly #queue: Buffer[] = []
-  #window = WINDOW
+  readonly #onEnd: () => void
+  readonly #mux: Mux
+  readonly #queue = new ByteQueue()
+  /** For the answer, and for what waits in the queue. */
+  readonly #heldReply: Reservation
+  readonly #heldData: Reservation
+  #isAnswered = false
+  #late: NodeJS.Timeout | undefined
+  readonly #ahead: Reservation
+  #window: number
   #unread = 0
   #owed = 0
   #read = 0
@@ -35,19 +58,38 @@ export class Request {
     operation: number,
     body: Uint8Array,
     signal: AbortSignal,
-    onEvent: (payload: PayloadReader) => void = () => {},
+    { answerWithin, onEvent = () => {}, onEnd = () => {} }: Expectations = {},
   ) {
+    this.#mux = mux
     this.#onEvent = onEvent
+    this.#onEnd = onEnd
     if (signal.aborted) throw aborted(signal)
     // It is thrown where it is waited for, also when nobody waits any more.
     this.#reply.promise.catch(() => {})
     this.#signal = signal
+    const { window, held } = mux.ahead(WINDOW)
+    this.#window = window
+    this.#ahead = held
+    this.#heldReply = mux.hold()
+    this.#heldData = mux.hold()
     this.#stop = () => this.destroy(aborted(signal))
-    this.#channel = mux.open(operation, WINDOW, body, {
-      frame: (kind, payload) => this.#frame(kind, payload),
-      failed: (error) => this.#fail(error),
-    })
+    this.#channel = this.#open(operation, body)
     signal.addEventListener('abort', this.#stop)
+    if (answerWithin !== undefined) {
+      this.#late = setTimeout(() => this.destroy(unanswered(answerWithin)), answerWithin)
+    }
+  }
+
+  #open(operation: number, body: Uint8Array): Channel {
+    try {
+      return this.#mux.open(operation, this.#window, body, {
+        frame: (kind, payload) => this.#frame(kind, payload),
+        failed: (error) => this.#fail(error),
+      })
+    } catch (error) {
+      this.#ahead.release()
+      throw error
+    }
   }
 
   get reply(): Promise<PayloadReader> {
@@ -71,9 +113,10 @@ export class Request {
   /** One consumer. Leaving the loop early ends the request. */
   async *data(): AsyncGenerator<Buffer, void, void> {
     try {
-      while (await this.#something(() => this.#queue.length > 0)) {
+      while (await this.#something(() => !this.#queue.isEmpty)) {
         const bytes = this.#queue.shift()
         if (!bytes) continue
+        this.#heldData.resize(this.#queue.cost)
         yield bytes
         this.#consumed(bytes.length)
       }
@@ -83,7 +126,7 @@ export class Request {
   }
 
   /** What the event handler puts into the queue, until the signal aborts. */
-  async *events<T>(queue: T[]): AsyncGenerator<T, void, void> {
+  async *events<T>(queue: { readonly length: number; shift(): T | undefined }): AsyncGenerator<T, void, void> {
     try {
       while (await this.#something(() => queue.length > 0)) {
         const event = queue.shift()
@@ -129,20 +172,31 @@ export class Request {
 
   destroy(reason: IceboxError): void {
     this.#channel.close(() => reason)
+    this.#queue.clear()
     this.#fail(reason)
   }
 
   #frame(kind: number, payload: PayloadReader): void {
     if (kind === KIND.event) this.#onEvent(payload)
-    if (kind === KIND.reply) this.#reply.resolve(payload)
+    if (kind === KIND.reply) this.#answer(payload.rest())
     if (kind === KIND.end) this.#ended = true
     if (kind === KIND.data) {
       const bytes = payload.rest()
       this.#unread += bytes.length
       if (this.#unread > this.#window) throw new Error('more data than was granted')
       this.#queue.push(bytes)
+      this.#mux.keep(this.#heldData, this.#queue.cost)
     }
     this.#wake?.()
+  }
+
+  #answer(payload: Buffer): void {
+    if (this.#isAnswered) throw new Error('a second answer')
+    this.#isAnswered = true
+    clearTimeout(this.#late)
+    // Until it is understood it is there twice.
+    this.#mux.keep(this.#heldReply, 2 * payload.length + ITEM_BYTES)
+    this.#reply.resolve(new PayloadReader(Buffer.from(payload)))
   }
 
   #consumed(bytes: number): void {
@@ -156,8 +210,12 @@ export class Request {
 
   /** By how many bytes the window grows. */
   #widen(): number {
-    const keepsUp = this.#queue.length === 0 && this.#read >= WINDOW && !this.#failure
-    if (this.#window === WIDE_WINDOW || !keepsUp || wide === MAX_WIDE) return 0
+    const keepsUp = this.#queue.isEmpty && this.#read >= WINDOW && !this.#failure
+    if (this.#window !== WINDOW || !keepsUp || wide === MAX_WIDE) return 0
+    const more = this.#mux.ahead(WIDE_WINDOW)
+    more.held.release()
+    if (more.window < WIDE_WINDOW) return 0
+    this.#ahead.resize(WIDE_WINDOW)
     wide += 1
     this.#window = WIDE_WINDOW
     return WIDE_WINDOW - WINDOW
@@ -165,6 +223,12 @@ export class Request {
 
   #fail(error: IceboxError): void {
     this.keep()
+    clearTimeout(this.#late)
+    this.#ahead.release()
+    this.#heldReply.release()
+    // What came before may still be read; it is no more than the window, and goes with its reader.
+    this.#heldData.release()
+    this.#onEnd()
     if (!this.#failure && this.#window === WIDE_WINDOW) wide -= 1
     this.#failure ??= error
     this.#reply.reject(this.#failure)

@@ -29,6 +29,8 @@ export const OP = {
 
 export const EXEC_EVENT = { gap: 1, exit: 2, stdinTaken: 3, stdinClosed: 4 } as const
 
+/** Arguments of a record, of which the guest cuts off all beyond 4 KiB. */
+const MAX_ARGUMENTS = 4096
 const MILLION = 1_000_000n
 /** Times that a Date cannot hold are the guest's invention. */
 const MAX_DATE = 8_640_000_000_000_000
@@ -61,7 +63,7 @@ export function readExecInfo(payload: PayloadReader): ExecInfo {
   const info = {
     id: String(payload.u64()),
     pid: payload.u32(),
-    argv: payload.list((r) => r.text()),
+    argv: payload.list((r) => r.text(), MAX_ARGUMENTS),
     cwd: payload.text(),
     user: payload.text(),
     tag: payload.option((r) => r.text()),
