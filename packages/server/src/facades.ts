@@ -4,6 +4,7 @@ import type { FastifyBaseLogger } from 'fastify'
 import { envdFacade } from './e2b/envd/facade.ts'
 import { templateOf } from './e2b/wire.ts'
 import type { Facade } from './gateway/facade.ts'
+import { RequestMemory } from './memory.ts'
 import { EGRESS_PORT } from './opensandbox/execd/egress.ts'
 import { EXECD_PORT, execdFacade } from './opensandbox/execd/facade.ts'
 
@@ -28,6 +29,7 @@ export function guestServices(
     return image.status.config
   }
 
+  const memory = new RequestMemory('sandbox')
   const reach = (id: string, signal: AbortSignal) => control.traffic.reach(id, signal)
 
   const envd = envdFacade({
@@ -47,6 +49,7 @@ export function guestServices(
       }
     },
     reach,
+    memory,
     closing,
   })
   const execd = execdFacade({
@@ -56,6 +59,7 @@ export function guestServices(
       const sandbox = await control.traffic.find(id, signal)
       return sandbox.spec.secure ? control.traffic.tokens(sandbox).access : undefined
     },
+    memory,
     closing,
     log,
   })

@@ -105,6 +105,28 @@ describe('an invalid request', () => {
     assert.match(chunked, /^HTTP\/1\.1 413 [\s\S]*"code":"TooLarge"/)
   })
 
+  it('is TooManyRequests while bodies that have not arrived whole hold what a project may', async (t) => {
+    const server = await serve(t)
+    const { port } = new URL(server.url)
+    const head = `POST /v1/sandboxes HTTP/1.1\r\nHost: localhost\r\nX-API-Key: ${KEY}\r\nContent-Type: application/json\r\nContent-Length: 1000000\r\n\r\n`
+    const sockets = Array.from({ length: 80 }, () => connect(Number(port), '127.0.0.1'))
+    t.after(() => {
+      for (const socket of sockets) socket.destroy()
+    })
+    const refused = Promise.any(
+      sockets.map(async (socket) => {
+        socket.on('error', () => undefined)
+        socket.write(`${head}${' '.repeat(999_999)}`)
+        const [answer] = await once(socket, 'data')
+        return String(answer)
+      }),
+    )
+    assert.match(await refused, /^HTTP\/1\.1 429 [\s\S]*requests of project default/)
+    for (const socket of sockets) socket.destroy()
+    await until(() => server.log.filter(({ clientGone }) => clientGone).length > 60)
+    assert.equal((await server.call('POST', '/v1/sandboxes', json({ template: 7 }))).status, 400)
+  })
+
   it('is NotFound when there is no such route or method', async (t) => {
     const server = await serve(t)
     for (const [method, path] of [

@@ -11,6 +11,7 @@ import { guestServices } from './facades.ts'
 import { front } from './front.ts'
 import { Gateway, type GatewayOptions } from './gateway/gateway.ts'
 import { openListener } from './listener.ts'
+import { RequestMemory } from './memory.ts'
 import { Streams } from './stream.ts'
 import { type Limits, Turnstile } from './turnstile.ts'
 import { routes } from './v1/routes.ts'
@@ -88,7 +89,11 @@ export async function openServer(options: ServerOptions): Promise<Server> {
     upgrades: new WeakMap(),
     onShutdown: options.onShutdown,
   }
-  const app = createApp({ logger: { level: 'info', base: null, messageKey: 'event', stream: options.log, ...LINE } })
+  const memory = new RequestMemory('project')
+  const app = createApp({
+    hold: ({ project }, { raw }) => memory.open(project?.name ?? '', raw),
+    logger: { level: 'info', base: null, messageKey: 'event', stream: options.log, ...LINE },
+  })
 
   app.addHook('onRequest', async (request, reply) => {
     reply.header('x-request-id', request.id)

@@ -1,4 +1,4 @@
-import { type Guest, isError } from '@icebox/model'
+import { collect, type Guest, isError } from '@icebox/model'
 
 /**
  * The file of environment variables that clients write to when they set one for all later commands; they find it by this
@@ -7,7 +7,7 @@ import { type Guest, isError } from '@icebox/model'
 const VARIABLE = 'EXECD_ENVS'
 const FILE = '/tmp/.opensandbox/envs'
 /** Bytes of it that are read. */
-const LONGEST = 1_048_576
+const LONGEST = 65_536
 
 const ESCAPES: Record<string, string> = { n: '\n', r: '\r', t: '\t', '\\': '\\', '"': '"' }
 const ENTRY =
@@ -32,9 +32,8 @@ export async function environment(guest: Guest, signal: AbortSignal): Promise<Re
   const own = { [VARIABLE]: FILE }
   try {
     const { data } = await guest.readFile(FILE, { length: LONGEST }, signal)
-    const chunks: Uint8Array[] = []
-    for await (const chunk of data) chunks.push(chunk)
-    return { ...parseEnvironment(Buffer.concat(chunks).toString()), ...own }
+    const text = Buffer.from(await collect(data, LONGEST)).toString()
+    return { ...parseEnvironment(text), ...own }
   } catch (thrown) {
     if (isError(thrown, 'NotFound')) return own
     throw thrown
