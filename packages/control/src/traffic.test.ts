@@ -11,6 +11,28 @@ const written = (namespace: string, name: string = newSandboxId()): Pick<Sandbox
   metadata: metadataOf(name, { namespace, uid: randomUUID() }),
 })
 
+test('by what opens it, only those that were made last are looked at', () => {
+  const whereabouts = new Whereabouts(SECRET)
+  const all = Array.from({ length: 1000 }, () => written('mine'))
+  for (const each of all) whereabouts.note(each, false)
+  let looks = 0
+  assert.equal(
+    whereabouts.find(() => {
+      looks++
+      return false
+    }),
+    undefined,
+  )
+  assert.equal(looks, 128)
+  const last = all.at(-1)
+  assert.ok(last)
+  const { access } = whereabouts.tokensOf(last)
+  assert.equal(
+    whereabouts.find((tokens) => tokens.access === access),
+    last.metadata.name,
+  )
+})
+
 test('a sandbox is found from its first write until it is gone, by its id and by what opens it', () => {
   const whereabouts = new Whereabouts(SECRET)
   const [one, other] = [written('mine'), written('theirs')]

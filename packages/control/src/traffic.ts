@@ -4,6 +4,9 @@ import type { Context } from './context.ts'
 import type { SandboxTokens, Traffic } from './control.ts'
 import { reach } from './sandboxes/reach.ts'
 
+/** Sandboxes among which one is looked for by its token alone. */
+const LOOKED_AT = 128
+
 /**
  * Whose each sandbox is and what opens it, in memory: anybody who can connect may ask for any id, and a look at all that is written
  * down would be a dear answer. Kept from what is written: `note` has to be told of every write.
@@ -11,6 +14,9 @@ import { reach } from './sandboxes/reach.ts'
 export class Whereabouts {
   readonly #secret: Buffer
   readonly #places = new Map<string, { project: string; uid: string; tokens: SandboxTokens }>()
+
+  /** Those of them that were made last. */
+  readonly #newest = new Map<string, SandboxTokens>()
 
   /** What tokens are derived from, and must stay the same over restarts. */
   constructor(secret: Buffer) {
@@ -20,8 +26,19 @@ export class Whereabouts {
   note({ metadata }: Pick<Sandbox, 'metadata'>, gone: boolean): void {
     const { name, namespace, uid } = metadata
     const known = this.#places.get(name)?.uid === uid
-    if (gone && known) this.#places.delete(name)
-    if (!gone && !known) this.#places.set(name, { project: namespace, uid, tokens: this.#derive(name, uid) })
+    if (gone && known) {
+      this.#places.delete(name)
+      this.#newest.delete(name)
+    }
+    if (gone || known) return
+    const tokens = this.#derive(name, uid)
+    this.#places.set(name, { project: namespace, uid, tokens })
+    this.#newest.delete(name)
+    this.#newest.set(name, tokens)
+    for (const [oldest] of this.#newest) {
+      if (this.#newest.size <= LOOKED_AT) break
+      this.#newest.delete(oldest)
+    }
   }
 
   projectOf(id: string): string | undefined {
@@ -33,9 +50,9 @@ export class Whereabouts {
     return place?.uid === uid ? place.tokens : this.#derive(name, uid)
   }
 
-  /** The id of one. */
+  /** The id of one. Only those that were made last are looked at: who asks need not have a key, and all of them would be too many. */
   find(is: (tokens: SandboxTokens) => boolean): string | undefined {
-    for (const [id, { tokens }] of this.#places) if (is(tokens)) return id
+    for (const [id, tokens] of this.#newest) if (is(tokens)) return id
     return undefined
   }
 
@@ -63,6 +80,7 @@ export function trafficService(context: Context, whereabouts: Whereabouts): Traf
 
   return {
     find,
+    projectOf: (id) => whereabouts.projectOf(id),
     async findBy(is) {
       const id = whereabouts.find(is)
       return id === undefined ? undefined : lookUp(id)

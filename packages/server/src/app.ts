@@ -45,6 +45,7 @@ export function createApp({ hold = () => undefined, ...options }: AppOptions): A
   app.setSerializerCompiler(serializerCompiler)
   app.decorateRequest('resource', undefined)
   app.decorateRequest('installation', false)
+  app.decorateRequest('revoked', undefined)
   app.decorateRequest('failure', undefined)
   app.addHook('onResponse', async ({ raw }) => linger(raw))
   app.setErrorHandler(sendFailure)

@@ -61,6 +61,8 @@ declare module 'fastify' {
     project: Project
     /** Whether it carries the installation's own key. */
     installation: boolean
+    /** Fires when the key that it carries is revoked; absent: that cannot be. */
+    revoked: AbortSignal | undefined
     /** For the log: the id of what the request made, when its path does not name it. */
     resource: string | undefined
     /** For the log: the error it was answered with. */
