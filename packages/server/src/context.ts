@@ -1,7 +1,7 @@
 import type { IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
 import type { Control, Project } from '@icebox/control'
-import type { IceboxError } from '@icebox/model'
+import type { IceboxError, Sandbox } from '@icebox/model'
 import type {
   FastifyBaseLogger,
   FastifyInstance,
@@ -38,6 +38,8 @@ export interface Context {
   readonly requireSpace: (bytes: number, what: string) => Promise<void>
   /** Domains whose names `<port>-<id>.<domain>` are ports of sandboxes. */
   readonly domains: readonly string[]
+  /** Whether the guest services of the sandbox want its access token. */
+  readonly isSecure: (sandbox: Sandbox) => boolean
   readonly streams: Streams
   readonly execs: AttachedExecs
   /** Fires when the server begins to close. */

@@ -14,6 +14,7 @@ const NO_DEFAULTS = { user: '', workingDir: '' }
 /** What stands on some ports of every sandbox: the guest services that clients of E2B and OpenSandbox talk to. */
 export function guestServices(
   control: Control,
+  isSecure: (sandbox: Sandbox) => boolean,
   closing: AbortSignal,
   log: FastifyBaseLogger,
 ): ReadonlyMap<number, Facade> {
@@ -38,7 +39,7 @@ export function guestServices(
       return {
         id,
         running: sandbox.status.state === 'running',
-        secure: sandbox.spec.secure,
+        secure: isSecure(sandbox),
         accessToken: control.traffic.tokens(sandbox).access,
         template: templateOf(sandbox),
         env: sandbox.spec.env,
@@ -57,7 +58,7 @@ export function guestServices(
     user: async (sandbox, signal) => (await defaultsOf(sandbox, signal)).user,
     async token(id, signal) {
       const sandbox = await control.traffic.find(id, signal)
-      return sandbox.spec.secure ? control.traffic.tokens(sandbox).access : undefined
+      return isSecure(sandbox) ? control.traffic.tokens(sandbox).access : undefined
     },
     memory,
     closing,

@@ -1,5 +1,5 @@
 import type { Control } from '@icebox/control'
-import { IceboxError } from '@icebox/model'
+import { IceboxError, type Sandbox } from '@icebox/model'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { Access, keysOf } from './access.ts'
 import { createApp } from './app.ts'
@@ -36,6 +36,8 @@ export interface ServerOptions {
   domains?: readonly string[]
   /** Origins, such as `https://app.example`, whose web pages may call the API and read its answers; `*`: all. */
   corsOrigins?: readonly string[]
+  /** Whether every sandbox wants its access token, also those that were created with `secure: false`. */
+  requireTokens?: boolean
   /** Serve HTTPS with this certificate. It is read again when the files change. */
   tls?: CertificateFiles
   /** Of the way to the ports of sandboxes. */
@@ -81,12 +83,14 @@ export async function openServer(options: ServerOptions): Promise<Server> {
     inAll: 'streams',
   })
   const streams = new Streams(({ request }) => turnstile.enter(request.project.name, request.project.name))
+  const isSecure = ({ spec }: Sandbox) => spec.secure || options.requireTokens === true
   const context: Context = {
     control: options.control,
     info: options.info,
     temporaryDirectory: options.temporaryDirectory,
     requireSpace: options.requireSpace,
     domains,
+    isSecure,
     streams,
     execs: new AttachedExecs(),
     closing: closing.signal,
@@ -122,7 +126,10 @@ export async function openServer(options: ServerOptions): Promise<Server> {
   await app.ready()
   const gateway = new Gateway({
     ...options.gateway,
-    facades: new Map([...guestServices(options.control, closing.signal, app.log), ...(options.gateway?.facades ?? [])]),
+    facades: new Map([
+      ...guestServices(options.control, isSecure, closing.signal, app.log),
+      ...(options.gateway?.facades ?? []),
+    ]),
     control: options.control,
     domains,
     strangers,

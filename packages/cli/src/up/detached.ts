@@ -96,13 +96,21 @@ async function answers(
 }
 
 /** The words that say how it is called, for the process that serves. */
-function flagsOf({ listen, domains = [], allowedHosts = [], corsOrigins = [], tls }: Reach): string[] {
+function flagsOf({
+  listen,
+  domains = [],
+  allowedHosts = [],
+  corsOrigins = [],
+  requireTokens = false,
+  tls,
+}: Reach): string[] {
   const host = listen.host.includes(':') ? `[${listen.host}]` : listen.host
   return [
     ...['--listen', `${host}:${listen.port}`],
     ...domains.flatMap((each) => ['--domain', each]),
     ...allowedHosts.flatMap((each) => ['--allow-host', each]),
     ...corsOrigins.flatMap((each) => ['--cors-origin', each]),
+    ...(requireTokens ? ['--require-tokens'] : []),
     ...(tls === undefined ? [] : ['--tls-cert', tls.cert, '--tls-key', tls.key]),
   ]
 }
