@@ -9,6 +9,8 @@ import { EGRESS_PORT } from './opensandbox/execd/egress.ts'
 import { EXECD_PORT, execdFacade } from './opensandbox/execd/facade.ts'
 
 export const ENVD_PORT = 49_983
+/** Images whose settings are kept at hand. */
+const CONFIGS = 256
 const NO_DEFAULTS = { user: '', workingDir: '' }
 
 /** What stands on some ports of every sandbox: the guest services that clients of E2B and OpenSandbox talk to. */
@@ -26,6 +28,10 @@ export function guestServices(
     const known = configs.get(status.imageName)
     if (known !== undefined) return known
     const image = await control.project(metadata.namespace).images.get(status.imageName, signal)
+    for (const [oldest] of configs) {
+      if (configs.size < CONFIGS) break
+      configs.delete(oldest)
+    }
     configs.set(status.imageName, image.status.config)
     return image.status.config
   }
