@@ -101,6 +101,11 @@ interface Watcher {
   stop: AbortController
 }
 
+function drop(watcher: Watcher): void {
+  watcher.waiting = []
+  watcher.held.resize(ITEM_BYTES)
+}
+
 /** Watches that collect what changes until it is asked for. They live until they are removed, or as long as their run. */
 export class Watchers {
   readonly #runs = new Map<string, Map<string, Watcher>>()
@@ -162,14 +167,17 @@ export class Watchers {
   async #collect(watcher: Watcher, source: AsyncIterable<Change>): Promise<void> {
     try {
       for await (const change of source) {
-        if (watcher.waiting.length >= MAX_WAITING || !holds(watcher.held, bytesOf(change))) throw lost()
+        if (watcher.waiting.length >= MAX_WAITING || !holds(watcher.held, bytesOf(change))) {
+          // At once: others would be refused for what this one no longer needs.
+          drop(watcher)
+          throw lost()
+        }
         watcher.waiting.push(change)
       }
     } catch (thrown) {
       // The end of the link is the end of the run: nobody asks by this name again.
       if (isError(thrown, 'GuestFailed')) return
-      watcher.waiting = []
-      watcher.held.resize(ITEM_BYTES)
+      drop(watcher)
       watcher.failure = rpcError(thrown)
       watcher.stop.abort()
     }
