@@ -34,7 +34,17 @@ const CONNECTING = new Set([
 ])
 /** What of them opens none: servers, types, and what only looks at names. */
 const NOT_CONNECTING = new Set([
-  ...['createServer', 'createSecureServer', 'isIP', 'BlockList', 'STATUS_CODES', 'IncomingMessage', 'ServerResponse'],
+  'isIPv6',
+  ...[
+    'createServer',
+    'createSecureServer',
+    'isIP',
+    'isIPv6',
+    'BlockList',
+    'STATUS_CODES',
+    'IncomingMessage',
+    'ServerResponse',
+  ],
   ...['createSecureContext', 'getCACertificates'],
 ])
 /** Packages whose connections others could direct, and the files of theirs that may open any. */

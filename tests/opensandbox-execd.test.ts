@@ -386,6 +386,17 @@ describe('a session', () => {
     assert.deepEqual(await refused('POST', `/session/${second}/run`, json({})), [400, 'INVALID_REQUEST_BODY'])
   })
 
+  it('is refused where the shell says more than anybody asked for', async () => {
+    const endless = '#!/bin/bash\nwhile :; do echo more; done\n'
+    await command(`mv /bin/sh /bin/sh.kept; printf '%s' '${endless}' >/bin/sh; chmod 755 /bin/sh`)
+    try {
+      assert.deepEqual(await refused('POST', '/session'), [400, 'INVALID_REQUEST_BODY'])
+      assert.equal((await command('pgrep -fc "^/bin/bash .*sh$"')).stdout[0], '0')
+    } finally {
+      await command('mv -f /bin/sh.kept /bin/sh')
+    }
+  })
+
   it('is what code in bash runs in; other code needs a kernel', async () => {
     const context = await answerOf<CodeContext>('POST', '/code/context', json({ language: 'bash' }))
     assert.equal(context.language, 'bash')

@@ -29,13 +29,21 @@ const START_DEADLINE = 300_000
 const CLOSE_DEADLINE = 60_000
 
 /** How a server is called: where it listens, and as what; as in ServerOptions. */
-export type Reach = Pick<ServerOptions, 'listen' | 'domains' | 'allowedHosts' | 'corsOrigins' | 'tls'>
+export type Reach = Pick<ServerOptions, 'listen' | 'domains' | 'allowedHosts' | 'corsOrigins' | 'requireTokens' | 'tls'>
 
-export const reachOf = ({ listen, domains = [], allowedHosts = [], corsOrigins = [], tls }: Reach): Reach => ({
+export const reachOf = ({
+  listen,
+  domains = [],
+  allowedHosts = [],
+  corsOrigins = [],
+  requireTokens = false,
+  tls,
+}: Reach): Reach => ({
   listen,
   domains,
   allowedHosts,
   corsOrigins,
+  requireTokens,
   ...(tls === undefined ? {} : { tls }),
 })
 

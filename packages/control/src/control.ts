@@ -197,12 +197,19 @@ export interface Keys {
    * Whose key it is; undefined: nobody's. The installation's own key, which is in the data directory and not in the store,
    * is of the project `default` and may manage keys.
    */
-  authenticate(key: string): Promise<{ project: string; installation: boolean } | undefined>
+  authenticate(key: string): Promise<KeyOwner | undefined>
   /** The key itself is told this one time. A project begins with its first key. */
   create(body: CreateApiKey): Promise<{ key: string; record: ApiKey }>
   list(page: PageRequest): Promise<Slice<ApiKey>>
   /** By id or unique prefix of it. It opens nothing from here on. Errors: `NotFound`, `Ambiguous`. */
   revoke(ref: string): Promise<ApiKey>
+}
+
+export interface KeyOwner {
+  project: string
+  installation: boolean
+  /** Fires when the key is revoked: what it has begun ends. Absent where it cannot be. */
+  revoked?: AbortSignal
 }
 
 /** A running sandbox and the agent in it. */
@@ -216,7 +223,9 @@ export interface Reached {
 export interface Traffic {
   /** Errors: `NotFound`. Changes nothing. */
   find(id: string, signal: AbortSignal): Promise<Sandbox>
-  /** The one that has a token of which this is true. Changes nothing. */
+  /** Whose it is; undefined when there is no such sandbox. From memory. */
+  projectOf(id: string): string | undefined
+  /** The one that has a token of which this is true, if it is among the 128 that were made last. Changes nothing. */
   findBy(is: (tokens: SandboxTokens) => boolean, signal: AbortSignal): Promise<Sandbox | undefined>
   /** Waits while it is on its way, resumes it when it is paused and asks for that. Errors: `NotFound`, `InvalidState`. */
   reach(id: string, signal: AbortSignal): Promise<Reached>

@@ -1,5 +1,5 @@
 import { createHash, randomBytes } from 'node:crypto'
-import { type ApiKey, DEFAULT_PROJECT } from '@icebox/model'
+import { DEFAULT_PROJECT } from '@icebox/model'
 import { requireBounded, requireRecords } from './bounds.ts'
 import type { Context } from './context.ts'
 import type { Keys } from './control.ts'
@@ -19,15 +19,21 @@ export function keyService(
   installationKey: string,
 ): Keys {
   const installation = hashOf(installationKey)
-  const known = new Map<string, ApiKey>()
+  /** By hash. */
+  const known = new Map<string, { project: string; revocation: AbortController }>()
+  /** Those of keys that were revoked while this runs: a look at the store may have begun before. */
+  const revoked = new Set<string>()
   return {
     async authenticate(key) {
       const hash = hashOf(key)
       if (hash === installation) return { project: DEFAULT_PROJECT, installation: true }
-      const record = known.get(hash) ?? (await records.find('ApiKey', nameOf(hash)))
-      if (record?.spec.hash !== `sha256:${hash}`) return undefined
-      known.set(hash, record)
-      return { project: record.spec.project, installation: false }
+      if (!known.has(hash)) {
+        const record = await records.find('ApiKey', nameOf(hash))
+        if (record?.spec.hash !== `sha256:${hash}` || revoked.has(hash)) return undefined
+        if (!known.has(hash)) known.set(hash, { project: record.spec.project, revocation: new AbortController() })
+      }
+      const owner = known.get(hash)
+      return owner && { project: owner.project, installation: false, revoked: owner.revocation.signal }
     },
     async create({ project, label }) {
       requireBounded({ label })
@@ -44,7 +50,10 @@ export function keyService(
     async revoke(ref) {
       const record = await resolveRef(records, 'ApiKey', ref, [])
       await records.remove('ApiKey', record.metadata.name)
-      known.delete(record.spec.hash.slice('sha256:'.length))
+      const hash = record.spec.hash.slice('sha256:'.length)
+      revoked.add(hash)
+      known.get(hash)?.revocation.abort()
+      known.delete(hash)
       return record
     },
   }

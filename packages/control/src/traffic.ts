@@ -4,9 +4,17 @@ import type { Context } from './context.ts'
 import type { SandboxTokens, Traffic } from './control.ts'
 import { reach } from './sandboxes/reach.ts'
 
+/** Sandboxes among which one is looked for by its token alone: those that were made last. */
+const LOOKED_AT = 128
+/** Sandboxes whose tokens are kept in memory. */
+const KEPT = 4096
+
 /** What opens each sandbox, derived from a secret: written nowhere, and the same after a restart. */
 export class Tokens {
   readonly #secret: Buffer
+
+  /** By uid, those last asked for. */
+  readonly #kept = new Map<string, SandboxTokens>()
 
   constructor(secret: Buffer) {
     this.#secret = secret
@@ -14,6 +22,17 @@ export class Tokens {
 
   /** The uid is part of them: no other sandbox ever has the same. */
   of({ name, uid }: { name: string; uid: string }): SandboxTokens {
+    const tokens = this.#kept.get(uid) ?? this.#derive(name, uid)
+    this.#kept.delete(uid)
+    this.#kept.set(uid, tokens)
+    for (const oldest of this.#kept.keys()) {
+      if (this.#kept.size <= KEPT) break
+      this.#kept.delete(oldest)
+    }
+    return tokens
+  }
+
+  #derive(name: string, uid: string): SandboxTokens {
     const token = (purpose: string) =>
       createHmac('sha256', this.#secret)
         .update(JSON.stringify([purpose, name, uid]))
@@ -36,8 +55,14 @@ export function trafficService(context: Context, tokens: Tokens): Traffic {
 
   return {
     find,
+    projectOf: (id) => context.cache.all('Sandbox').first('name', id)?.namespace,
     async findBy(is) {
-      for (const sandbox of context.cache.each('Sandbox')) if (is(tokens.of(sandbox))) return lookUp(sandbox.name)
+      // Who asks need not have a key, and all of them would be too many.
+      const all = context.cache.all('Sandbox').by('created')
+      for (let back = 1; back <= Math.min(LOOKED_AT, all.length); back++) {
+        const sandbox = all.at(-back)
+        if (sandbox !== undefined && is(tokens.of(sandbox))) return lookUp(sandbox.name)
+      }
       return undefined
     },
     async reach(id, signal) {

@@ -26,7 +26,7 @@ export async function sendBytes(
       signal.throwIfAborted()
       const next = await source.next()
       if (next.done === true) ended = true
-      else peeked += first[first.push(next.value) - 1]?.length ?? 0
+      else if (next.value.length > 0) peeked += first[first.push(next.value) - 1]?.length ?? 0
     }
   } catch (thrown) {
     source.return?.()?.catch(() => undefined)

@@ -17,3 +17,10 @@ export function onceOver(reply: FastifyReply, listener: () => void): () => void 
   else reply.raw.once('close', listener)
   return () => reply.raw.off('close', listener)
 }
+
+/** Calls the listener once when the signal fires, at once when it has. Gives what takes the listener back. */
+export function onceAborted(signal: AbortSignal, listener: () => void): () => void {
+  if (signal.aborted) listener()
+  else signal.addEventListener('abort', listener, { once: true })
+  return () => signal.removeEventListener('abort', listener)
+}

@@ -1,7 +1,7 @@
 import type { IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
 import type { Control, Project } from '@icebox/control'
-import type { IceboxError } from '@icebox/model'
+import type { IceboxError, Sandbox } from '@icebox/model'
 import type {
   FastifyBaseLogger,
   FastifyInstance,
@@ -46,6 +46,8 @@ export interface Context {
   readonly withinSpace: WithinSpace
   /** Domains whose names `<port>-<id>.<domain>` are ports of sandboxes. */
   readonly domains: readonly string[]
+  /** Whether the guest services of the sandbox want its access token. */
+  readonly isSecure: (sandbox: Sandbox) => boolean
   readonly streams: Streams
   readonly execs: AttachedExecs
   /** Fires when the server begins to close. */
@@ -69,6 +71,8 @@ declare module 'fastify' {
     project: Project
     /** Whether it carries the installation's own key. */
     installation: boolean
+    /** Fires when the key that it carries is revoked; absent: that cannot be. */
+    revoked: AbortSignal | undefined
     /** For the log: the id of what the request made, when its path does not name it. */
     resource: string | undefined
     /** For the log: the error it was answered with. */

@@ -3,15 +3,19 @@ import { type ImageConfig, isError, type Sandbox } from '@icebox/model'
 import type { FastifyBaseLogger } from 'fastify'
 import { envdFacade } from './e2b/envd/facade.ts'
 import type { Facade } from './gateway/facade.ts'
+import { RequestMemory } from './memory.ts'
 import { EGRESS_PORT } from './opensandbox/execd/egress.ts'
 import { EXECD_PORT, execdFacade } from './opensandbox/execd/facade.ts'
 
 export const ENVD_PORT = 49_983
+/** Images whose settings are kept at hand. */
+const CONFIGS = 256
 const NO_DEFAULTS = { user: '', workingDir: '' }
 
 /** What stands on some ports of every sandbox: the guest services that clients of E2B and OpenSandbox talk to. */
 export function guestServices(
   control: Control,
+  isSecure: (sandbox: Sandbox) => boolean,
   closing: AbortSignal,
   log: FastifyBaseLogger,
 ): ReadonlyMap<number, Facade> {
@@ -23,10 +27,15 @@ export function guestServices(
     const known = configs.get(status.imageName)
     if (known !== undefined) return known
     const image = await control.project(metadata.namespace).images.get(status.imageName, signal)
+    for (const [oldest] of configs) {
+      if (configs.size < CONFIGS) break
+      configs.delete(oldest)
+    }
     configs.set(status.imageName, image.status.config)
     return image.status.config
   }
 
+  const memory = new RequestMemory('sandbox')
   const reach = (id: string, signal: AbortSignal) => control.traffic.reach(id, signal)
 
   const envd = envdFacade({
@@ -35,7 +44,7 @@ export function guestServices(
       return {
         id,
         running: sandbox.status.state === 'running',
-        secure: sandbox.spec.secure,
+        secure: isSecure(sandbox),
         accessToken: control.traffic.tokens(sandbox).access,
         template: originOf(sandbox.spec),
         env: sandbox.spec.env,
@@ -46,6 +55,7 @@ export function guestServices(
       }
     },
     reach,
+    memory,
     closing,
   })
   const execd = execdFacade({
@@ -53,8 +63,9 @@ export function guestServices(
     user: async (sandbox, signal) => (await defaultsOf(sandbox, signal)).user,
     async token(id, signal) {
       const sandbox = await control.traffic.find(id, signal)
-      return sandbox.spec.secure ? control.traffic.tokens(sandbox).access : undefined
+      return isSecure(sandbox) ? control.traffic.tokens(sandbox).access : undefined
     },
+    memory,
     closing,
     log,
   })

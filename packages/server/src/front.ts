@@ -12,6 +12,7 @@ import type { Gateway } from './gateway/gateway.ts'
 import { refusalOf, refuse } from './gateway/refusal.ts'
 import { linger } from './linger.ts'
 import type { ListenerOptions } from './listener.ts'
+import type { Strangers } from './strangers.ts'
 
 export interface FrontParts {
   app: App
@@ -19,6 +20,7 @@ export interface FrontParts {
   gateway: Gateway
   upgrades: Context['upgrades']
   traffic: Traffic
+  strangers: Strangers
 }
 
 /** Decides for every request whether it is for the API or for a port of a sandbox. */
@@ -28,6 +30,7 @@ export function front({
   gateway,
   upgrades,
   traffic,
+  strangers,
 }: FrontParts): Pick<ListenerOptions, 'onRequest' | 'wantsUpgrade' | 'onUpgrade'> {
   /** Undefined: the API's. */
   const addressOf = (request: IncomingMessage): Address | IceboxError | undefined => {
@@ -73,6 +76,15 @@ export function front({
   }
 
   const toSigned = async (request: IncomingMessage, response: ServerResponse): Promise<void> => {
+    try {
+      access.checkHost(request)
+      strangers.check(request)
+    } catch (thrown) {
+      refuse(request, response, refusalOf(IceboxError.from(thrown), undefined))
+      linger(request)
+      return
+    }
+    strangers.refused(request)
     const found = await signedFor(request, traffic).then(
       (sandbox) => sandbox && { sandbox, port: ENVD_PORT, path: request.url ?? '', prefix: '' },
       (thrown: unknown) => IceboxError.from(thrown),

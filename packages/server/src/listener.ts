@@ -14,12 +14,15 @@ import { wireError } from '@icebox/control'
 import { IceboxError } from '@icebox/model'
 import { addressOf, bind, closed, urlOf } from './bind.ts'
 import { type CertificateFiles, readCertificate } from './certificate.ts'
+import { Connections } from './connections.ts'
 
 export interface ListenerOptions {
   /** Port 0: the system picks one. */
   listen: { host: string; port: number }
   /** With it: HTTPS with HTTP/2 and HTTP/1.1 there, and HTTP on a port of loopback that the system picks, for programs on this machine. */
   tls?: CertificateFiles
+  /** At once. Default: 16 384. */
+  connections?: number
   /** HTTP/2 requests come in Node's compatibility classes, which have what is used of these. */
   onRequest(request: IncomingMessage, response: ServerResponse): void
   /** Whether the offer is one to take; else the request is answered as if there were none. */
@@ -49,8 +52,10 @@ const CHECK = 5_000
 const KEEP = 72_000
 /** Bytes of the head of a request. */
 const HEAD_SIZE = 32_768
-/** Connections at once; more wait to be accepted. */
+/** Connections at once. */
 const CONNECTIONS = 16_384
+/** Those beyond that are taken when one that waits for a request makes room. */
+const NEWCOMERS = 64
 /** Requests at once on one connection of HTTP/2. */
 const STREAMS = 256
 /** Milliseconds between looks at the files of the certificate. */
@@ -182,15 +187,25 @@ function keepNoMore(server: HttpServer | Http2SecureServer): void {
 }
 
 function attach(server: HttpServer | Http2SecureServer, options: ListenerOptions): void {
-  server.maxConnections = CONNECTIONS
+  const most = options.connections ?? CONNECTIONS
+  server.maxConnections = most + NEWCOMERS
+  const connections = new Connections(most)
   // The class for TLS takes it only as a property.
   Object.assign(server, { shouldUpgradeCallback: options.wantsUpgrade })
   // What these two events bring is typed by the base class, which both kinds of server share.
   const events: EventEmitter = server
-  events.on('request', options.onRequest)
+  events.on('connection', (socket: Socket) => connections.admit(socket))
+  const onRequest: ListenerOptions['onRequest'] = (request, response) => {
+    connections.ask(request.socket, response)
+    options.onRequest(request, response)
+  }
+  events.on('request', onRequest)
   // Who forwards the request forwards the expectation; the rest is told to go on by whoever reads the body.
-  events.on('checkContinue', options.onRequest)
-  events.on('upgrade', options.onUpgrade)
+  events.on('checkContinue', onRequest)
+  events.on('upgrade', (request: IncomingMessage, socket: Socket, head: Buffer) => {
+    connections.ask(socket, socket)
+    options.onUpgrade(request, socket, head)
+  })
   events.on('clientError', refuseUnreadable)
 }
 

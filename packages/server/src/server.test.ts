@@ -105,6 +105,51 @@ describe('an invalid request', () => {
     assert.match(chunked, /^HTTP\/1\.1 413 [\s\S]*"code":"TooLarge"/)
   })
 
+  it('is TooManyRequests while bodies that have not arrived whole hold what a project may', async (t) => {
+    const server = await serve(t)
+    const { port } = new URL(server.url)
+    const head = `POST /v1/sandboxes HTTP/1.1\r\nHost: localhost\r\nX-API-Key: ${KEY}\r\nContent-Type: application/json\r\nContent-Length: 1000000\r\n\r\n`
+    const sockets = Array.from({ length: 80 }, () => connect(Number(port), '127.0.0.1'))
+    t.after(() => {
+      for (const socket of sockets) socket.destroy()
+    })
+    const refused = Promise.any(
+      sockets.map(async (socket) => {
+        socket.on('error', () => undefined)
+        socket.write(`${head}${' '.repeat(999_999)}`)
+        const [answer] = await once(socket, 'data')
+        return String(answer)
+      }),
+    )
+    assert.match(await refused, /^HTTP\/1\.1 429 [\s\S]*requests of project default/)
+    for (const socket of sockets) socket.destroy()
+    await until(() => server.log.filter(({ clientGone }) => clientGone).length > 60)
+    assert.equal((await server.call('POST', '/v1/sandboxes', json({ template: 7 }))).status, 400)
+  })
+
+  it('is TooManyRequests for who was refused too often, and for nobody with a key', async (t) => {
+    const rate = { burst: 5, perSecond: 0.001 }
+    const server = await serve(t, { strangers: { each: rate, inAll: { burst: 1_000, perSecond: 1 } } })
+    const ask = (path: string, headers: Record<string, string> = {}) => fetch(server.url + path, { headers })
+    for (let refusal = 0; refusal < 5; refusal++) assert.equal((await ask('/v1/sandboxes')).status, 401)
+    for (const path of ['/v1/sandboxes', `/files?path=/x&signature=v1_${'x'.repeat(43)}`]) {
+      const refused = await ask(path, { 'x-api-key': 'e2b_wrong' })
+      assert.equal(refused.status, 429, path)
+      assert.ok(Number(refused.headers.get('retry-after')) >= 1, path)
+    }
+    assert.equal((await server.call('GET', '/v1/nothing')).status, 404)
+    assert.equal((await ask('/v1/sandboxes', { 'x-forwarded-for': '192.0.2.1' })).status, 401)
+  })
+
+  it('is said of a signed file to another host before anything is looked for', async (t) => {
+    const server = await serve(t)
+    const answer = await raw(
+      server,
+      `GET /files?path=/x&signature=v1_${'x'.repeat(43)} HTTP/1.1\r\nHost: other.example\r\nConnection: close\r\n\r\n`,
+    )
+    assert.match(answer, /^HTTP\/1\.1 403 /)
+  })
+
   it('is NotFound when there is no such route or method', async (t) => {
     const server = await serve(t)
     for (const [method, path] of [

@@ -1,16 +1,19 @@
 import type { Control } from '@icebox/control'
-import { IceboxError } from '@icebox/model'
+import { IceboxError, type Sandbox } from '@icebox/model'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { Access, keysOf } from './access.ts'
 import { createApp } from './app.ts'
 import { AttachedExecs } from './attached.ts'
 import type { CertificateFiles } from './certificate.ts'
+import { onceAborted } from './client.ts'
 import type { Context, ServerInfo, ShutdownMode, WithinSpace } from './context.ts'
 import { e2bRoutes } from './e2b/routes.ts'
 import { guestServices } from './facades.ts'
 import { front } from './front.ts'
 import { Gateway, type GatewayOptions } from './gateway/gateway.ts'
 import { openListener } from './listener.ts'
+import { RequestMemory } from './memory.ts'
+import { type Rate, Strangers } from './strangers.ts'
 import { Streams } from './stream.ts'
 import { type Limits, Turnstile } from './turnstile.ts'
 import { routes } from './v1/routes.ts'
@@ -33,12 +36,16 @@ export interface ServerOptions {
   domains?: readonly string[]
   /** Origins, such as `https://app.example`, whose web pages may call the API and read its answers; `*`: all. */
   corsOrigins?: readonly string[]
+  /** Whether every sandbox wants its access token, also those that were created with `secure: false`. */
+  requireTokens?: boolean
   /** Serve HTTPS with this certificate. It is read again when the files change. */
   tls?: CertificateFiles
   /** Of the way to the ports of sandboxes. */
   gateway?: Pick<GatewayOptions, 'facades' | 'limits' | 'headDeadline'>
   /** Answers of the API that are streamed, open at once: of each project and in all. */
   streams?: Limits
+  /** How often callers without a valid key are refused before they have to wait: each address, and all. */
+  strangers?: { each: Rate; inAll: Rate }
   /** Gets one line of JSON per request that changes something or fails. */
   log: { write(line: string): void }
   /** Called once the request to shut down has been answered. */
@@ -75,20 +82,27 @@ export async function openServer(options: ServerOptions): Promise<Server> {
     each: 'streams of this project',
     inAll: 'streams',
   })
-  const streams = new Streams(({ request }) => turnstile.enter(request.project.name))
+  const streams = new Streams(({ request }) => turnstile.enter(request.project.name, request.project.name))
+  const isSecure = ({ spec }: Sandbox) => spec.secure || options.requireTokens === true
   const context: Context = {
     control: options.control,
     info: options.info,
     temporaryDirectory: options.temporaryDirectory,
     withinSpace: options.withinSpace,
     domains,
+    isSecure,
     streams,
     execs: new AttachedExecs(),
     closing: closing.signal,
     upgrades: new WeakMap(),
     onShutdown: options.onShutdown,
   }
-  const app = createApp({ logger: { level: 'info', base: null, messageKey: 'event', stream: options.log, ...LINE } })
+  const strangers = new Strangers(options.strangers?.each, options.strangers?.inAll)
+  const memory = new RequestMemory('project')
+  const app = createApp({
+    hold: ({ project }, { raw }) => memory.open(project?.name ?? '', raw),
+    logger: { level: 'info', base: null, messageKey: 'event', stream: options.log, ...LINE },
+  })
 
   app.addHook('onRequest', async (request, reply) => {
     reply.header('x-request-id', request.id)
@@ -96,7 +110,8 @@ export async function openServer(options: ServerOptions): Promise<Server> {
     reply.raw.once('close', () => logRequest(request, reply, performance.now() - startedAt))
     access.checkHost(request.raw)
     access.checkOrigin(request.raw)
-    if (request.routeOptions.config.public !== true) await authenticate(request, options.control)
+    if (request.routeOptions.config.public !== true) await authenticate(request, options.control, strangers)
+    endWhenRevoked(request, reply)
     if (request.routeOptions.config.installation === true && !request.installation)
       throw new IceboxError('Forbidden', 'the key of a project does not open this', {
         remedy: 'Use the key of the installation: the file `key` in its data directory.',
@@ -111,15 +126,19 @@ export async function openServer(options: ServerOptions): Promise<Server> {
   await app.ready()
   const gateway = new Gateway({
     ...options.gateway,
-    facades: new Map([...guestServices(options.control, closing.signal, app.log), ...(options.gateway?.facades ?? [])]),
+    facades: new Map([
+      ...guestServices(options.control, isSecure, closing.signal, app.log),
+      ...(options.gateway?.facades ?? []),
+    ]),
     control: options.control,
     domains,
+    strangers,
     onFault: ({ message, stack }) => app.log.error({ error: message, stack }, 'gateway.fault'),
   })
   const listener = await openListener({
     listen: options.listen,
     ...(options.tls === undefined ? {} : { tls: options.tls }),
-    ...front({ app, access, gateway, upgrades: context.upgrades, traffic: options.control.traffic }),
+    ...front({ app, access, gateway, upgrades: context.upgrades, traffic: options.control.traffic, strangers }),
     onCertificate: (error) => {
       if (error === undefined) app.log.info('certificate.read')
       else app.log.error({ error: error.message }, 'certificate.unusable')
@@ -141,18 +160,35 @@ export async function openServer(options: ServerOptions): Promise<Server> {
   }
 }
 
-/** Finds out whose request it is. Throws `Unauthorized`. */
-async function authenticate(request: FastifyRequest, control: Control): Promise<void> {
+/** Finds out whose request it is. Throws `Unauthorized`, `TooManyRequests` to who was told so too often. */
+async function authenticate(request: FastifyRequest, control: Control, strangers: Strangers): Promise<void> {
   const keys = keysOf(request.raw)
-  if (keys.length === 0) throw new IceboxError('Unauthorized', 'the request carries no API key')
   for (const { key } of keys) {
     const owner = await control.keys.authenticate(key)
     if (owner === undefined) continue
     request.project = owner.installation ? control.installation : control.project(owner.project)
     request.installation = owner.installation
+    request.revoked = owner.revoked
     return
   }
-  throw new IceboxError('Unauthorized', 'the API key is not one of this server')
+  strangers.check(request.raw)
+  strangers.refused(request.raw)
+  throw new IceboxError(
+    'Unauthorized',
+    keys.length === 0 ? 'the request carries no API key' : 'the API key is not one of this server',
+  )
+}
+
+/** Milliseconds in which streams tell their clients why they end. */
+const WORDS = 200
+
+/** What a key has begun ends with it: streams say so, anything else that is under way is cut. What was accepted goes on. */
+function endWhenRevoked({ revoked }: FastifyRequest, reply: FastifyReply): void {
+  if (revoked === undefined) return
+  const end = () => {
+    setTimeout(() => reply.raw.destroy(), WORDS).unref()
+  }
+  reply.raw.once('close', onceAborted(revoked, end))
 }
 
 function logRequest(request: FastifyRequest, reply: FastifyReply, milliseconds: number): void {

@@ -1,7 +1,7 @@
 import type { OutgoingHttpHeaders } from 'node:http'
 import { IceboxError } from '@icebox/model'
 import type { FastifyReply } from 'fastify'
-import { ClientGone, onceOver } from './client.ts'
+import { ClientGone, onceAborted, onceOver } from './client.ts'
 
 /** The streamed answers that have not ended. They have no deadline: each lives as long as its client. */
 export class Streams {
@@ -26,8 +26,14 @@ export class Streams {
     const controller = new AbortController()
     const { signal } = controller
     this.#open.add(controller)
+    const { revoked } = reply.request
+    const forget =
+      revoked === undefined
+        ? () => undefined
+        : onceAborted(revoked, () => controller.abort(new IceboxError('Unauthorized', 'the API key was revoked')))
     onceOver(reply, () => {
       leave()
+      forget()
       this.#open.delete(controller)
       controller.abort(new ClientGone())
     })

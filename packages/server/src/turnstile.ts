@@ -10,14 +10,17 @@ export interface Limits {
 /** How a refusal calls what is counted: `each` of one, `inAll` of all. */
 export type Words = Record<keyof Limits, string>
 
+/** How many times the places that are left one project may have. Alone it gets four of five, and who comes next always finds some. */
+const SHARE = 4
 /** Seconds after which whoever was refused may try again. */
 const RETRY = 1
 
-/** Counts what is open, and refuses what would be too much. */
+/** Counts what is open, and refuses what would be too much: of one of those who are counted apart, of one project, or in all. */
 export class Turnstile {
   readonly #limits: Limits
   readonly #words: Words
   readonly #open = new Map<string, number>()
+  readonly #projects = new Map<string, number>()
   #all = 0
 
   constructor(limits: Limits, words: Words) {
@@ -26,7 +29,7 @@ export class Turnstile {
   }
 
   /** Gives what is called once it is over. Throws `TooManyRequests`, or `Unavailable` when the server as a whole is full. */
-  enter(name: string): () => void {
+  enter(name: string, project: string): () => void {
     const { each, inAll } = this.#limits
     const open = this.#open.get(name) ?? 0
     const details = { retryAfterSeconds: RETRY }
@@ -37,16 +40,29 @@ export class Turnstile {
       })
     if (open >= each)
       throw new IceboxError('TooManyRequests', `${each} ${this.#words.each} are open: that is the most`, { details })
-    this.#open.set(name, open + 1)
+    const ofProject = this.#projects.get(project) ?? 0
+    if (ofProject >= SHARE * (inAll - this.#all))
+      throw new IceboxError(
+        'TooManyRequests',
+        `this project has ${ofProject} of ${inAll} ${this.#words.inAll} open: what is left is for others`,
+        { details },
+      )
+    change(this.#open, name, 1)
+    change(this.#projects, project, 1)
     this.#all++
     let left = false
     return () => {
       if (left) return
       left = true
       this.#all--
-      const rest = (this.#open.get(name) ?? 1) - 1
-      if (rest === 0) this.#open.delete(name)
-      else this.#open.set(name, rest)
+      change(this.#open, name, -1)
+      change(this.#projects, project, -1)
     }
   }
+}
+
+function change(counts: Map<string, number>, name: string, by: number): void {
+  const count = (counts.get(name) ?? 0) + by
+  if (count === 0) counts.delete(name)
+  else counts.set(name, count)
 }

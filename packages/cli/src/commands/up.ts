@@ -26,6 +26,9 @@ export const command = define({
       value: 'ORIGIN',
       multiple: true,
     },
+    'require-tokens': {
+      summary: 'Every sandbox wants its access token, also one that was created with `secure: false`.',
+    },
     'tls-cert': { summary: 'Serve HTTPS with this certificate (PEM, with its chain).', value: 'FILE' },
     'tls-key': { summary: 'Its private key (PEM).', value: 'FILE' },
     'image-directory': {
@@ -77,6 +80,7 @@ export const command = define({
         domains: flags.domain.map((text) => domain('--domain', text)),
         allowedHosts: flags['allow-host'].map((text) => hostNameOf('--allow-host', text)),
         corsOrigins: flags['cors-origin'].map((text) => origin('--cors-origin', text)),
+        requireTokens: flags['require-tokens'],
         ...(cert === undefined || key === undefined ? {} : { tls: { cert: resolve(cert), key: resolve(key) } }),
       },
     }

@@ -130,13 +130,21 @@ const signalOf = (status: number | null): string =>
   Object.entries(constants.signals).find(([, number]) => number === (status ?? 0) - 128)?.[0] ?? `status ${status}`
 
 /** The words that say how it is called, for the process that serves. */
-function flagsOf({ listen, domains = [], allowedHosts = [], corsOrigins = [], tls }: Reach): string[] {
+function flagsOf({
+  listen,
+  domains = [],
+  allowedHosts = [],
+  corsOrigins = [],
+  requireTokens = false,
+  tls,
+}: Reach): string[] {
   const host = listen.host.includes(':') ? `[${listen.host}]` : listen.host
   return [
     ...['--listen', `${host}:${listen.port}`],
     ...domains.flatMap((each) => ['--domain', each]),
     ...allowedHosts.flatMap((each) => ['--allow-host', each]),
     ...corsOrigins.flatMap((each) => ['--cors-origin', each]),
+    ...(requireTokens ? ['--require-tokens'] : []),
     ...(tls === undefined ? [] : ['--tls-cert', tls.cert, '--tls-key', tls.key]),
   ]
 }

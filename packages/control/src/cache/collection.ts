@@ -93,6 +93,7 @@ const OF_ALL = {
       pausedFor: ({ state, reason }) => [state === 'paused' ? reason : undefined],
     },
     times: {
+      created: ({ createdAt }) => createdAt,
       due: ({ due }) => due,
       stillborn: (sandbox) => (isStillborn(sandbox) ? sandbox.since : undefined),
       /** Those that failed after they had run. */

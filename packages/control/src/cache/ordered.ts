@@ -49,12 +49,4 @@ export class Ordered<T> implements Iterable<T> {
   [Symbol.iterator](): Iterator<T> {
     return this.#items.values()
   }
-
-  /** Last to first. */
-  *backwards(): Generator<T> {
-    for (let at = this.#items.length - 1; at >= 0; at--) {
-      const item = this.#items[at]
-      if (item !== undefined) yield item
-    }
-  }
 }

@@ -28,10 +28,13 @@ export const AREAS = [
   'webhooks',
 ] as const
 
-const E2B_PATH = new RegExp(`^(?:/v[23])?/(?:${AREAS.join('|')})(?:[/?]|$)|^/v[23](?:[/?]|$)`)
+const FIRST: ReadonlySet<string> = new Set(['v2', 'v3', ...AREAS])
 
 /** Whether a request is E2B's by its path, whether or not there is such a route. */
-export const isE2bPath = (url: string): boolean => E2B_PATH.test(url)
+export function isE2bPath(url: string): boolean {
+  const [path = ''] = url.split('?', 1)
+  return path.startsWith('/') && FIRST.has(path.split('/', 2)[1] ?? '')
+}
 
 /**
  * Where E2B's clients expect another status than Icebox's own or know a name for the case. Statuses that they repeat a

@@ -5,7 +5,7 @@ import { authorityOf, hostName, isLoopback } from '../access.ts'
 import type { Context } from '../context.ts'
 import { DEADLINE, within } from '../deadline.ts'
 import type { E2bSandbox } from './schemas.ts'
-import { e2bSandbox, stateOf } from './wire.ts'
+import { e2bSandbox, stateOf, type ToldTokens } from './wire.ts'
 
 /** What all of E2B's routes about sandboxes share. */
 
@@ -48,9 +48,14 @@ export async function settled<R>(
   }
 }
 
+export function toldTokens({ control, isSecure }: Context, sandbox: Sandbox): ToldTokens {
+  const { access, traffic } = control.traffic.tokens(sandbox)
+  return { access: isSecure(sandbox) ? access : undefined, traffic }
+}
+
 /** With the tokens that open it. */
 export const openedSandbox = (context: Context, request: FastifyRequest, sandbox: Sandbox): E2bSandbox =>
-  e2bSandbox(sandbox, context.control.traffic.tokens(sandbox), domainOf(context, request))
+  e2bSandbox(sandbox, toldTokens(context, sandbox), domainOf(context, request))
 
 /**
  * Under which `<port>-<id>.<domain>` reaches ports: the configured domain; else, for who calls from this machine, `localhost`

@@ -8,7 +8,7 @@ import { Nothing } from '../schemas.ts'
 import { IdempotencyKey } from '../v1/sandboxes.ts'
 import { metadataFilter } from './metadata-filter.ts'
 import { parseName, sourceOf } from './names.ts'
-import { domainOf, exactSandbox, openedSandbox, presentSandbox, sendNext, settled } from './present.ts'
+import { domainOf, exactSandbox, openedSandbox, presentSandbox, sendNext, settled, toldTokens } from './present.ts'
 import {
   commas,
   E2bSandbox,
@@ -181,7 +181,7 @@ export async function sandboxRoutes(app: App, context: Context): Promise<void> {
     async (request, reply) => {
       const { params, project } = request
       const sandbox = await within(DEADLINE.read, (signal) => presentSandbox(project, params.sandboxID, signal), reply)
-      return sandboxDetail(sandbox, context.control.traffic.tokens(sandbox), domainOf(context, request))
+      return sandboxDetail(sandbox, toldTokens(context, sandbox), domainOf(context, request))
     },
   )
 

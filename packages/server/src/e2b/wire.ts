@@ -1,4 +1,3 @@
-import type { SandboxTokens } from '@icebox/control'
 import { originOf } from '@icebox/control'
 import type { Sandbox, Size } from '@icebox/model'
 import {
@@ -45,12 +44,17 @@ const started = (sandbox: Sandbox) => ({
   ...(sandbox.spec.source.from === 'template' ? { alias: sandbox.spec.source.template } : {}),
 })
 
-const accessToken = ({ spec }: Sandbox, tokens: SandboxTokens) =>
-  spec.secure ? { envdAccessToken: tokens.access } : {}
+/** Those of its tokens that its owner is told. `access`: undefined where it is not asked for. */
+export interface ToldTokens {
+  access: string | undefined
+  traffic: string
+}
 
-export const e2bSandbox = (sandbox: Sandbox, tokens: SandboxTokens, domain: string | null): E2bSandbox => ({
+const accessToken = ({ access }: ToldTokens) => (access === undefined ? {} : { envdAccessToken: access })
+
+export const e2bSandbox = (sandbox: Sandbox, tokens: ToldTokens, domain: string | null): E2bSandbox => ({
   ...started(sandbox),
-  ...accessToken(sandbox, tokens),
+  ...accessToken(tokens),
   ...(sandbox.spec.publicTraffic ? {} : { trafficAccessToken: tokens.traffic }),
   domain,
 })
@@ -69,11 +73,11 @@ export function listedSandbox(sandbox: Sandbox): ListedSandbox {
   }
 }
 
-export function sandboxDetail(sandbox: Sandbox, tokens: SandboxTokens, domain: string | null): SandboxDetail {
+export function sandboxDetail(sandbox: Sandbox, tokens: ToldTokens, domain: string | null): SandboxDetail {
   const { spec } = sandbox
   return {
     ...listedSandbox(sandbox),
-    ...accessToken(sandbox, tokens),
+    ...accessToken(tokens),
     // There is no way out of a sandbox, whatever was asked for.
     allowInternetAccess: false,
     domain,

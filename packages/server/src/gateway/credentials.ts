@@ -2,6 +2,7 @@ import type { IncomingMessage } from 'node:http'
 import type { Keys, Traffic } from '@icebox/control'
 import { IceboxError, type Sandbox } from '@icebox/model'
 import { isSameSecret, KEY_HEADERS, keysOf } from '../access.ts'
+import { onceAborted } from '../client.ts'
 
 /** The header with a sandbox's traffic token. */
 export const TOKEN_HEADER = 'e2b-traffic-access-token'
@@ -15,8 +16,15 @@ export class Credentials {
   readonly #request: IncomingMessage
   readonly #projects: ReadonlySet<string>
   readonly #keyHeaders: ReadonlySet<string>
+  readonly #revocations: readonly AbortSignal[]
 
-  private constructor(request: IncomingMessage, projects: ReadonlySet<string>, keyHeaders: ReadonlySet<string>) {
+  private constructor(
+    request: IncomingMessage,
+    projects: ReadonlySet<string>,
+    keyHeaders: ReadonlySet<string>,
+    revocations: readonly AbortSignal[],
+  ) {
+    this.#revocations = revocations
     this.#request = request
     this.#projects = projects
     this.#keyHeaders = keyHeaders
@@ -25,22 +33,32 @@ export class Credentials {
   static async of(request: IncomingMessage, keys: Keys): Promise<Credentials> {
     const projects = new Set<string>()
     const headers = new Set<string>()
+    const revocations: AbortSignal[] = []
     for (const { header, key } of keysOf(request)) {
-      const project = (await keys.authenticate(key))?.project
-      if (project === undefined) continue
-      projects.add(project)
+      const owner = await keys.authenticate(key)
+      if (owner === undefined) continue
+      projects.add(owner.project)
+      if (owner.revoked !== undefined) revocations.push(owner.revoked)
       headers.add(header)
     }
     // Also in what is no key as it stands, such as the second of two headers. Others may be keys of the service inside.
     for (const [index, name] of request.rawHeaders.entries())
       if (index % 2 === 0 && KEY_HEADERS.has(name.toLowerCase()) && KEY.test(request.rawHeaders[index + 1] ?? ''))
         headers.add(name.toLowerCase())
-    return new Credentials(request, projects, headers)
+    return new Credentials(request, projects, headers, revocations)
   }
 
   /** Whether there may be a key that `isFor` some sandbox. */
   get hasKey(): boolean {
     return this.#projects.size > 0
+  }
+
+  /** Calls the listener once when one of the keys is revoked. Gives what takes the listener back. */
+  onceRevoked(listener: () => void): () => void {
+    const forgets = this.#revocations.map((revoked) => onceAborted(revoked, listener))
+    return () => {
+      for (const forget of forgets) forget()
+    }
   }
 
   /** Whether a valid key of the sandbox's project is among them. */

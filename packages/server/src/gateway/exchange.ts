@@ -97,7 +97,11 @@ function headOf({ request, response, headDeadline }: Exchange, outgoing: ClientR
   })
   // Also after the answer, when the rest of a request finds the connection closed.
   outgoing.on('error', reject)
-  outgoing.on('continue', () => response.writeContinue())
+  // Others than 100 say nothing that the client has asked for.
+  outgoing.once('continue', () => {
+    if (expectsContinue(request) && !response.headersSent) response.writeContinue()
+  })
+  boundInformation(outgoing)
   outgoing.once('close', () => {
     clearTimeout(timer)
     response.off('close', gone)
@@ -105,6 +109,19 @@ function headOf({ request, response, headDeadline }: Exchange, outgoing: ClientR
   })
   sendBody(request, outgoing)
   return promise
+}
+
+const expectsContinue = ({ headers }: IncomingMessage): boolean => headers.expect?.toLowerCase() === '100-continue'
+
+/** Answers on the way that a service may give before the one that counts. */
+const INFORMATION = 64
+
+/** Ends a request whose service says for ever that it is about to answer. */
+export function boundInformation(outgoing: ClientRequest): void {
+  let given = 0
+  outgoing.on('information', () => {
+    if (++given > INFORMATION) outgoing.destroy(new Error(`it gave more than ${INFORMATION} informational answers`))
+  })
 }
 
 function sendBody(request: IncomingMessage, outgoing: ClientRequest): void {

@@ -5,6 +5,7 @@ import { IceboxError, isError } from '@icebox/model'
 import { ClientGone } from '../client.ts'
 import { DEADLINE } from '../deadline.ts'
 import { linger } from '../linger.ts'
+import type { Strangers } from '../strangers.ts'
 import { type Limits, Turnstile } from '../turnstile.ts'
 import { type Address, addressOf } from './address.ts'
 import { Credentials } from './credentials.ts'
@@ -26,6 +27,8 @@ export interface GatewayOptions {
   limits?: Limits
   /** Milliseconds a service may take from the end of a request until the head of its answer. */
   headDeadline?: number
+  /** Callers without a valid key. Default: nobody is counted. */
+  strangers?: Strangers
   /** Told of what should not happen. */
   onFault?: (error: IceboxError) => void
 }
@@ -77,23 +80,33 @@ export class Gateway {
 
   /** Answers a request, whatever happens. */
   async serve(request: IncomingMessage, response: ServerResponse, address: Address): Promise<void> {
+    let isStranger = false
+    const facade = this.#options.facades?.get(address.port)
     try {
       const leave = this.#enter(address)
       if (response.destroyed) leave()
       else response.once('close', leave)
-      const credentials = await Credentials.of(request, this.#options.control.keys)
-      const facade = this.#options.facades?.get(address.port)
+      const credentials = await this.#credentials(request)
+      isStranger = !credentials.hasKey
+      const forget = credentials.onceRevoked(() => cut(response))
+      if (response.destroyed) forget()
+      else response.once('close', forget)
       if (facade === undefined) {
         await this.#pass(request, response, address, credentials)
         return
       }
       const { sandbox, path } = address
+      response.once('finish', () => {
+        // How a façade refuses: no token, or no such sandbox.
+        if (isStranger && [401, 502].includes(response.statusCode)) this.#options.strangers?.refused(request)
+      })
       await facade(request, response, {
         sandbox,
         path,
         key: credentials.hasKey && (await this.#isFor(credentials, sandbox)),
       })
     } catch (thrown) {
+      if (isStranger && facade === undefined && isRefusal(thrown)) this.#options.strangers?.refused(request)
       this.#fail(thrown, request, response, address)
     }
   }
@@ -110,6 +123,7 @@ export class Gateway {
     respond: () => ServerResponse,
   ): Promise<void> {
     const over = new AbortController()
+    let isStranger = false
     let leave: (() => void) | undefined
     let response: ServerResponse | undefined
     // What fails while the guest's answer is passed on is told by the same one.
@@ -121,12 +135,18 @@ export class Gateway {
     try {
       leave = this.#enter(address)
       this.#tunnels.add(socket)
-      const credentials = await Credentials.of(request, this.#options.control.keys)
+      const credentials = await this.#credentials(request)
+      isStranger = !credentials.hasKey
+      socket.once(
+        'close',
+        credentials.onceRevoked(() => socket.destroy()),
+      )
       const outgoing = await this.#begin({ request, address, credentials, over }, { fresh: true, upgrade: true })
       const word = await offer(outgoing, this.#headDeadline, over.signal)
       if (word.taken) await join(socket, head, word, address)
       else await passBack({ request, response: answer(), address }, outgoing, word.answer)
     } catch (thrown) {
+      if (isStranger && isRefusal(thrown)) this.#options.strangers?.refused(request)
       if (!socket.destroyed) this.#fail(thrown, request, answer(), address)
     } finally {
       leave?.()
@@ -147,7 +167,14 @@ export class Gateway {
 
   #enter({ sandbox }: Address): () => void {
     if (this.#closed) throw new IceboxError('Unavailable', 'the server is shutting down', { remedy: 'Start it again.' })
-    return this.#turnstile.enter(sandbox)
+    return this.#turnstile.enter(sandbox, this.#options.control.traffic.projectOf(sandbox) ?? '')
+  }
+
+  /** Throws `TooManyRequests` to who has none and was refused too often. */
+  async #credentials(request: IncomingMessage): Promise<Credentials> {
+    const credentials = await Credentials.of(request, this.#options.control.keys)
+    if (!credentials.hasKey) this.#options.strangers?.check(request)
+    return credentials
   }
 
   /** Not for a sandbox that is not there, which the façade says in its own way. */
@@ -217,3 +244,7 @@ export class Gateway {
     linger(request)
   }
 }
+
+/** Whether somebody was refused who may have no business here; a port that is not open is one that somebody waits for. */
+const isRefusal = (thrown: unknown): boolean =>
+  isError(thrown, 'Forbidden') || (isError(thrown, 'NotFound') && thrown.details.port === undefined)

@@ -1,7 +1,7 @@
 import type { ClientRequest, IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
 import type { Address } from './address.ts'
-import { failure, tooLate } from './exchange.ts'
+import { boundInformation, failure, tooLate } from './exchange.ts'
 import { toClient } from './headers.ts'
 
 /** What a request to upgrade came to. */
@@ -15,6 +15,7 @@ export async function offer(outgoing: ClientRequest, milliseconds: number, signa
   outgoing.once('upgrade', (answer, guest, head) => resolve({ taken: true, answer, guest, head }))
   outgoing.once('response', (answer) => resolve({ taken: false, answer }))
   outgoing.on('error', reject)
+  boundInformation(outgoing)
   const late = setTimeout(
     () => outgoing.destroy(tooLate('The service inside did not answer', milliseconds)),
     milliseconds,

@@ -31,7 +31,8 @@ export async function endpointRoutes(app: App, context: Context): Promise<void> 
 
   function headersOf(sandbox: Sandbox, port: number): Record<string, string> {
     const { access, traffic } = context.control.traffic.tokens(sandbox)
-    if (port === EXECD_PORT || port === EGRESS_PORT) return sandbox.spec.secure ? { [EXECD_TOKEN_HEADER]: access } : {}
+    if (port === EXECD_PORT || port === EGRESS_PORT)
+      return context.isSecure(sandbox) ? { [EXECD_TOKEN_HEADER]: access } : {}
     return sandbox.spec.publicTraffic ? {} : { [TOKEN_HEADER]: traffic }
   }
 

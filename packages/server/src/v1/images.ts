@@ -79,7 +79,7 @@ export async function imageRoutes(app: App, context: Context): Promise<void> {
         },
       },
       async (request, reply) => {
-        const leave = uploads.enter(request.project.name)
+        const leave = uploads.enter(request.project.name, request.project.name)
         try {
           return await withTemporaryFile(context.temporaryDirectory, 'image', async (file) => {
             const { kind, name, label = kind } = request.query

@@ -53,7 +53,8 @@ export async function keyRoutes(app: App, context: Context): Promise<void> {
       config: { installation: true },
       schema: {
         operationId: 'revokeKey',
-        summary: 'Take an API key back: it opens nothing any more. Needs the key of the installation',
+        summary:
+          'Take an API key back: it opens nothing any more, and what it has begun ends. Needs the key of the installation',
         tags,
         params: Ref,
         response: { 204: Nothing, ...FAILURES },

@@ -46,6 +46,7 @@ export async function serverRoutes(app: App, context: Context): Promise<void> {
     },
   )
 
+  let document: Promise<Record<string, unknown> & { openapi: string }> | undefined
   app.get(
     '/v1/openapi.json',
     {
@@ -59,7 +60,9 @@ export async function serverRoutes(app: App, context: Context): Promise<void> {
     async () => {
       // Loaded when asked for: it is not needed to serve.
       const { openApiDocument } = await import('../openapi.ts')
-      return openApiDocument()
+      // Making it takes a large part of a second, and it never changes.
+      document ??= openApiDocument()
+      return document
     },
   )
 

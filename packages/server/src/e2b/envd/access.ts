@@ -1,7 +1,12 @@
-import { createHash } from 'node:crypto'
+import { createHash, type Hash } from 'node:crypto'
 import { isSameSecret } from '../../access.ts'
 import type { EnvdSandbox, Request } from './call.ts'
 import { RestError } from './errors.ts'
+
+/** Characters of a SHA-256 in Base64 without the padding. */
+const SIGNATURE_LENGTH = 43
+/** Bytes of a path that may be signed, as many as a system takes; and of a name. */
+const LONGEST = { path: 4096, user: 256 }
 
 /** What the owner of the token signs to give somebody else one file. `expiration`: seconds since 1970, as in the query. */
 export function signatureOf(file: {
@@ -13,21 +18,24 @@ export function signatureOf(file: {
 }): string {
   const { path, operation, user, token, expiration } = file
   const signed = [path, operation, user, token, ...(expiration === undefined ? [] : [expiration])].join(':')
-  return `v1_${createHash('sha256').update(signed).digest('base64').replace(/=+$/, '')}`
+  return signatureText(createHash('sha256').update(signed))
 }
 
-/** Whether the owner of the token signed that this is done with this file, at whatever time. */
-export function isSignedWith(token: string, method: string | undefined, query: URLSearchParams): boolean {
+/**
+ * Tells of a token whether its owner signed that this is done with this file, at whatever time. What is the same for every token is hashed once.
+ * Undefined when nobody can have signed it.
+ */
+export function signerOf(method: string | undefined, query: URLSearchParams): ((token: string) => boolean) | undefined {
+  const [path, user] = [query.get('path') ?? '', query.get('username') ?? '']
+  if (Buffer.byteLength(path) > LONGEST.path || Buffer.byteLength(user) > LONGEST.user) return undefined
+  const signature = query.get('signature') ?? ''
   const expiration = query.get('signature_expiration') ?? undefined
-  const wanted = signatureOf({
-    path: query.get('path') ?? '',
-    operation: method === 'GET' ? 'read' : 'write',
-    user: query.get('username') ?? '',
-    token,
-    expiration: expiration === undefined ? undefined : String(Number(expiration)),
-  })
-  return isSameSecret(query.get('signature') ?? '', wanted)
+  const end = expiration === undefined ? '' : `:${Number(expiration)}`
+  const begun = createHash('sha256').update(`${path}:${method === 'GET' ? 'read' : 'write'}:${user}:`)
+  return (token) => isSameSecret(signature, signatureText(begun.copy().update(token + end)))
 }
+
+const signatureText = (hash: Hash): string => `v1_${hash.digest('base64').slice(0, SIGNATURE_LENGTH)}`
 
 /** Throws a `RestError` with 401 when the request may not reach the sandbox. */
 export function checkAccess(request: Request, pathname: string, query: URLSearchParams, sandbox: EnvdSandbox): void {
@@ -43,7 +51,7 @@ export function checkAccess(request: Request, pathname: string, query: URLSearch
   const expiration = query.get('signature_expiration') ?? undefined
   if (expiration !== undefined && !/^-?\d{1,15}$/.test(expiration))
     throw new RestError(400, 'signature_expiration must be a number of seconds')
-  if (!isSignedWith(sandbox.accessToken, request.method, query)) throw new RestError(401, 'invalid signature')
+  if (!signerOf(request.method, query)?.(sandbox.accessToken)) throw new RestError(401, 'invalid signature')
   if (expiration !== undefined && Number(expiration) < Math.floor(Date.now() / 1000))
     throw new RestError(401, 'signature is already expired')
 }

@@ -2,7 +2,7 @@ import type { IncomingMessage, OutgoingHttpHeaders } from 'node:http'
 import type { Http2ServerRequest } from 'node:http2'
 import { posix } from 'node:path'
 import { Code, ConnectError, createContextKey, type HandlerContext } from '@connectrpc/connect'
-import { type Guest, IceboxError } from '@icebox/model'
+import { type Guest, IceboxError, type Reservation } from '@icebox/model'
 
 export type Request = IncomingMessage | Http2ServerRequest
 /** What the responses of HTTP/1.1 and HTTP/2 have in common, as far as it is needed. */
@@ -42,6 +42,8 @@ export interface Call {
   guest: Guest
   /** The user that was named; undefined: the sandbox's. */
   user: string | undefined
+  /** What is kept for the request counts in it, and is given back when that is answered. */
+  hold(): Reservation
 }
 
 export const CALL = createContextKey<Call | undefined>(undefined)

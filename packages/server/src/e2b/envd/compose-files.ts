@@ -7,10 +7,12 @@ import { RestError } from './errors.ts'
 import { readJson, written } from './upload.ts'
 
 /** Bytes of a request. */
-const LIMIT = 4 * 1024 * 1024
+const LIMIT = 1_048_576
+/** Files that become one. */
+const MOST = 10_000
 
 const ComposeRequest = z.object({
-  source_paths: z.array(z.string()),
+  source_paths: z.array(z.string().max(4096)).max(MOST),
   destination: z.string(),
   username: z.string().optional(),
 })
@@ -22,7 +24,7 @@ export async function composeFiles(
   named: Call,
   client: AbortSignal,
 ): Promise<void> {
-  const body = ComposeRequest.safeParse(await readJson(request, LIMIT))
+  const body = ComposeRequest.safeParse(await readJson(request, LIMIT, named.hold()))
   if (!body.success) throw new RestError(400, `invalid request body: ${z.prettifyError(body.error)}`)
   const { source_paths: sources, destination, username } = body.data
   if (sources.length === 0) throw new RestError(400, 'source_paths is empty')

@@ -147,6 +147,7 @@ async function peek(
   for (let peeked = 0; peeked < PEEK; ) {
     const next = await rest.next()
     if (next.done === true) return { first, rest, length: peeked }
+    if (next.value.length === 0) continue
     first.push(next.value)
     peeked += next.value.length
     if (peeked > expected) return { first, rest, length: undefined }

@@ -5,11 +5,13 @@ import { compressionGzip } from '@connectrpc/connect-node'
 import { type Guest, isError } from '@icebox/model'
 import { ClientGone } from '../../client.ts'
 import { linger } from '../../linger.ts'
+import { RequestMemory } from '../../memory.ts'
 import { samples, usedPercent } from '../../processor.ts'
 import { basicUser, checkAccess } from './access.ts'
 import { sendError, sendJson, sendMethodNotAllowed, sendUnreachable, writeAll } from './answer.ts'
 import { bounded, CALL, type Call, type EnvdSandbox, type Request, type Response } from './call.ts'
 import { composeFiles } from './compose-files.ts'
+import { counted } from './counted.ts'
 import { download } from './download.ts'
 import { RestError } from './errors.ts'
 import { filesystemService } from './filesystem.ts'
@@ -24,6 +26,8 @@ export interface EnvdOptions {
   find(sandbox: string, signal: AbortSignal): Promise<EnvdSandbox>
   /** The guest to ask; resumes the sandbox where that is allowed. */
   reach(sandbox: string, signal: AbortSignal): Promise<{ execution: string; guest: Guest }>
+  /** What requests hold. Default: one of the façade's own. */
+  memory?: RequestMemory
   /** Ends streams: the server is shutting down. */
   closing?: AbortSignal
 }
@@ -65,6 +69,7 @@ const REST: Readonly<Record<string, Readonly<Record<string, Handler>>>> = {
 
 /** E2B's guest service, envd, spoken over the guest link: nothing of it runs in the sandbox. Keeps what its clients' streams need. */
 export function envdFacade(options: EnvdOptions): EnvdFacade {
+  const memory = options.memory ?? new RequestMemory('sandbox')
   const router = createConnectRouter({
     acceptCompression: [compressionGzip],
     // Asking costs more than it saves, above all on output that is sent as it comes.
@@ -112,7 +117,8 @@ export function envdFacade(options: EnvdOptions): EnvdFacade {
     if (reached === undefined) return
     const user = method === undefined ? query.get('username') : basicUser(request.headers.authorization)
     const { execution, guest } = reached
-    const call = { sandbox, execution, guest, user: user || undefined }
+    const hold = () => memory.open(at.sandbox, response)
+    const call = { sandbox, execution, guest, user: user || undefined, hold }
     if (method !== undefined) await serveMethod(method, request, response, call, signal)
     else await handle?.(request, response, query, call, signal)
   }
@@ -152,7 +158,7 @@ async function serveMethod(
     method: request.method ?? '',
     url: `http://envd${method.requestPath}`,
     header,
-    body: request.iterator({ destroyOnReturn: false }),
+    body: counted(request.iterator({ destroyOnReturn: false }), request.headers['content-type'], call.hold()),
     signal,
     contextValues: createContextValues().set(CALL, call),
   })

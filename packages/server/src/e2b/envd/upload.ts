@@ -2,7 +2,7 @@ import type { IncomingHttpHeaders } from 'node:http'
 import { Readable } from 'node:stream'
 import { createGunzip } from 'node:zlib'
 import { Busboy, type BusboyFileStream } from '@fastify/busboy'
-import { type FileInfo, IceboxError, isError } from '@icebox/model'
+import { collect, type FileInfo, IceboxError, ITEM_BYTES, isError, type Reservation } from '@icebox/model'
 import { sendJson } from './answer.ts'
 import { accessOf, bounded, type Call, guestPath, type Request, type Response } from './call.ts'
 import { isGzipped } from './encoding.ts'
@@ -13,7 +13,7 @@ import { metadataXattrs } from './metadata.ts'
 /** Parts of a form that wait for those before them to be written; small ones are in memory by then. */
 const MAX_WAITING = 4
 /** Of the parts of a form that are no files, which nobody looks at. */
-const FIELD_LIMITS = { fieldSize: 1024, fields: 1000 }
+const FIELD_LIMITS = { fieldSize: 1024, fields: 1000, headerPairs: 32, headerSize: 16_384 }
 
 /** What is told of a file that was written. */
 export interface Written {
@@ -54,7 +54,11 @@ export async function upload(
     if (path === undefined) throw new RestError(400, 'a body that is one file needs the query parameter path')
     sendJson(response, 200, [await write(path, body)])
   } else if (media === 'multipart/form-data') {
-    sendJson(response, 200, await writeForm({ ...request.headers, 'content-type': type }, body, path, write))
+    sendJson(
+      response,
+      200,
+      await writeForm({ ...request.headers, 'content-type': type }, body, path, call.hold(), write),
+    )
   } else
     throw new RestError(
       400,
@@ -89,12 +93,13 @@ async function writeForm(
   headers: { 'content-type': string },
   body: AsyncIterable<Buffer>,
   path: string | undefined,
+  held: Reservation,
   write: (path: string, data: AsyncIterable<Uint8Array>) => Promise<Written>,
 ): Promise<Written[]> {
   const { promise: failed, reject } = Promise.withResolvers<never>()
   failed.catch(() => undefined)
   const form = openForm(headers)
-  const files: Written[] = []
+  const files = new Map<string, Written>()
   const open = new Set<BusboyFileStream>()
   let done = Promise.withResolvers<void>()
   let turn: Promise<void> = Promise.resolve()
@@ -106,9 +111,9 @@ async function writeForm(
       const to = path ?? name
       if (!to) throw new RestError(400, 'a part of the form has neither a file name nor a path')
       const file = await write(to, data)
-      if (files.some((other) => other.path === file.path))
-        throw new RestError(400, `two files of the form have the same path '${file.path}'`)
-      files.push(file)
+      if (files.has(file.path)) throw new RestError(400, `two files of the form have the same path '${file.path}'`)
+      held.resize(held.bytes + ITEM_BYTES + 4 * file.path.length)
+      files.set(file.path, file)
       open.delete(data)
       done.resolve()
       done = Promise.withResolvers()
@@ -140,7 +145,7 @@ async function writeForm(
     // A write that waits for the rest of its file must not wait for ever.
     for (const data of open) data.destroy(new IceboxError('InvalidArgument', 'the form has failed'))
   }
-  return files
+  return [...files.values()]
 }
 
 const badForm = (thrown: unknown): RestError =>
@@ -160,16 +165,10 @@ function openForm(headers: { 'content-type': string }): InstanceType<typeof Busb
 }
 
 /** The body of a request as JSON, of at most so many bytes. */
-export async function readJson(request: Request, limit: number): Promise<unknown> {
-  const parts: Buffer[] = []
-  let size = 0
-  for await (const part of request.iterator({ destroyOnReturn: false })) {
-    size += part.length
-    if (size > limit) throw new IceboxError('TooLarge', `the body is longer than ${limit} bytes`)
-    parts.push(part)
-  }
+export async function readJson(request: Request, limit: number, held: Reservation): Promise<unknown> {
+  const body = await collect(request.iterator({ destroyOnReturn: false }), limit, held)
   try {
-    return JSON.parse(Buffer.concat(parts).toString())
+    return JSON.parse(Buffer.from(body.buffer).toString())
   } catch {
     throw new RestError(400, 'invalid request body: it is not JSON')
   }

@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto'
 import { posix } from 'node:path'
 import type { MessageInitShape } from '@bufbuild/protobuf'
 import { Code, ConnectError } from '@connectrpc/connect'
-import { type FileEvent, isError } from '@icebox/model'
+import { Budget, Budgets, type FileEvent, ITEM_BYTES, isError, type Reservation } from '@icebox/model'
 import { accessOf, bounded, type Call, guestPath } from './call.ts'
 import { entryOf, METADATA_PREFIX } from './entry.ts'
 import { rpcError } from './errors.ts'
@@ -12,6 +12,10 @@ type Change = MessageInitShape<typeof FilesystemEventSchema>
 
 /** Changes that wait for a client to ask for them; beyond, it learns that some are missing. */
 const MAX_WAITING = 4096
+
+/** Bytes of changes that wait, of one run and of all. */
+const EACH = 8_388_608
+const IN_ALL = 67_108_864
 
 /** Watchers of one run: each keeps what waits, and not every client removes its own. */
 const MOST = 128
@@ -70,15 +74,46 @@ async function* changes(
   }
 }
 
+/** Whether so much more can be held; if so, it is. */
+function holds(held: Reservation, bytes: number): boolean {
+  try {
+    held.resize(held.bytes + bytes)
+    return true
+  } catch (thrown) {
+    if (isError(thrown, 'TooManyRequests')) return false
+    throw thrown
+  }
+}
+
+/** As many as a change takes at most: its texts twice. */
+function bytesOf({ name = '', entry }: Change): number {
+  if (entry === undefined) return ITEM_BYTES + 2 * name.length
+  const { path = '', symlinkTarget = '', metadata = {} } = entry
+  const texts = [name, path, path, symlinkTarget, ...Object.entries(metadata).flat()]
+  return 4 * ITEM_BYTES + texts.reduce((bytes, text) => bytes + ITEM_BYTES / 4 + 2 * text.length, 0)
+}
+
 interface Watcher {
   waiting: Change[]
+  /** What those that wait take. */
+  held: Reservation
   failure: ConnectError | undefined
   stop: AbortController
+}
+
+function drop(watcher: Watcher): void {
+  watcher.waiting = []
+  watcher.held.resize(ITEM_BYTES)
 }
 
 /** Watches that collect what changes until it is asked for. They live until they are removed, or as long as their run. */
 export class Watchers {
   readonly #runs = new Map<string, Map<string, Watcher>>()
+  readonly #budgets = new Budgets(
+    (run) => `changes of run ${run} that wait to be asked for`,
+    EACH,
+    new Budget('changes of every sandbox that wait to be asked for', IN_ALL),
+  )
 
   async create(call: Call, request: WatchRequest, signal: AbortSignal): Promise<string> {
     if ((this.#runs.get(call.execution)?.size ?? 0) >= MOST)
@@ -88,7 +123,8 @@ export class Watchers {
     signal.addEventListener('abort', abandon, { once: true })
     const source = await watch(call, request, stop.signal).finally(() => signal.removeEventListener('abort', abandon))
     const id = `w${randomUUID()}`
-    const watcher: Watcher = { waiting: [], failure: undefined, stop }
+    const held = this.#budgets.of(call.execution).reserve(ITEM_BYTES)
+    const watcher: Watcher = { waiting: [], held, failure: undefined, stop }
     const run = this.#runs.get(call.execution) ?? new Map<string, Watcher>()
     this.#runs.set(call.execution, run.set(id, watcher))
     void this.#collect(watcher, source).finally(() => {
@@ -102,7 +138,10 @@ export class Watchers {
   take(execution: string, id: string): Change[] {
     const watcher = this.#find(execution, id)
     const { failure } = watcher
-    if (failure === undefined) return watcher.waiting.splice(0)
+    if (failure === undefined) {
+      watcher.held.resize(ITEM_BYTES)
+      return watcher.waiting.splice(0)
+    }
     this.remove(execution, id)
     throw failure
   }
@@ -120,6 +159,7 @@ export class Watchers {
 
   #forget(execution: string, id: string): void {
     const run = this.#runs.get(execution)
+    run?.get(id)?.held.release()
     run?.delete(id)
     if (run?.size === 0) this.#runs.delete(execution)
   }
@@ -127,13 +167,17 @@ export class Watchers {
   async #collect(watcher: Watcher, source: AsyncIterable<Change>): Promise<void> {
     try {
       for await (const change of source) {
-        if (watcher.waiting.length >= MAX_WAITING) throw lost()
+        if (watcher.waiting.length >= MAX_WAITING || !holds(watcher.held, bytesOf(change))) {
+          // At once: others would be refused for what this one no longer needs.
+          drop(watcher)
+          throw lost()
+        }
         watcher.waiting.push(change)
       }
     } catch (thrown) {
       // The end of the link is the end of the run: nobody asks by this name again.
       if (isError(thrown, 'GuestFailed')) return
-      watcher.waiting = []
+      drop(watcher)
       watcher.failure = rpcError(thrown)
       watcher.stop.abort()
     }

@@ -154,7 +154,7 @@ export async function commandRoutes(app: App, execd: Execd): Promise<void> {
           const info = await commandInfo(guest, params.id, signal)
           if (info.tag !== BACKGROUND)
             throw new ExecdError('invalid', 'InvalidArgument', `command ${params.id} does not run in the background`)
-          return outputSince(guest, info, query.cursor, signal)
+          return outputSince(guest, info, query.cursor, execd.hold(request, reply), signal)
         },
         reply,
       )

@@ -15,7 +15,7 @@ export function rangeOf(header: string, size: number): { from: number; to: numbe
   const wanted = /^bytes=(.+)$/i.exec(header.trim())?.[1]
   if (wanted === undefined) throw unsatisfiable(header, size)
   for (const each of wanted.split(',')) {
-    const [, first = '', last = ''] = /^\s*(\d*)\s*-\s*(\d*)\s*$/.exec(each) ?? []
+    const [, first = '', last = ''] = /^(\d*)\s*-\s*(\d*)$/.exec(each.trim()) ?? []
     if (first === '' && last === '') throw unsatisfiable(header, size)
     const from = first === '' ? Math.max(0, size - Number(last)) : Number(first)
     const to = first === '' || last === '' ? size : Math.min(size, Number(last) + 1)

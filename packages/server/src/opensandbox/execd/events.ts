@@ -5,6 +5,8 @@ import { Lines } from './lines.ts'
 
 /** Milliseconds between signs of life on a stream. */
 const PING_EVERY = 5_000
+/** Lines that are told together. */
+const AT_ONCE = 512
 
 /** The event of a stream, as the clients of execd know it. */
 export interface StreamEvent {
@@ -52,7 +54,9 @@ export async function* eventsOf(session: ExecSession, onExit: () => void): Async
   for await (const event of session.events) {
     switch (event.type) {
       case 'output':
-        yield texts(event.stream, streams[event.stream].add(event.data))
+        // A piece of output may be nothing but ends of lines: its client is waited for in between.
+        for (let lines = streams[event.stream].add(event.data); lines.length > 0; )
+          yield texts(event.stream, lines.splice(0, AT_ONCE))
         break
       case 'gap':
         yield texts(event.stream, [`[${event.to - event.from} bytes were dropped]`])

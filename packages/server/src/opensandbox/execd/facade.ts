@@ -1,11 +1,12 @@
 import type { IncomingMessage } from 'node:http'
-import { type Guest, IceboxError, type Sandbox } from '@icebox/model'
-import type { FastifyBaseLogger, FastifyRequest } from 'fastify'
+import { type Guest, IceboxError, type Reservation, type Sandbox } from '@icebox/model'
+import type { FastifyBaseLogger, FastifyReply, FastifyRequest } from 'fastify'
 import { isSameSecret } from '../../access.ts'
 import { createApp } from '../../app.ts'
 import type { App } from '../../context.ts'
 import { DEADLINE, within } from '../../deadline.ts'
 import type { Facade, Place } from '../../gateway/facade.ts'
+import { RequestMemory } from '../../memory.ts'
 import { Streams } from '../../stream.ts'
 import { codeRoutes } from './code.ts'
 import { commandRoutes } from './commands.ts'
@@ -33,6 +34,8 @@ export interface ExecdOptions {
   token(sandbox: string, signal: AbortSignal): Promise<string | undefined>
   /** Fires when the server begins to close: streams end, what they show goes on. */
   closing: AbortSignal
+  /** What requests hold. Default: one of the façade's own. */
+  memory?: RequestMemory
   /** Gets what should not happen. */
   log?: Pick<FastifyBaseLogger, 'error'>
 }
@@ -44,6 +47,8 @@ export interface Execd {
   /** The same, and with whose rights the request touches files: those of the user that it names, else of whom commands are run by. */
   files(request: FastifyRequest, signal: AbortSignal): Promise<{ guest: Guest; as: { user?: string } }>
   readonly streams: Streams
+  /** What is kept for the request is counted in it, and given back when that is answered. */
+  hold(request: FastifyRequest, reply: FastifyReply): Reservation
 }
 
 /** Files as a user: their routes come once more under this. */
@@ -64,11 +69,14 @@ export function execdFacade(options: ExecdOptions): Facade {
     return place
   }
   const streams = new Streams()
+  const memory = options.memory ?? new RequestMemory('sandbox')
+  const hold = (request: FastifyRequest, { raw }: FastifyReply) => memory.open(placeOf(request).sandbox, raw)
   options.closing.addEventListener('abort', () => streams.close(), { once: true })
   const reach = (request: FastifyRequest, signal: AbortSignal) =>
     reaching(options.reach(placeOf(request).sandbox, signal))
   const execd: Execd = {
     streams,
+    hold,
     guest: async (request, signal) => (await reach(request, signal)).guest,
     async files(request, signal) {
       const { guest, sandbox } = await reach(request, signal)
@@ -77,7 +85,7 @@ export function execdFacade(options: ExecdOptions): Facade {
     },
   }
 
-  const app = createApp({ logger: false })
+  const app = createApp({ logger: false, hold })
   app.register(async (scope: App) => {
     scope.setErrorHandler((thrown, request, reply) => {
       sendExecdFailure(thrown, request, reply)

@@ -1,27 +1,66 @@
 import { posix } from 'node:path'
-import { IceboxError } from '@icebox/model'
+import { type FileInfo, type Guest, IceboxError } from '@icebox/model'
 import { z } from 'zod'
 import type { App } from '../../context.ts'
 import { DEADLINE, within } from '../../deadline.ts'
 import { flag, repeated } from '../../parameters.ts'
+import { filterInSlices } from '../../slices.ts'
 import type { Execd } from './facade.ts'
 import { ExecdError } from './failure.ts'
+import { globMatcher } from './glob.ts'
 import { findFile, permit, statOf } from './permissions.ts'
+import { replacing } from './replace.ts'
 import { Path, Permission, wireFile } from './wire.ts'
 
 /** As deep as a search goes. */
 const DEPTH = 1_000
-/** Bytes of a file in which text is replaced: it is held as a whole. */
+/** Bytes of a file in which text is replaced. */
 const REPLACEABLE = 67_108_864
-/** Bytes of a request with the texts to replace. */
-const REPLACE_BODY = 16_777_216
+/** Characters of a text to replace: looking for it takes four times as many bytes. */
+const LONGEST_OLD = 65_536
 
 /** By name where the pattern has no directory in it, by the path below the root where it has. */
-const matches = (pattern: string, path: string): boolean =>
-  pattern === '**' || posix.matchesGlob(pattern.includes('/') ? path : posix.basename(path), pattern)
+function matcherOf(pattern: string): (path: string) => boolean {
+  if (pattern === '' || pattern === '**') return () => true
+  const matches = globMatcher(pattern)
+  return pattern.includes('/') ? matches : (path) => matches(posix.basename(path))
+}
 
-/** Bytes as characters one to one: what is no UTF-8 stays as it is. */
-const binary = (text: string): string => Buffer.from(text).toString('latin1')
+const tooLong = (path: string, size: number | string) =>
+  new IceboxError('TooLarge', `${path} has ${size} bytes; text is replaced in files up to ${REPLACEABLE}`)
+
+/** The bytes of a file, which may grow meanwhile, or be of a kind that does not say its size. */
+async function* bounded(path: string, data: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array, void, void> {
+  let bytes = 0
+  for await (const chunk of data) {
+    bytes += chunk.length
+    if (bytes > REPLACEABLE) throw tooLong(path, 'more')
+    yield chunk
+  }
+}
+
+/** Replaces text in a file and gives how often. The file passes through here and is never held; without the text it stays as it is. */
+async function replaceIn(
+  guest: Guest,
+  path: string,
+  { old, new: by }: { old: string; new: string },
+  as: { user?: string },
+  signal: AbortSignal,
+): Promise<number> {
+  const [oldBytes, newBytes] = [Buffer.from(old), Buffer.from(by)]
+  const changed = async () => {
+    const text = replacing(oldBytes, newBytes)
+    const { data } = await guest.readFile(path, as, signal)
+    return { text, data: text.replaced(bounded(path, data)) }
+  }
+  // Written only when there is something to replace, which takes a look at all of it.
+  const first = await changed()
+  for await (const _ of first.data) if (first.text.found > 0) break
+  if (first.text.found === 0) return 0
+  const second = await changed()
+  await guest.writeFile(path, second.data, as, signal)
+  return second.text.found
+}
 
 /** Files, but for their content. */
 export async function fileRoutes(app: App, execd: Execd): Promise<void> {
@@ -87,16 +126,16 @@ export async function fileRoutes(app: App, execd: Execd): Promise<void> {
     { schema: { querystring: z.object({ path: Path, pattern: z.string().max(4096).default('') }) } },
     async (request, reply) => {
       const { path, pattern } = request.query
+      const matches = matcherOf(pattern)
       return within(
         DEADLINE.work,
         async (signal) => {
           const { guest, as } = await execd.files(request, signal)
           const root = await statOf(guest, path, as, signal)
           const entries = await guest.list(root.path, { ...as, depth: DEPTH }, signal)
-          return entries
-            .filter(({ type }) => type !== 'directory')
-            .filter((entry) => matches(pattern === '' ? '**' : pattern, posix.relative(root.path, entry.path)))
-            .map(wireFile)
+          const isFound = (entry: FileInfo) =>
+            entry.type !== 'directory' && matches(posix.relative(root.path, entry.path))
+          return (await filterInSlices(entries, isFound, signal)).map(wireFile)
         },
         reply,
       )
@@ -106,10 +145,9 @@ export async function fileRoutes(app: App, execd: Execd): Promise<void> {
   app.post(
     '/files/replace',
     {
-      bodyLimit: REPLACE_BODY,
       schema: {
         querystring: z.object({ verbose: flag.default(false) }),
-        body: z.record(Path, z.object({ old: z.string().min(1), new: z.string() })),
+        body: z.record(Path, z.object({ old: z.string().min(1).max(LONGEST_OLD), new: z.string() })),
       },
     },
     async (request, reply) => {
@@ -117,26 +155,11 @@ export async function fileRoutes(app: App, execd: Execd): Promise<void> {
         const { guest, as } = await execd.files(request, signal)
         for (const path of Object.keys(request.body)) {
           const { size } = await statOf(guest, path, as, signal)
-          if (size > REPLACEABLE)
-            throw new IceboxError(
-              'TooLarge',
-              `${path} has ${size} bytes; text is replaced in files up to ${REPLACEABLE}`,
-            )
+          if (size > REPLACEABLE) throw tooLong(path, size)
         }
         const replaced: Record<string, { replacedCount: number }> = {}
-        for (const [path, { old, new: by }] of Object.entries(request.body)) {
-          const { data } = await guest.readFile(path, { ...as, length: REPLACEABLE }, signal)
-          const chunks: Uint8Array[] = []
-          for await (const chunk of data) chunks.push(chunk)
-          const pieces = Buffer.concat(chunks).toString('latin1').split(binary(old))
-          replaced[path] = { replacedCount: pieces.length - 1 }
-          if (pieces.length === 1) continue
-          const changed = Buffer.from(pieces.join(binary(by)), 'latin1')
-          const content = async function* () {
-            yield changed
-          }
-          await guest.writeFile(path, content(), as, signal)
-        }
+        for (const [path, change] of Object.entries(request.body))
+          replaced[path] = { replacedCount: await replaceIn(guest, path, change, as, signal) }
         return replaced
       })
       return request.query.verbose ? counts : reply.send()

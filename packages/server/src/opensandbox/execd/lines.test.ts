@@ -43,3 +43,10 @@ test('a line without an end is not held back for ever', () => {
   )
   assert.deepEqual(lines.end(), [])
 })
+
+test('a long line that comes byte by byte costs no more than its length', { timeout: 20_000 }, () => {
+  const lines = new Lines()
+  const found: string[] = []
+  for (let byte = 0; byte < 900_000; byte++) found.push(...lines.add(Buffer.from('x')))
+  assert.deepEqual([...found, ...lines.end()], ['x'.repeat(900_000)])
+})

@@ -1,4 +1,4 @@
-import type { ExecInfo, Guest } from '@icebox/model'
+import { type ExecInfo, type Guest, ITEM_BYTES, type Reservation } from '@icebox/model'
 
 /** How many bytes at the end begin a character of UTF-8 and do not end it. */
 function unfinished(bytes: Uint8Array): number {
@@ -12,12 +12,13 @@ function unfinished(bytes: Uint8Array): number {
 
 /**
  * What a process has written to stdout so far, from a byte on, as far as it is kept; and the byte after it, which is where to
- * go on from. A character of which only a part is there is left for then.
+ * go on from. What is collected counts in `held`. A character of which only a part is there is left for then.
  */
 export async function outputSince(
   guest: Guest,
   { id, stdoutBytes, exit }: ExecInfo,
   cursor: number,
+  held: Reservation,
   signal: AbortSignal,
 ): Promise<{ text: Uint8Array; end: number }> {
   if (cursor >= stdoutBytes) return { text: new Uint8Array(), end: stdoutBytes }
@@ -27,7 +28,12 @@ export async function outputSince(
     for await (const event of session.events) {
       if (event.type === 'exit') break
       if (event.stream !== 'stdout') continue
-      if (event.type === 'output') chunks.push(event.data.subarray(0, stdoutBytes - event.offset))
+      if (event.type === 'output') {
+        const data = event.data.subarray(0, stdoutBytes - event.offset)
+        // Twice: once more when the pieces are put together.
+        held.resize(held.bytes + 2 * data.length + ITEM_BYTES)
+        chunks.push(data)
+      }
       const next = event.type === 'output' ? event.offset + event.data.length : event.to
       if (next >= stdoutBytes) break
     }

@@ -11,6 +11,8 @@ import { ExecdError } from './failure.ts'
 import { endCommand, runInForeground, sessionTag } from './running.ts'
 import { createArgv, runArgv, SESSIONS, sessionDirectory } from './session-shell.ts'
 
+/** Bytes of what a shell that makes a session says of why it cannot. */
+const WORDS = 4096
 const FORM = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/
 const unknown = (session: string) => new ExecdError('context', 'NotFound', `there is no session ${session}`)
 
@@ -41,13 +43,24 @@ export async function listSessions(guest: Guest, signal: AbortSignal): Promise<s
 export async function createSession(guest: Guest, cwd: string, signal: AbortSignal): Promise<string> {
   const session = randomUUID()
   const argv = createArgv(session, cwd)
-  const running = await guest.exec({ argv, env: await environment(guest, signal) }, signal)
-  let said = ''
-  for await (const event of running.events) {
-    if (event.type === 'output') said += Buffer.from(event.data)
-    if (event.type === 'exit' && event.exit.exitCode === 0) return session
+  const running = await guest.exec({ argv, env: await environment(guest, signal), overflow: 'drop' }, signal)
+  let exited = false
+  let said = Buffer.alloc(0)
+  try {
+    for await (const event of running.events) {
+      if (event.type === 'output') said = Buffer.concat([said, event.data.subarray(0, WORDS - said.length)])
+      if (event.type === 'exit') {
+        exited = true
+        if (event.exit.exitCode === 0) return session
+      }
+      if (!exited && said.length >= WORDS) break
+    }
+  } finally {
+    // It says nothing unless it fails: one that goes on saying something is no shell.
+    if (!exited) await running.kill('SIGKILL', AbortSignal.timeout(DEADLINE.read)).catch(() => undefined)
+    running.detach()
   }
-  throw new IceboxError('InvalidArgument', `the session could not be created: ${said.trim()}`)
+  throw new IceboxError('InvalidArgument', `the session could not be created: ${said.toString().trim()}`)
 }
 
 /** What runs in a session ends, whatever it was. Gives whether the id is that of a session. */

@@ -32,3 +32,26 @@ test('a form of many small files is taken only as fast as they are written', asy
     Array.from({ length: chunks * each }, (_, n) => `/f${n} ${n}`),
   )
 })
+
+test('descriptions without their files end the form', async () => {
+  let taken = 0
+  async function* body() {
+    for (; ; taken++) yield Buffer.from(part('metadata', JSON.stringify({ path: `/f${taken}` })))
+  }
+  await assert.rejects(
+    receive(body(), TYPE, AbortSignal.timeout(60_000), async () => undefined),
+    { code: 'InvalidArgument', message: /more than 64 files/ },
+  )
+})
+
+test('the head of a part is bounded', async () => {
+  async function* body() {
+    yield Buffer.from(`--${BOUNDARY}\r\nContent-Disposition: form-data; name="metadata"; filename="f"\r\n`)
+    for (let sent = 0; sent < 100; sent++) yield Buffer.from(`X-More: ${'x'.repeat(60_000)}\r\n`)
+    yield Buffer.from(`\r\n{}\r\n--${BOUNDARY}--\r\n`)
+  }
+  await assert.rejects(
+    receive(body(), TYPE, AbortSignal.timeout(60_000), async () => undefined),
+    { code: 'InvalidArgument' },
+  )
+})

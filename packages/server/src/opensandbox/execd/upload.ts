@@ -2,7 +2,7 @@ import { posix } from 'node:path'
 import { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { Busboy, type BusboyFileStream } from '@fastify/busboy'
-import type { Guest } from '@icebox/model'
+import { collect, type Guest, isError } from '@icebox/model'
 import type { z } from 'zod'
 import type { App } from '../../context.ts'
 import { DEADLINE, within } from '../../deadline.ts'
@@ -15,22 +15,22 @@ import { Path, Permission } from './wire.ts'
 const Metadata = Permission.extend({ path: Path })
 type Metadata = z.infer<typeof Metadata>
 /** Bytes of the description of one file. */
-const METADATA_LIMIT = 65_536
+const METADATA_LIMIT = 16_384
+/** Descriptions that may come before the first of their files. */
+const MAX_DESCRIBED = 64
+/** Of the head of a part. */
+const HEAD_LIMITS = { headerPairs: 32, headerSize: 16_384 }
 /** Parts that wait for those before them to be written; small ones are in memory by then. */
 const MAX_WAITING = 4
 
 async function readMetadata(part: AsyncIterable<Uint8Array>): Promise<Metadata> {
-  const chunks: Uint8Array[] = []
-  let length = 0
-  for await (const chunk of part) {
-    length += chunk.length
-    if (length > METADATA_LIMIT)
-      throw new ExecdError('metadata', 'InvalidArgument', `the metadata is longer than ${METADATA_LIMIT} bytes`)
-    chunks.push(chunk)
-  }
+  const text = await collect(part, METADATA_LIMIT).catch((thrown: unknown) => {
+    if (!isError(thrown, 'TooLarge')) throw thrown
+    throw new ExecdError('metadata', 'InvalidArgument', `the metadata is longer than ${METADATA_LIMIT} bytes`)
+  })
   let json: unknown
   try {
-    json = JSON.parse(Buffer.concat(chunks).toString())
+    json = JSON.parse(Buffer.from(text.buffer).toString())
   } catch {
     throw new ExecdError('metadata', 'InvalidArgument', 'the metadata is not valid JSON')
   }
@@ -91,13 +91,19 @@ export async function receive(
   signal: AbortSignal,
   onFile: (metadata: Metadata, content: AsyncIterable<Uint8Array>) => Promise<void>,
 ): Promise<void> {
-  const form = new Busboy({ headers: { 'content-type': contentType }, isPartAFile: () => true })
+  const form = new Busboy({ headers: { 'content-type': contentType }, isPartAFile: () => true, limits: HEAD_LIMITS })
   const waiting: Metadata[] = []
   let files = 0
   // One part after the other: the next is looked at when the one before it has been dealt with.
   let last: Promise<void> = Promise.resolve()
   const take = async (name: string | undefined, part: BusboyFileStream): Promise<void> => {
     if (name === 'metadata') {
+      if (waiting.length === MAX_DESCRIBED)
+        throw new ExecdError(
+          'metadata',
+          'InvalidArgument',
+          `metadata of more than ${MAX_DESCRIBED} files comes before them`,
+        )
       waiting.push(await readMetadata(part))
       return
     }
