@@ -20,6 +20,10 @@ const ROWS: Record<string, number> = {
   image: 1,
   e2b: 2,
   gateway: 2,
+  scale: 9,
+  start: SMOKE.starts.length,
+  idle: 1,
+  fair: 1,
 }
 
 let lab: Lab

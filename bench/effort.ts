@@ -19,6 +19,12 @@ export interface Effort {
   download: number
   /** Small requests to a port in a round. */
   requests: number
+  /** Paused sandboxes that are recorded, and as many snapshots. */
+  crowdRecords: number
+  /** How long a server is watched that does nothing, milliseconds. */
+  idleMs: number
+  /** Records at a start, and the seconds that it may take. */
+  starts: readonly { records: number; seconds: number }[]
 }
 
 export const FULL: Effort = {
@@ -31,6 +37,12 @@ export const FULL: Effort = {
   image: { files: 12_000, bytes: 290e6, layers: 4 },
   download: 100e6,
   requests: 1000,
+  crowdRecords: 10_000,
+  idleMs: 60_000,
+  starts: [
+    { records: 10_000, seconds: 2 },
+    { records: 100_000, seconds: 4 },
+  ],
 }
 
 export const SMOKE: Effort = {
@@ -43,4 +55,7 @@ export const SMOKE: Effort = {
   image: { files: 600, bytes: 3e6, layers: 2 },
   download: 2e6,
   requests: 100,
+  crowdRecords: 50,
+  idleMs: 200,
+  starts: [{ records: 100, seconds: 2 }],
 }

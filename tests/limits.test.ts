@@ -283,3 +283,48 @@ test('a list by parts has everything once that is there throughout', async () =>
   const gone = [middle, newest]
   await removeAll(sandboxes.filter((sandbox) => !gone.includes(sandbox)))
 })
+
+test('of creates that fail the newest few are kept, and nothing large is', async () => {
+  const { key } = await server.icebox.keys.create({ project: 'failing' })
+  const call = async (method: string, path: string, body: object) => {
+    const headers = { 'x-api-key': key, 'content-type': 'application/json' }
+    const response = await fetch(`${server.icebox.url}${path}`, { method, headers, body: JSON.stringify(body) })
+    return { status: response.status, body: JSON.parse(await response.text()) }
+  }
+  // Nothing is at this place that could be pulled.
+  const image = { image: { uri: '127.0.0.1:1/nothing' }, resourceLimits: { memory: '128Mi' } }
+  const large = await call('POST', '/v1/sandboxes', { ...image, env: { A: 'a'.repeat(70_000) } })
+  assert.deepEqual([large.status, large.body.code], [413, 'TooLarge'])
+
+  const inState = async (state: string): Promise<number> => {
+    const response = await fetch(`${server.icebox.url}/v1/sandboxes?state=${state}`, { headers: { 'x-api-key': key } })
+    return JSON.parse(await response.text()).pagination.totalItems
+  }
+  // As many at once as the project may have.
+  for (let round = 0; round < 5; round += 1) {
+    const accepted = await Promise.all(
+      Array.from({ length: 6 }, () => call('POST', '/v1/sandboxes', { ...image, env: { A: 'a'.repeat(60_000) } })),
+    )
+    for (const { status } of accepted) assert.equal(status, 202)
+    await eventually(async () => ((await inState('Pending')) === 0 ? true : undefined), 'the creates have failed')
+  }
+  await eventually(async () => ((await inState('Failed')) === 20 ? true : undefined), 'the oldest are gone')
+})
+
+test('metadata that grows by small steps is bounded as a whole', async () => {
+  const sandbox = await create()
+  const { key } = await server.icebox.keys.create({ project: 'default' })
+  let refused = 0
+  for (let step = 0; step < 10; step += 1) {
+    const patch = Object.fromEntries(Array.from({ length: 10 }, (_, at) => [`k${step}-${at}`, 'v'.repeat(1000)]))
+    const response = await fetch(`${server.icebox.url}/v1/sandboxes/${sandbox.id}/metadata`, {
+      method: 'PATCH',
+      headers: { 'x-api-key': key, 'content-type': 'application/merge-patch+json' },
+      body: JSON.stringify(patch),
+    })
+    if (response.status === 413) refused += 1
+    else assert.equal(response.status, 200)
+  }
+  assert.equal(refused, 4)
+  await sandbox.delete()
+})

@@ -5,11 +5,15 @@ import { create } from './create.ts'
 import { density } from './density.ts'
 import { e2b } from './e2b.ts'
 import { exec } from './exec.ts'
+import { fair } from './fair.ts'
 import { fork } from './fork.ts'
 import { gateway } from './gateway.ts'
+import { idle } from './idle.ts'
 import { image } from './image.ts'
 import { pause } from './pause.ts'
 import { resume } from './resume.ts'
+import { scale } from './scale.ts'
+import { start } from './start.ts'
 
 /** In the order in which they are run. */
 export const SCENARIOS: readonly Scenario[] = [
@@ -24,4 +28,8 @@ export const SCENARIOS: readonly Scenario[] = [
   image,
   e2b,
   gateway,
+  scale,
+  start,
+  idle,
+  fair,
 ]

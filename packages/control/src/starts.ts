@@ -100,6 +100,14 @@ export class Starts {
     return lane
   }
 
+  /** Its next turn comes after those of all others. */
+  #toTheEnd(project: string): Lane {
+    const lane = this.#lane(project)
+    this.#lanes.delete(project)
+    this.#lanes.set(project, lane)
+    return lane
+  }
+
   #leave(project: string): void {
     const lane = this.#lanes.get(project)
     if (lane !== undefined && lane.running === 0 && lane.waiting.size === 0) this.#lanes.delete(project)
@@ -107,10 +115,10 @@ export class Starts {
 
   #begin(project: string): Turn {
     this.#running += 1
-    this.#lane(project).running += 1
+    this.#toTheEnd(project).running += 1
     let release: (() => void) | undefined = () => {
       this.#running -= 1
-      this.#lane(project).running -= 1
+      this.#toTheEnd(project).running -= 1
       this.#leave(project)
       this.#next()
     }
@@ -132,13 +140,9 @@ export class Starts {
 
   /** Begins what may begin: one of each project in turn. */
   #next(): void {
-    for (const [project, lane] of [...this.#lanes]) {
-      const [first] = lane.waiting
-      if (first === undefined || !this.#mayBegin(project)) continue
-      // Its next turn comes after those of all others.
-      this.#lanes.delete(project)
-      this.#lanes.set(project, lane)
-      first.start()
+    for (const [project, { waiting }] of [...this.#lanes]) {
+      const [first] = waiting
+      if (first !== undefined && this.#mayBegin(project)) first.start()
     }
   }
 }

@@ -50,7 +50,7 @@ export interface Receiver {
   failed(error: IceboxError): void
 }
 
-/** All that a guest can say of itself: no code of these speaks for the server, such as one that asks to try again or for a key. */
+/** All that a guest can say of itself: no code of these speaks for the server, such as one that asks for a key. */
 const GUEST_CODES: readonly string[] = [
   'NotFound',
   'AlreadyExists',
@@ -59,6 +59,8 @@ const GUEST_CODES: readonly string[] = [
   'TooLarge',
   'NoSpace',
   'NoMemory',
+  // Of its own files, processes and watches: `HELLO` and what surrounds a save never end with it.
+  'TooManyRequests',
   'NotImplemented',
 ] satisfies ErrorCode[]
 const isGuestCode = (code: string): code is ErrorCode => GUEST_CODES.includes(code)

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdir, rm, writeFile } from 'node:fs/promises'
+import { mkdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { after, before, describe, test } from 'node:test'
@@ -105,6 +105,65 @@ describe('adoption', { timeout: DEADLINE_MS }, () => {
     } finally {
       bystander.kill('SIGKILL')
     }
+  })
+
+  test('a process of somebody else that names our directories is let live, and costs nothing', async () => {
+    const machine = await boot()
+    const roots = join(installation.runDirectory, 'runsc')
+    const witness = join(installation.dataDirectory, 'witness')
+    await writeFile(witness, 'x')
+    const names = ['..', '../..', '.', '', `${machine.execution}/..`, machine.execution, newExecutionId()]
+    const say = (name: string) => [
+      process.execPath,
+      '-e',
+      'setInterval(() => {}, 1000)',
+      '--',
+      `--root=${roots}/${name}`,
+    ]
+    const start = (words: string[], options: { uid?: number } = {}) => {
+      const [program = '', ...rest] = words
+      return spawn(program, rest, { stdio: 'ignore', ...options })
+    }
+    const decoys = names.flatMap((name) => [
+      start(say(name)),
+      // As an unprivileged user anybody can also start what we start.
+      start([...['sh', '-c', 'exec sleep 1000', '--'], `--root=${roots}/${name}`], { uid: 65_534 }),
+    ])
+    try {
+      await Promise.all(decoys.map((decoy) => once(decoy, 'spawn')))
+      const { machines, lost } = await successor(machine)
+      assert.deepEqual([machines.map(({ execution }) => execution), lost], [[machine.execution], []])
+      assert.deepEqual(
+        decoys.filter(({ exitCode, signalCode }) => exitCode !== null || signalCode !== null),
+        [],
+      )
+      assert.equal(await readFile(witness, 'utf8'), 'x')
+      await machines[0]?.kill(signal)
+    } finally {
+      for (const decoy of decoys) decoy.kill('SIGKILL')
+      await rm(witness)
+    }
+    await Promise.all(decoys.map((decoy) => decoy.exitCode ?? decoy.signalCode ?? once(decoy, 'exit')))
+    await nothingLeft()
+  })
+
+  test('what is no id among the names of directories and control groups is left alone', async () => {
+    const strange = ['x', 'not-an-id', '..hidden']
+    const cgroups = await CgroupTree.open(join('/icebox', basename(installation.runDirectory)))
+    const directories = ['runsc', 'slots', 'machines'].flatMap((kind) =>
+      strange.map((name) => join(installation.runDirectory, kind, name)),
+    )
+    for (const directory of directories) await mkdir(directory)
+    await cgroups.make('not-an-id', { memoryBytes: 2 ** 26, cpu: 1, pids: 10, cores: '0' })
+    try {
+      assert.deepEqual(await successor(), { machines: [], lost: [] })
+      for (const directory of directories) assert.ok((await stat(directory)).isDirectory())
+      assert.ok((await cgroups.list()).includes('not-an-id'))
+    } finally {
+      for (const directory of directories) await rm(directory, { recursive: true })
+      await cgroups.find('not-an-id').remove()
+    }
+    await nothingLeft()
   })
 
   test('a machine that is stopped although nobody stopped it on purpose goes on', async () => {

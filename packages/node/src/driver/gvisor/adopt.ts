@@ -1,12 +1,13 @@
 import { readdir, rm } from 'node:fs/promises'
-import { basename, join } from 'node:path'
+import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { MachineExit } from '@icebox/model'
+import { isId, type MachineExit } from '@icebox/model'
 import { removeNetwork } from '../../network/namespace.ts'
 import { Container, destroyContainer } from './container.ts'
 import type { Host } from './host.ts'
 import { lastWords } from './log.ts'
 import { findProcesses, isAlive, killProcess, type ListedProcess } from './process.ts'
+import { isRunsc, runscBuilds } from './proof.ts'
 import { type MachineRecord, readRecord } from './record.ts'
 
 /** How long a command that the last server left under way may take to end by itself. */
@@ -18,14 +19,20 @@ export interface Adopted {
   record: MachineRecord
 }
 
-const list = (directory: string) => readdir(directory).catch(() => [])
+/** Names in it that are ids. Others are not ours to touch. */
+const list = async (directory: string): Promise<string[]> => (await readdir(directory).catch(() => [])).filter(isId)
 
-/** runsc is told the container's own state directory in each call, so none of its processes can hide. */
+/**
+ * The commands and gofers of runsc. It is told the container's own state directory in each call, so none of its processes can hide.
+ * Nor can others pass for one of them: what is not proven to be runsc is passed over, whatever its arguments are.
+ */
 async function processesByContainer(host: Host): Promise<Map<string, ListedProcess[]>> {
   const prefix = `--root=${host.roots}/`
+  const builds = await runscBuilds(host.runsc)
   const found = new Map<string, ListedProcess[]>()
   for (const process of await findProcesses(prefix)) {
-    const id = basename(process.arguments.find((word) => word.startsWith(prefix)) ?? '')
+    const id = process.arguments.find((word) => word.startsWith(prefix))?.slice(prefix.length) ?? ''
+    if (!isId(id) || !(await isRunsc(process.identity.pid, builds))) continue
     found.set(id, [...(found.get(id) ?? []), process])
   }
   return found
@@ -112,7 +119,7 @@ export async function adoptMachines(
     ...processes.keys(),
     ...(await list(host.roots)),
     ...(await list(host.bundles)),
-    ...(await host.cgroups.list()),
+    ...(await host.cgroups.list()).filter(isId),
   ])
   for (const id of strays) if (!kept.has(id)) await removed(id)
   return { adopted, lost }
