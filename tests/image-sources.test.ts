@@ -8,7 +8,7 @@ import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import { Icebox, type IceboxError, isIceboxError } from '@icebox/sdk'
 import { blobFile, tarOf, writeLayout } from '../packages/node/src/images/fixture.ts'
-import { ServerProcess } from './server-process.ts'
+import { eventually, ServerProcess } from './server-process.ts'
 
 /** What `icebox up` is told that images may be made of, as the keys of two projects find it. */
 
@@ -90,7 +90,11 @@ test('a registry inside is there for every project when it is listed, and no oth
     texts.add(`${message} ${JSON.stringify(details)}`.replaceAll(host, 'REGISTRY'))
   }
   assert.equal(texts.size, 1, [...texts].join('\n'))
-  assert.match(await readFile(join(server.dataDirectory, 'server.log'), 'utf8'), /registry\.unreachable.*not allowed/)
+  const log = join(server.dataDirectory, 'server.log')
+  await eventually(
+    async () => /registry\.unreachable.*not allowed/.test(await readFile(log, 'utf8')) || undefined,
+    'the log says why',
+  )
   assert.match((await failure(server.icebox, '127.0.0.1:1/app:1')).message, /not allowed/)
 })
 

@@ -12,7 +12,7 @@ import { buildBase, eventually, output, ServerProcess } from './server-process.t
 
 let server: ServerProcess
 before(async () => {
-  server = await ServerProcess.start('lifecycle')
+  server = await ServerProcess.start('lifecycle', { flags: ['--no-base', '--registry-allow', '127.0.0.1/32'] })
   await buildBase(server.icebox, { memoryMiB: 256 })
 })
 after(() => server[Symbol.asyncDispose]())

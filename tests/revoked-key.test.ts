@@ -4,7 +4,7 @@ import type { Socket } from 'node:net'
 import type { Readable } from 'node:stream'
 import { after, before, test } from 'node:test'
 import { CreateSandbox } from '@icebox/model'
-import { BASE_IMAGE } from '@icebox/node'
+import { baseImageFile } from '@icebox/node'
 import { KEY } from './faults/parts.ts'
 import { call, Inside, send } from './gateway/inside.ts'
 
@@ -17,7 +17,9 @@ before(async () => {
   const project = inside.parts.control.project('other')
   const size = { memoryMiB: 128, diskMiB: 256 }
   const signal = AbortSignal.timeout(120_000)
-  const template = { name: 'base', image: BASE_IMAGE, size, env: {} }
+  const upload = { kind: 'tar' as const, file: baseImageFile(), reference: 'upload:base' }
+  const image = await project.images.import(upload, () => {}, signal)
+  const template = { name: 'base', image: image.spec.digest, size, env: {} }
   await (await project.templates.build(template, () => {}, signal)).settled
   const asked = CreateSandbox.parse({ template: 'base', entrypoint: ['sleep', '1000'] })
   id = (await (await project.sandboxes.create(asked, signal)).settled).metadata.name

@@ -45,7 +45,9 @@ async function peakMemory(pid: number | undefined): Promise<number> {
 /** Milliseconds from the start of the program until it answers, and the memory it took. */
 async function startOnce(data: string, signal: AbortSignal): Promise<{ ms: number; mib: number }> {
   const started = performance.now()
-  const child = spawn(process.execPath, [MAIN, 'up', '--no-base', '--port', '0', '--data', data], { stdio: 'ignore' })
+  const child = spawn(process.execPath, [MAIN, 'up', '--no-base', '--listen', '127.0.0.1:0', '--data', data], {
+    stdio: 'ignore',
+  })
   const ended = once(child, 'exit')
   try {
     await answering(data, child, signal)

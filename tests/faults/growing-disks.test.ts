@@ -100,7 +100,8 @@ test('a build whose disk grows without end fails before the disk of the host is 
     name: 'growing',
     image: image.digest,
     size: { memoryMiB: 128, diskMiB: 4096 },
-    startCommand: ['sh', '-c', 'while :; do head -c 50000000 /dev/zero >> /root/data || exit; done'],
+    // At a pace that a busy host can see.
+    startCommand: ['sh', '-c', 'while sleep 0.3; do head -c 10000000 /dev/zero >> /root/data || exit; done'],
     readyCommand: ['false'],
   })
   let least = before

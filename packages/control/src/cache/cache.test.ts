@@ -126,6 +126,18 @@ test('what was there before the cache, and what came while it fell behind, is kn
   await cache.closed()
 })
 
+test('a write that was on its way when its resource was deleted brings nothing back', async (t) => {
+  const { store, cache, recordsOf } = await openTestStore(t)
+  const name = newSandboxId()
+  const written = await recordsOf('mine').create('Sandbox', name, { spec: SPEC, status: statusOf('running') })
+  await store.delete('Sandbox', written, t.signal)
+  await until(async () => cache.all('Sandbox').size === 0, t)
+  cache.put('Sandbox', written)
+  cache.drop('Sandbox', written)
+  cache.put('Sandbox', written)
+  assert.equal(cache.all('Sandbox').size, 0)
+})
+
 test('sandboxes are found by what they stand on, are called and carry', async (t) => {
   const { cache, recordsOf } = await openTestStore(t)
   const create = (spec: Partial<Sandbox['spec']>, status: Partial<Sandbox['status']>) =>

@@ -7,6 +7,8 @@ import { type SummaryOf, summaryOf } from './summary.ts'
 /** Resources that are read in one step: a few milliseconds of everybody's time. */
 const PAGE = 250
 const PAGE_DEADLINE_MS = 30_000
+/** Deleted resources of a kind that are remembered: more than can be on their way anywhere. */
+const DELETED_KEPT = 4096
 /** How long after a watch has failed the kind is listed again. */
 const RETRY_MS = 1_000
 
@@ -26,8 +28,8 @@ class Shelf<K extends Kind> {
   readonly kind: K
   #all: AnyCollection<K>
   #projects = new Map<string, AnyCollection<K>>()
-  /** By uid: what this process has deleted and the watch has still to tell. A put of it that comes late brings nothing back. */
-  readonly gone = new Set<string>()
+  /** By uid, those deleted last. A put that was on its way when its resource was deleted brings nothing back. */
+  readonly #gone = new Set<string>()
 
   constructor(kind: K) {
     this.kind = kind
@@ -48,6 +50,18 @@ class Shelf<K extends Kind> {
 
   find(project: string, name: string): SummaryOf[K] | undefined {
     return this.of(project).first('name', name)
+  }
+
+  isGone(uid: string): boolean {
+    return this.#gone.has(uid)
+  }
+
+  forget(uid: string): void {
+    this.#gone.add(uid)
+    for (const oldest of this.#gone) {
+      if (this.#gone.size <= DELETED_KEPT) break
+      this.#gone.delete(oldest)
+    }
   }
 
   /** All at once, which costs less than one after the other. Only while nothing is here. */
@@ -139,7 +153,7 @@ export class Cache {
     const shelf = this.#shelf(kind)
     const { namespace, name, uid, resourceVersion } = resource.metadata
     const before = shelf.find(namespace, name)
-    if (shelf.gone.has(uid) || (before !== undefined && !isNewer(resourceVersion, before.version))) return
+    if (shelf.isGone(uid) || (before !== undefined && !isNewer(resourceVersion, before.version))) return
     const after = summaryOf(kind, resource)
     // One that was deleted and made anew unseen: its end comes first.
     const remade = before !== undefined && before.uid !== uid
@@ -150,7 +164,6 @@ export class Cache {
   /** What this process has deleted. */
   drop<K extends Kind>(kind: K, resource: ResourceOf[K]): void {
     const shelf = this.#shelf(kind)
-    shelf.gone.add(resource.metadata.uid)
     this.#end(shelf, resource)
   }
 
@@ -166,6 +179,7 @@ export class Cache {
 
   #end<K extends Kind>(shelf: Shelf<K>, resource: ResourceOf[K]): void {
     const { namespace, name, uid } = resource.metadata
+    shelf.forget(uid)
     const before = shelf.find(namespace, name)
     if (before?.uid === uid) this.#change(shelf, before, undefined, resource)
   }
@@ -211,7 +225,7 @@ export class Cache {
       try {
         for await (const event of this.#store.watch(shelf.kind, undefined, version, this.#closing)) {
           if (event.type === 'put') this.put(shelf.kind, event.resource)
-          else if (!shelf.gone.delete(event.resource.metadata.uid)) this.#end(shelf, event.resource)
+          else this.#end(shelf, event.resource)
         }
       } catch (thrown) {
         if (this.#closing.aborted) return
@@ -235,7 +249,6 @@ export class Cache {
     // What this process has written since the list began is newer than the list.
     const missed = [...shelf].filter((summary) => !listed.has(summary.uid) && !isNewer(summary.version, version))
     for (const summary of missed) this.#change(shelf, summary, undefined, undefined)
-    shelf.gone.clear()
     return version
   }
 }

@@ -1,4 +1,4 @@
-import { IceboxError, type Snapshot } from '@icebox/model'
+import { IceboxError, isError, type Snapshot } from '@icebox/model'
 import type { Context } from '../context.ts'
 import type { Accepted } from '../control.ts'
 import { dropSnapshot } from './remove.ts'
@@ -31,18 +31,29 @@ export async function finishSnapshotDelete(context: Context, snapshot: Snapshot)
   const { name } = snapshot.metadata
   const { parent } = snapshot.spec
   for (const child of [...records.of('Snapshot').where('parent', name)]) {
-    await records.setSpec('Snapshot', child.name, ({ spec: { parent: _gone, ...spec } }) => ({
+    const adopted = records.setSpec('Snapshot', child.name, ({ spec: { parent: _gone, ...spec } }) => ({
       ...spec,
       ...(parent === undefined ? {} : { parent }),
     }))
+    await unlessGone(adopted)
   }
   for (const sandbox of [...records.of('Sandbox').where('lastSnapshot', name)]) {
-    await records.setStatus('Sandbox', sandbox.name, ({ status: { lastSnapshot: _gone, ...status } }) => ({
+    const changed = records.setStatus('Sandbox', sandbox.name, ({ status: { lastSnapshot: _gone, ...status } }) => ({
       ...status,
       ...(parent === undefined ? {} : { lastSnapshot: parent }),
     }))
+    await unlessGone(changed)
   }
   await dropSnapshot(context, name)
   context.log('info', 'snapshot.deleted', { snapshot: name })
   return snapshot
+}
+
+/** What was to be changed may be on its way out, too. */
+async function unlessGone(change: Promise<unknown>): Promise<void> {
+  try {
+    await change
+  } catch (error) {
+    if (!isError(error, 'NotFound')) throw error
+  }
 }

@@ -78,6 +78,7 @@ async function build(
   const given = AbortSignal.any([stopping, context.stopping, ended.signal])
   const until = (milliseconds: number) => AbortSignal.any([given, within(context, milliseconds)])
   try {
+    using _ = context.growth.build(execution, (why) => ended.abort(why))
     const { image: reference, byInstallation } = template.spec
     const image = await ensureImage(context, reference, byInstallation, progress, until(DEADLINES.pull))
     const env = { ...image.status.config.env, ...template.spec.env }
