@@ -69,7 +69,11 @@ test('a sandbox is paused at its end, once, and goes on with all it had, cycle a
   await sandbox.resume()
   assert.ok((await secondsLeft(sandbox)) <= 2)
   await becomes(sandbox, 'Paused')
-  assert.equal((await server.icebox.snapshots.list({ hidden: true, sandbox: sandbox.id })).length, 1)
+  // That of the pause before goes once this one is durable.
+  await eventually(async () => {
+    const { length } = await server.icebox.snapshots.list({ hidden: true, sandbox: sandbox.id })
+    return length === 1 || undefined
+  }, 'one snapshot is left')
   await sandbox.ensureRunning({ timeout: 600 })
   assert.equal(await marks(sandbox), 'second\nsecond')
   await sandbox.delete()
