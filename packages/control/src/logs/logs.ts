@@ -1,6 +1,6 @@
 import { appendFile, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
-import { IceboxError, LogEntry } from '@icebox/model'
+import { IceboxError, isId, LogEntry } from '@icebox/model'
 import type { Log } from '../log.ts'
 
 /** Bytes of a sandbox's file before a new one is begun. One older file is kept. */
@@ -159,8 +159,11 @@ export class SandboxLogs {
 
   /** Drops what all others have said: a crash may have parted files from their sandboxes. To be called before anything is written. */
   async keepOnly(isThere: (sandbox: string) => boolean): Promise<void> {
-    for (const file of await readdir(this.#directory))
-      if (!isThere(file.slice(0, file.indexOf('.')))) await rm(join(this.#directory, file))
+    for (const file of await readdir(this.#directory)) {
+      const sandbox = file.slice(0, file.indexOf('.'))
+      const isOwn = isId(sandbox) && [0, 1].some((age) => this.#file(sandbox, age) === join(this.#directory, file))
+      if (isOwn && !isThere(sandbox)) await rm(join(this.#directory, file), { force: true })
+    }
   }
 
   async close(): Promise<void> {

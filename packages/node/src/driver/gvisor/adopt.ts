@@ -1,12 +1,13 @@
 import { readdir, rm } from 'node:fs/promises'
-import { basename, join } from 'node:path'
+import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { MachineExit } from '@icebox/model'
+import { isId, type MachineExit } from '@icebox/model'
 import { removeNetwork } from '../../network/namespace.ts'
 import { Container, destroyContainer } from './container.ts'
 import type { Host } from './host.ts'
 import { lastWords } from './log.ts'
-import { findProcesses, isAlive, killProcess, type ListedProcess } from './process.ts'
+import { processesByContainer } from './own.ts'
+import { isAlive, killProcess, type ListedProcess } from './process.ts'
 import { type MachineRecord, readRecord } from './record.ts'
 
 /** How long a command that the last server left under way may take to end by itself. */
@@ -18,18 +19,8 @@ export interface Adopted {
   record: MachineRecord
 }
 
-const list = (directory: string) => readdir(directory).catch(() => [])
-
-/** runsc is told the container's own state directory in each call, so none of its processes can hide. */
-async function processesByContainer(host: Host): Promise<Map<string, ListedProcess[]>> {
-  const prefix = `--root=${host.roots}/`
-  const found = new Map<string, ListedProcess[]>()
-  for (const process of await findProcesses(prefix)) {
-    const id = basename(process.arguments.find((word) => word.startsWith(prefix)) ?? '')
-    found.set(id, [...(found.get(id) ?? []), process])
-  }
-  return found
-}
+/** The ids in it. A name that is none was not given by this driver: nothing is done with it, least of all a path made of it. */
+const list = async (directory: string) => (await readdir(directory).catch(() => [])).filter(isId)
 
 /** Commands, unlike the sandbox and its gofer, end by themselves; what they change is not to be looked at before. */
 async function settleHelpers(processes: ListedProcess[], signal: AbortSignal): Promise<void> {
@@ -70,7 +61,7 @@ async function removeRunDirectory(directory: string): Promise<void> {
 }
 
 /**
- * Finds the machines that outlived the last server and removes everything else that bears our mark: what was half made, what
+ * Finds the machines that outlived the last server and removes everything else that is proven ours: what was half made, what
  * died, what belongs to nobody. It may be interrupted anywhere and run again.
  */
 export async function adoptMachines(
@@ -112,7 +103,7 @@ export async function adoptMachines(
     ...processes.keys(),
     ...(await list(host.roots)),
     ...(await list(host.bundles)),
-    ...(await host.cgroups.list()),
+    ...(await host.cgroups.list()).filter(isId),
   ])
   for (const id of strays) if (!kept.has(id)) await removed(id)
   return { adopted, lost }

@@ -1,6 +1,7 @@
 import { readFile, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { IceboxError, isId } from '@icebox/model'
 import type { Cgroup } from '../../cgroup/cgroup.ts'
 import { removeNetwork } from '../../network/namespace.ts'
 import type { Host } from './host.ts'
@@ -150,8 +151,12 @@ export class Container {
   }
 }
 
-/** Takes away everything that bears the container's name, and its run directory last. Doing it twice is the same as once. */
+/**
+ * Takes away everything that bears the container's name, and its run directory last. Doing it twice is the same as once.
+ * Throws Internal for what is no id: as a part of a path, `..` would be the data directory.
+ */
 export async function destroyContainer(host: Host, id: string, directory?: string): Promise<void> {
+  if (!isId(id)) throw new IceboxError('Internal', `${JSON.stringify(id)} is not the id of a container`)
   // First the processes: each of them could make something anew.
   await host.cgroups.find(id).remove()
   if (directory) await removeNetwork(join(directory, 'network'))
