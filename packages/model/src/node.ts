@@ -93,10 +93,11 @@ export interface Node {
     signal: AbortSignal,
   ): Promise<Phases>
   /**
-   * Takes a snapshot; the machine runs on afterwards (also after any failure), unless `hold`: then it stays frozen until
-   * `thaw` or `kill`. Resolves once the snapshot is durable and complete. The phase `stopped` is how long the guest did not run.
-   * `env` is kept with it for those who import it elsewhere. `urgent`: it may take of the reserve of the disk, since it ends the
-   * growth of the machine's own. One that is frozen goes on for the moment that its guest needs to be quiet.
+   * Takes a snapshot; the machine runs on afterwards, unless `hold`: then it stays frozen until `thaw` or `kill`. After a failure it
+   * runs on and there is no snapshot; only when what was written cannot be removed it stays frozen. Resolves once the snapshot is durable
+   * and complete. The phase `stopped` is how long the guest did not run. `env` is kept with it for those who import it elsewhere.
+   * `urgent`: it may take of the reserve of the disk, since it ends the growth of the machine's own. One that is frozen goes on for the
+   * moment that its guest needs to be quiet.
    */
   save(
     execution: ExecutionId,

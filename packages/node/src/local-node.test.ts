@@ -5,12 +5,13 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { promisify } from 'node:util'
-import { isError, type MachineExit, type Node, newExecutionId } from '@icebox/model'
-import { openDataDirectory, openKeyring, openSnapshots } from '@icebox/snapshot'
+import { IceboxError, isError, type MachineExit, type Node, newExecutionId, newSnapshotId } from '@icebox/model'
+import { openDataDirectory, openKeyring, openSnapshots, type Snapshots } from '@icebox/snapshot'
 import { cacheDirectory } from './cache.ts'
 import { hello, SIZE } from './driver/conformance.ts'
-import type { Driver } from './driver/driver.ts'
+import type { Driver, Machine } from './driver/driver.ts'
 import { gvisorDriver } from './driver/gvisor/gvisor.ts'
+import { readRecord } from './driver/gvisor/record.ts'
 import { openImageStore } from './images/store.ts'
 import { openLocalNode } from './local-node.ts'
 import { ensureGuest } from './setup/guest.ts'
@@ -46,7 +47,10 @@ async function installation(t: TestContext) {
     spec: { imageDigest: image.digest, size: SIZE },
     trouble,
     /** The node that comes after the one opened last. */
-    async open(change: (driver: Driver) => Driver = (driver) => driver): Promise<Node> {
+    async open(
+      change: (driver: Driver) => Driver = (driver) => driver,
+      withSnapshots: (snapshots: Snapshots) => Snapshots = (snapshots) => snapshots,
+    ): Promise<Node> {
       await opened.at(-1)?.close()
       const driver = gvisorDriver({
         runsc,
@@ -59,7 +63,7 @@ async function installation(t: TestContext) {
         {
           driver: change(driver),
           images,
-          snapshots: openSnapshots({ directory: data.snapshots, tmp: data.tmp, keyring }),
+          snapshots: withSnapshots(openSnapshots({ directory: data.snapshots, tmp: data.tmp, keyring })),
           bootFile: join(data.path, 'boot'),
           tmp: data.tmp,
           agentVersion: 'test',
@@ -74,14 +78,17 @@ async function installation(t: TestContext) {
   }
 }
 
-/** The driver with another `adopt`. */
-const adopting = (driver: Driver, adopt: Driver['adopt']): Driver =>
-  new Proxy(driver, {
+/** The same thing with one of its methods replaced. */
+const replacing = <T extends object, K extends keyof T>(thing: T, method: K, by: T[K]): T =>
+  new Proxy(thing, {
     get(target, name) {
-      const value: unknown = name === 'adopt' ? adopt : Reflect.get(target, name, target)
+      const value: unknown = name === method ? by : Reflect.get(target, name, target)
       return typeof value === 'function' ? value.bind(target) : value
     },
   })
+
+/** The driver with another `adopt`. */
+const adopting = (driver: Driver, adopt: Driver['adopt']): Driver => replacing(driver, 'adopt', adopt)
 
 test('a boot whose extended attributes cannot be set leaves no machine', async (t) => {
   const { open, spec, imageFile, data } = await installation(t)
@@ -123,4 +130,102 @@ test('a machine whose guest does not answer its next server is lost, and the oth
   assert.match(exits[0]?.message ?? '', /did not answer/)
   assert.deepEqual(await readdir(join(data.run, 'machines')), [kept])
   assert.deepEqual(trouble, [])
+})
+
+test('a guest that does not hold its processes is not saved, keeps nobody waiting, and runs on', async (t) => {
+  const { open, spec, data, trouble } = await installation(t)
+  const node = await open()
+  const execution = newExecutionId()
+  await node.boot(execution, spec, hello(execution), signal)
+  const record = await readRecord(join(data.run, 'machines', execution))
+  const pid = record?.process?.pid
+  assert.ok(pid)
+  process.kill(pid, 'SIGSTOP')
+  const options = { kind: 'memory', hold: true, env: {} } as const
+  try {
+    await assert.rejects(node.save(execution, newSnapshotId(), options, AbortSignal.timeout(60_000)), (thrown) =>
+      isError(thrown, 'GuestFailed'),
+    )
+  } finally {
+    process.kill(pid, 'SIGCONT')
+  }
+  assert.deepEqual(node.machines(), [{ execution, frozen: false }])
+  assert.deepEqual(await node.listSnapshots(signal), [])
+  assert.equal((await node.guest(execution).stat('/file', {}, signal)).path, '/file')
+  await node.save(execution, newSnapshotId(), options, signal)
+  assert.deepEqual(node.machines(), [{ execution, frozen: true }])
+  assert.deepEqual(trouble, [])
+})
+
+test('a save that fails at any step leaves the state once: in the machine, or in the snapshot', async (t) => {
+  const { open, spec, data } = await installation(t)
+  let failAt = ''
+  /** Does the step, and then fails when it is the one that is to. */
+  const steps =
+    <A extends unknown[], R>(name: string, real: (...words: A) => Promise<R>) =>
+    async (...words: A): Promise<R> => {
+      const result = await real(...words)
+      if (failAt.split('+').includes(name)) throw new IceboxError('Internal', `after ${name}`)
+      return result
+    }
+  const machineOf = (real: Machine): Machine => {
+    const link = replacing(real.link, 'quiesce', steps('quiesce', real.link.quiesce.bind(real.link)))
+    const frozen = replacing(real, 'freeze', steps('freeze', real.freeze.bind(real)))
+    const saved = replacing(frozen, 'save', steps('save', real.save.bind(real)))
+    return new Proxy(saved, { get: (target, name) => (name === 'link' ? link : Reflect.get(target, name)) })
+  }
+  const node = await open(
+    (driver) => replacing(driver, 'boot', async (...words) => machineOf(await driver.boot(...words))),
+    (snapshots) => {
+      const begin: Snapshots['begin'] = async (...words) => {
+        const draft = await snapshots.begin(...words)
+        return {
+          directory: draft.directory,
+          commit: steps('commit', draft.commit),
+          discard: steps('discard', draft.discard),
+        }
+      }
+      const remove: Snapshots['remove'] = async (...words) => {
+        if (failAt.includes('remove')) throw new IceboxError('Internal', 'instead of remove')
+        await snapshots.remove(...words)
+      }
+      const opened = replacing(snapshots, 'open', steps('open', snapshots.open.bind(snapshots)))
+      return replacing(replacing(opened, 'begin', begin), 'remove', remove)
+    },
+  )
+  const execution = newExecutionId()
+  await node.boot(execution, spec, hello(execution), signal)
+  for (const hold of [true, false])
+    for (const step of [
+      'quiesce',
+      'freeze',
+      'save',
+      'save+discard',
+      'commit',
+      'open',
+      'commit+remove',
+      'open+remove',
+    ]) {
+      failAt = step
+      const id = newSnapshotId()
+      await assert.rejects(node.save(execution, id, { kind: 'memory', hold, env: {} }, signal), /after/, step)
+      failAt = ''
+      const [{ frozen } = { frozen: false }] = node.machines()
+      const stays = (await node.listSnapshots(signal)).includes(id)
+      assert.deepEqual(
+        [frozen, stays],
+        step.includes('remove') ? [hold, true] : [false, false],
+        `${step}, hold ${hold}`,
+      )
+      await node.removeSnapshot(id, signal)
+      await node.thaw(execution, signal)
+      assert.equal((await node.guest(execution).stat('/file', {}, signal)).path, '/file', step)
+    }
+  const id = newSnapshotId()
+  await node.save(execution, id, { kind: 'memory', hold: true, env: {} }, signal)
+  assert.deepEqual(await node.listSnapshots(signal), [id])
+  assert.deepEqual(
+    (await readdir(data.tmp)).filter((name) => !name.startsWith('undigested-')),
+    [],
+  )
 })

@@ -7,6 +7,7 @@ import {
   IceboxError,
   ImageConfig,
   type ImageUpload,
+  isError,
   type MachineExit,
   type MachineSpec,
   type Node,
@@ -31,6 +32,11 @@ import { sweep } from './sweep.ts'
 const SAVE_OVERHEAD = 16 * 2 ** 20
 /** Milliseconds a machine has to go on after a save, whatever became of the caller. */
 const RECOVERY_DEADLINE = 30_000
+/**
+ * Milliseconds a guest has to hold its processes, and to let them go. Whoever owns the sandbox can stop its agent: nobody else
+ * waits for longer.
+ */
+const GUEST_DEADLINE = 10_000
 /** Machine specs that slots are kept for: those used last. Each slot costs the memory of an idle sentry. */
 const SPECS_WITH_SLOTS = 2
 /** How often it is noted that the server is alive. */
@@ -247,9 +253,10 @@ class LocalNode implements Node {
     const clock = new PhaseClock()
     const started = performance.now()
     let goesOn = false
+    let sealing = false
     try {
       if (machine.frozen) await this.#goOn(machine)
-      await machine.link.quiesce(signal)
+      await quiesce(machine, signal)
       clock.mark('quiesce')
       await machine.freeze(signal)
       clock.mark('freeze')
@@ -261,6 +268,7 @@ class LocalNode implements Node {
         clock.mark('thaw')
       }
       clock.phases.stopped = performance.now() - started
+      sealing = true
       const manifest = await draft.commit(
         {
           kind,
@@ -278,20 +286,33 @@ class LocalNode implements Node {
       clock.mark('durable')
       return { snapshot: infoOf(await this.#parts.snapshots.open(manifest.id, signal)), phases: clock.phases }
     } catch (error) {
-      await draft.discard()
-      if (!goesOn) {
-        await this.#goOn(machine).catch((trouble) =>
-          this.#parts.onTrouble(`machine ${execution} did not go on after a failed save`, IceboxError.from(trouble)),
-        )
+      const trouble = (what: string) => (thrown: unknown) =>
+        this.#parts.onTrouble(`machine ${execution} ${what} a failed save`, IceboxError.from(thrown))
+      await draft.discard().catch(trouble('left a draft after'))
+      // One of that name that was there before stays.
+      const mayStay = sealing && !isError(error, 'AlreadyExists')
+      const removed =
+        !mayStay ||
+        (await this.#parts.snapshots.remove(id, AbortSignal.timeout(RECOVERY_DEADLINE)).then(
+          () => true,
+          (thrown) => {
+            trouble(`cannot be rid of snapshot ${id} after`)(thrown)
+            return false
+          },
+        ))
+      // While the bytes may be complete it stays frozen: a state is taken up once, here or from the snapshot.
+      if (!goesOn && removed) {
+        const going = this.#goOn(machine).catch(trouble('did not go on after'))
+        // The guest hears what it was told in that order; nobody waits a second time for one that does not listen.
+        if (machine.frozen) await going
       }
       throw error
     }
   }
 
   async #goOn(machine: Machine): Promise<void> {
-    const signal = AbortSignal.timeout(RECOVERY_DEADLINE)
-    await machine.thaw(signal)
-    await machine.link.release(signal)
+    await machine.thaw(AbortSignal.timeout(RECOVERY_DEADLINE))
+    await machine.link.release(AbortSignal.timeout(GUEST_DEADLINE))
   }
 
   freeze(execution: ExecutionId, signal: AbortSignal): Promise<void> {
@@ -436,6 +457,24 @@ class LocalNode implements Node {
     }
     await this.#parts.driver.close()
     await this.#parts.snapshots.close(AbortSignal.timeout(RECOVERY_DEADLINE))
+  }
+}
+
+/**
+ * A state whose processes were not held is none to save: restored, they would go on with the time, the entropy and the identity
+ * of before. Throws GuestFailed when the guest does not answer in time.
+ */
+async function quiesce({ execution, link }: Machine, signal: AbortSignal): Promise<void> {
+  const deadline = AbortSignal.timeout(GUEST_DEADLINE)
+  try {
+    await link.quiesce(AbortSignal.any([signal, deadline]))
+  } catch (thrown) {
+    if (signal.aborted || !deadline.aborted) throw thrown
+    throw new IceboxError(
+      'GuestFailed',
+      `the agent in machine ${execution} did not hold its processes within ${GUEST_DEADLINE / 1000} s, so that nothing was saved`,
+      { cause: thrown, remedy: 'Let the agent, process 1 of the sandbox, run; or delete the sandbox.' },
+    )
   }
 }
 

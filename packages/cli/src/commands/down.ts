@@ -12,8 +12,8 @@ import { serverOf } from '../server.ts'
 import { ServerLog } from '../server-log.ts'
 import { type Supervisor, supervisorOf } from '../up/supervision.ts'
 
-/** Longest that saving all sandboxes may take, milliseconds. */
-const DEADLINE_MS = 900_000
+/** Longer than the server takes to save all sandboxes, or to leave them, milliseconds. */
+const DEADLINE_MS = 960_000
 const EVERY_MS = 50
 /** How long a supervisor may take to see that its server has ended, milliseconds. */
 const PATIENCE_MS = 5000
@@ -110,7 +110,7 @@ export const command = define({
     const deadline = performance.now() + DEADLINE_MS
     while (await runs()) {
       if (performance.now() > deadline)
-        throw new Refusal('DeadlineExceeded', 'the server has not ended in 15 minutes', `See ${log.path}.`)
+        throw new Refusal('DeadlineExceeded', 'the server has not ended in 16 minutes', `See ${log.path}.`)
       await sleep(EVERY_MS)
     }
     // It ends with its server, unless that died before it could say that it was told to end.

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
-import { mkdtemp, readdir, rm, stat, writeFile } from 'node:fs/promises'
+import { mkdir, mkdtemp, readdir, rm, stat, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
@@ -72,6 +72,14 @@ test('files that a crash has parted from their sandboxes go', async (t) => {
     await writeFile(join(directory, file), '')
   await open().keepOnly((name) => name === sandbox)
   assert.deepEqual((await readdir(directory)).sort(), [`${sandbox}.1.jsonl`, `${sandbox}.jsonl`])
+})
+
+test('what is no file of a log is left alone', async (t) => {
+  const { directory, open } = await place(t)
+  const strange = ['lost+found', `${newSandboxId()}.backup`]
+  for (const name of strange) await mkdir(join(directory, name), { recursive: true })
+  await open().keepOnly(() => false)
+  assert.deepEqual((await readdir(directory)).sort(), [...strange].sort())
 })
 
 test('who writes faster than the disk takes it waits', async (t) => {

@@ -186,7 +186,8 @@ export class SandboxLogs {
   async keepOnly(isThere: (sandbox: string) => boolean): Promise<void> {
     for (const file of await readdir(this.#directory)) {
       const sandbox = file.slice(0, file.indexOf('.'))
-      if (isId(sandbox) && !isThere(sandbox)) await rm(join(this.#directory, file))
+      const isOwn = isId(sandbox) && [0, 1].some((age) => this.#file(sandbox, age) === join(this.#directory, file))
+      if (isOwn && !isThere(sandbox)) await rm(join(this.#directory, file), { force: true })
     }
   }
 

@@ -1,4 +1,5 @@
 import { availableParallelism } from 'node:os'
+import { setTimeout as sleep } from 'node:timers/promises'
 import {
   asExecutionId,
   asSnapshotId,
@@ -31,11 +32,16 @@ import { operationKey } from '../templates/resolve.ts'
 import { finishTemplateDelete } from '../templates/service.ts'
 import type { Unclaimed } from './claims.ts'
 import { type Observed, planSandbox, type SandboxAction } from './plan.ts'
+import { roundRobin } from './round-robin.ts'
 
 /** How often what is not settled is looked at again, milliseconds. */
 const INTERVAL_MS = 5_000
 /** Saves that are under way at once when the server goes down: more take no less time, and the memory of all at once. */
 const PAUSES_AT_ONCE = 2 * availableParallelism()
+/** When the server goes down, no pause begins later than this, milliseconds. */
+const PAUSES_BEGIN_MS = 600_000
+/** Nor is one waited for that has not ended by then. */
+const PAUSES_END_MS = 780_000
 
 /** What is really there of one sandbox. */
 async function observe({ node, ...context }: Context, { status: { operation } }: Sandbox): Promise<Observed> {
@@ -313,15 +319,26 @@ export class Reconciler {
       }
   }
 
-  /** Pauses everything that runs, to be resumed at the next start. Failures leave it running. */
+  /**
+   * Pauses everything that runs, to be resumed at the next start: of each project one after the other, so that one whose
+   * pauses take long holds up itself first. Failures, and what had not begun or ended in time, are left running.
+   */
   async pauseAll(reason: typeof PAUSED_BY_SHUTDOWN): Promise<{ name: string; error: IceboxError }[]> {
     const failures: { name: string; error: IceboxError }[] = []
-    const running = [...this.#context.cache.all('Sandbox').where('state', 'running')].values()
+    const running = roundRobin(
+      [...this.#context.cache.all('Sandbox').where('state', 'running')],
+      ({ namespace }) => namespace,
+    ).values()
+    const until = performance.now() + PAUSES_BEGIN_MS
+    const underWay = new Set<string>()
     const pauseRest = async () => {
       // All take from the same list.
       for (const { name, namespace } of running) {
+        underWay.add(name)
         const context = this.#context.project(namespace)
         try {
+          if (performance.now() > until)
+            throw new IceboxError('DeadlineExceeded', `no pause begins after ${PAUSES_BEGIN_MS / 60_000} minutes`)
           await (
             await context.operations.exclusiveInTurn(name, 'pause', () =>
               beginPause(context, name, { kind: 'memory', reason }),
@@ -329,10 +346,14 @@ export class Reconciler {
           ).settled
         } catch (error) {
           if (!isError(error, 'NotFound', 'InvalidState')) failures.push({ name, error: IceboxError.from(error) })
+        } finally {
+          underWay.delete(name)
         }
       }
     }
-    await Promise.all(Array.from({ length: PAUSES_AT_ONCE }, pauseRest))
-    return failures
+    const all = Promise.all(Array.from({ length: PAUSES_AT_ONCE }, pauseRest))
+    await Promise.race([all, sleep(PAUSES_END_MS, undefined, { ref: false, signal: this.#context.closing })])
+    const late = `its pause has not ended within ${PAUSES_END_MS / 60_000} minutes`
+    return [...failures, ...[...underWay].map((name) => ({ name, error: new IceboxError('DeadlineExceeded', late) }))]
   }
 }

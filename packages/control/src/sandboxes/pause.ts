@@ -111,13 +111,16 @@ async function pause(context: Context, sandbox: Sandbox, note: (facts: Noted) =>
     note({ execution, snapshot: operation.snapshot, sizeBytes, phases: saved.phases })
   } catch (error) {
     const failure = IceboxError.from(error)
-    const alive = context.node.machines().some((machine) => machine.execution === run)
+    const machine = context.node.machines().find((machine) => machine.execution === run)
+    const alive = machine !== undefined
+    note({ alive })
+    // What it wrote may be complete: the reconciler looks, and finishes the pause or undoes it.
+    if (machine?.frozen) throw failure
     await context.records.setStatus('Sandbox', name, ({ status }) =>
       alive
         ? { ...settledStatus(status), state: 'running' }
         : { ...settledStatus(status), state: 'failed', reason: 'PauseFailed', message: failure.message },
     )
-    note({ alive })
     throw failure
   }
   try {

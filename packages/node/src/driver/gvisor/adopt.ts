@@ -6,8 +6,8 @@ import { removeNetwork } from '../../network/namespace.ts'
 import { Container, destroyContainer } from './container.ts'
 import type { Host } from './host.ts'
 import { lastWords } from './log.ts'
-import { findProcesses, isAlive, killProcess, type ListedProcess } from './process.ts'
-import { isRunsc, runscBuilds } from './proof.ts'
+import { processesByContainer } from './own.ts'
+import { isAlive, killProcess, type ListedProcess } from './process.ts'
 import { type MachineRecord, readRecord } from './record.ts'
 
 /** How long a command that the last server left under way may take to end by itself. */
@@ -19,24 +19,8 @@ export interface Adopted {
   record: MachineRecord
 }
 
-/** Names in it that are ids. Others are not ours to touch. */
-const list = async (directory: string): Promise<string[]> => (await readdir(directory).catch(() => [])).filter(isId)
-
-/**
- * The commands and gofers of runsc. It is told the container's own state directory in each call, so none of its processes can hide.
- * Nor can others pass for one of them: what is not proven to be runsc is passed over, whatever its arguments are.
- */
-async function processesByContainer(host: Host): Promise<Map<string, ListedProcess[]>> {
-  const prefix = `--root=${host.roots}/`
-  const builds = await runscBuilds(host.runsc)
-  const found = new Map<string, ListedProcess[]>()
-  for (const process of await findProcesses(prefix)) {
-    const id = process.arguments.find((word) => word.startsWith(prefix))?.slice(prefix.length) ?? ''
-    if (!isId(id) || !(await isRunsc(process.identity.pid, builds))) continue
-    found.set(id, [...(found.get(id) ?? []), process])
-  }
-  return found
-}
+/** The ids in it. A name that is none was not given by this driver: nothing is done with it, least of all a path made of it. */
+const list = async (directory: string) => (await readdir(directory).catch(() => [])).filter(isId)
 
 /** Commands, unlike the sandbox and its gofer, end by themselves; what they change is not to be looked at before. */
 async function settleHelpers(processes: ListedProcess[], signal: AbortSignal): Promise<void> {
@@ -77,7 +61,7 @@ async function removeRunDirectory(directory: string): Promise<void> {
 }
 
 /**
- * Finds the machines that outlived the last server and removes everything else that bears our mark: what was half made, what
+ * Finds the machines that outlived the last server and removes everything else that is proven ours: what was half made, what
  * died, what belongs to nobody. It may be interrupted anywhere and run again.
  */
 export async function adoptMachines(

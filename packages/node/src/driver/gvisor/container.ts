@@ -152,11 +152,11 @@ export class Container {
 }
 
 /**
- * Takes away everything that bears the container's name, and its run directory last. Doing it twice is the same as once. Throws
- * Internal for what is no id, which may name anything.
+ * Takes away everything that bears the container's name, and its run directory last. Doing it twice is the same as once.
+ * Throws Internal for what is no id: as a part of a path, `..` would be the data directory.
  */
 export async function destroyContainer(host: Host, id: string, directory?: string): Promise<void> {
-  if (!isId(id)) throw new IceboxError('Internal', `no container has the name ${JSON.stringify(id)}`)
+  if (!isId(id)) throw new IceboxError('Internal', `${JSON.stringify(id)} is not the id of a container`)
   // First the processes: each of them could make something anew.
   await host.cgroups.find(id).remove()
   if (directory) await removeNetwork(join(directory, 'network'))
