@@ -1,7 +1,7 @@
 import { rename, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Limits } from '@icebox/control'
-import { type Report, stepReport } from '@icebox/node'
+import { protectFromOom, type Report, stepReport } from '@icebox/node'
 import { openIcebox, type Reach } from '../compose.ts'
 import { interruption } from '../interrupt.ts'
 import { note, paint, print, printJson, printStyled } from '../output.ts'
@@ -43,6 +43,7 @@ export async function serve({ dataDirectory, reach, base, limits, json }: UpOpti
   const stop = interruption()
   stop.addEventListener('abort', () => tell('pause'), { once: true })
   const log = await ServerLog.fromNow(join(dataDirectory, 'server.log'))
+  protectFromOom()
   const server = await openIcebox(
     {
       ...reach,
