@@ -1,8 +1,8 @@
 import { rename, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Limits } from '@icebox/control'
-import { type Report, stepReport } from '@icebox/node'
-import { openIcebox, type Reach, type Sources } from '../compose.ts'
+import { protectFromOom, type Report, type Report, stepReport, stepReport } from '@icebox/node'
+import { openIcebox, openIcebox, type Reach, type Reach, type Sources } from '../compose.ts'
 import { interruption } from '../interrupt.ts'
 import { note, paint, print, printJson, printStyled } from '../output.ts'
 import { startTime } from '../process.ts'
@@ -46,6 +46,7 @@ export async function serve({ dataDirectory, reach, sources, base, forget, limit
   const stop = interruption()
   stop.addEventListener('abort', () => tell('pause'), { once: true })
   const log = await ServerLog.fromNow(join(dataDirectory, 'server.log'))
+  protectFromOom()
   const server = await openIcebox(
     {
       ...reach,

@@ -3,7 +3,9 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { readFile, writeFile } from 'node:fs/promises'
+import { totalmem } from 'node:os'
 import { after, before, describe, test } from 'node:test'
+import { memoryCeiling, sandboxCeiling } from './ceiling.ts'
 import { CgroupTree, parseCores } from './cgroup.ts'
 import { layoutOf } from './layout.ts'
 import { cgroupMounts } from './mounts.ts'
@@ -14,6 +16,14 @@ test('the cores of a list', () => {
   assert.deepEqual(parseCores('0-3,5\n'), [0, 1, 2, 3, 5])
   assert.deepEqual(parseCores('7'), [7])
   assert.deepEqual(parseCores(''), [])
+})
+
+test('the host keeps an eighth of its memory, 1 to 8 GiB, at most half', () => {
+  const gib = (count: number) => count * 2 ** 30
+  assert.equal(memoryCeiling(gib(1)), gib(0.5))
+  assert.equal(memoryCeiling(gib(4)), gib(3))
+  assert.equal(memoryCeiling(gib(32)), gib(28))
+  assert.equal(memoryCeiling(gib(512)), gib(504))
 })
 
 describe('control groups of this host', () => {
@@ -41,6 +51,19 @@ describe('control groups of this host', () => {
     child.stdin?.end('go\n')
     return child
   }
+
+  test('have a limit together, which leaves the host a part', async () => {
+    const group = await tree.make('together', limits)
+    const layout = layoutOf(await cgroupMounts())
+    const most = await sandboxCeiling()
+    assert.ok(most.memoryBytes < totalmem())
+    for (const { file, value } of layout.ceiling('/icebox', most)) {
+      const set = Number(await readFile(file, 'utf8'))
+      // Memory in whole pages.
+      assert.ok(set <= Number(value) && set > Number(value) - 65_536, `${file}: ${set}, not ${value}`)
+    }
+    await group.remove()
+  })
 
   test('are made with their limits, listed and removed with what runs in them', async () => {
     assert.deepEqual(await tree.list(), [])

@@ -3,6 +3,7 @@ import { dirname, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { IceboxError } from '@icebox/model'
 import { together } from '../together.ts'
+import { sandboxCeiling } from './ceiling.ts'
 import { type Layout, type Limits, layoutOf, type Setting } from './layout.ts'
 import { cgroupMounts } from './mounts.ts'
 
@@ -83,6 +84,9 @@ export class CgroupTree {
       for (const directory of this.#layout.directories(path)) await mkdir(directory, { recursive: true })
       await apply(this.#layout.delegation(path, host))
     }
+    // The topmost: it holds the sandboxes of every data directory of this host.
+    const [all] = ancestors
+    if (all !== undefined) await apply(this.#layout.ceiling(all, await sandboxCeiling()))
     return host
   }
 

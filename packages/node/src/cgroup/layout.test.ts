@@ -58,6 +58,22 @@ describe('where control groups are', () => {
 })
 
 describe('how limits are written', () => {
+  test('what all together may use: hard limits, without ending them as one', () => {
+    const most = { memoryBytes: 1 << 30, pids: 1000 }
+    const separate = layoutOf(parseMounts(SEPARATE.join('\n'), () => [])).ceiling('/icebox', most)
+    const unified = layoutOf(parseMounts(UNIFIED, () => ALL)).ceiling('/icebox', most)
+    const written = (settings: typeof separate) => settings.map(({ file, value }) => `${file} ${value}`)
+    assert.deepEqual(written(separate), [
+      '/sys/fs/cgroup/memory/icebox/memory.use_hierarchy 1',
+      `/sys/fs/cgroup/memory/icebox/memory.limit_in_bytes ${1 << 30}`,
+      '/sys/fs/cgroup/pids/icebox/pids.max 1000',
+    ])
+    assert.deepEqual(written(unified), [
+      `/sys/fs/cgroup/icebox/memory.max ${1 << 30}`,
+      '/sys/fs/cgroup/icebox/pids.max 1000',
+    ])
+  })
+
   test('version 1', () => {
     const layout = layoutOf(parseMounts(SEPARATE.join('\n'), () => []))
     const written = Object.fromEntries(

@@ -11,6 +11,8 @@ export interface Limits {
   cores: string
 }
 
+export type Ceiling = Pick<Limits, 'memoryBytes' | 'pids'>
+
 /** A file to write. Optional: the kernel may have been built or booted without it. */
 export interface Setting {
   file: string
@@ -25,6 +27,8 @@ export interface Layout {
   /** Written to a directory that will hold groups, once it and what is above it exist. `cores` and `memoryNodes` are those of the host. */
   delegation(path: string, host: { cores: string; memoryNodes: string }): Setting[]
   limits(path: string, limits: Partial<Limits>, memoryNodes: string): Setting[]
+  /** What all groups in the directory may use together. */
+  ceiling(path: string, most: Ceiling): Setting[]
   /** Where the cores and memory nodes of the whole host are read. */
   readonly host: { cores: string; memoryNodes: string }
   cpuUsage(path: string): { file: string; seconds(text: string): number }
@@ -88,6 +92,13 @@ function separate(controllers: ReadonlyMap<string, string>): Layout {
           ]),
       ...(pids === undefined ? [] : [{ file: at('pids', path, 'pids.max'), value: String(pids) }]),
     ],
+    // Optional: groups that use more already, as those of an earlier server may, cannot be given less.
+    ceiling: (path, { memoryBytes, pids }) => [
+      // Where a kernel does not count what is below by itself.
+      { file: at('memory', path, 'memory.use_hierarchy'), value: '1', optional: true },
+      { file: at('memory', path, 'memory.limit_in_bytes'), value: String(memoryBytes), optional: true },
+      { file: at('pids', path, 'pids.max'), value: String(pids), optional: true },
+    ],
     host: { cores: at('cpuset', '/', 'cpuset.cpus'), memoryNodes: at('cpuset', '/', 'cpuset.mems') },
     cpuUsage: (path) => ({ file: at('cpuacct', path, 'cpuacct.usage'), seconds: (text) => Number(text) / 1e9 }),
     memoryUsage: (path) => ({
@@ -121,6 +132,11 @@ function unified(controllers: ReadonlyMap<string, string>): Layout {
             { file: at(path, 'memory.oom.group'), value: '1', optional: true },
           ]),
       ...(pids === undefined ? [] : [{ file: at(path, 'pids.max'), value: String(pids) }]),
+    ],
+    // Not as one: of too much memory one sandbox dies, not all.
+    ceiling: (path, { memoryBytes, pids }) => [
+      { file: at(path, 'memory.max'), value: String(memoryBytes), optional: true },
+      { file: at(path, 'pids.max'), value: String(pids), optional: true },
     ],
     host: { cores: at('/', 'cpuset.cpus.effective'), memoryNodes: at('/', 'cpuset.mems.effective') },
     cpuUsage: (path) => ({

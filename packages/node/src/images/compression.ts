@@ -3,6 +3,7 @@ import type { Duplex } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { createGunzip, createZstdDecompress } from 'node:zlib'
 import { IceboxError } from '@icebox/model'
+import { exposeToOom } from '../oom.ts'
 
 const CHUNK = 1_048_576
 
@@ -40,6 +41,7 @@ export function decompressor(compression: Compression): Decompressor | undefined
 /** By the program: Node has no xz. It dies with the thread that started it. */
 async function* xz(source: AsyncIterable<Buffer>): AsyncGenerator<Buffer, void> {
   const child = spawn('setpriv', ['--pdeathsig', 'KILL', '--', 'xz', '-dc'], { stdio: ['pipe', 'pipe', 'pipe'] })
+  exposeToOom(child)
   const ended = Promise.withResolvers<string>()
   child.once('error', (error) => ended.resolve(error.message))
   child.once('close', (code, killedBy) => ended.resolve(code === 0 ? '' : `ended with ${killedBy ?? code}`))

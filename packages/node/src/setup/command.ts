@@ -1,5 +1,6 @@
 import { spawn } from 'node:child_process'
 import { createInterface } from 'node:readline'
+import { exposeToOom } from '../oom.ts'
 
 const KEPT_LINES = 40
 
@@ -31,6 +32,7 @@ export async function command(
     stdio: ['ignore', 'pipe', 'pipe'],
     detached: true,
   })
+  exposeToOom(child)
   const kill = () => {
     if (child.pid === undefined) return
     try {

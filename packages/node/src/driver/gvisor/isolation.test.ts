@@ -7,6 +7,7 @@ import { basename, join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { type MachineSpec, newExecutionId } from '@icebox/model'
 import { CgroupTree } from '../../cgroup/cgroup.ts'
+import { SANDBOX_SCORE } from '../../oom.ts'
 import { hello, run, SIZE, say } from '../conformance.ts'
 import type { Machine } from '../driver.ts'
 import { GUEST_TASKS, PIDS } from './limits.ts'
@@ -52,6 +53,14 @@ describe('isolation: what a hostile sandbox can reach', { timeout: DEADLINE_MS }
     await installation.driver.prepare(spec, 0, signal)
   })
   after(() => installation?.remove())
+
+  test('for want of memory it is killed before the server is', async () => {
+    const { container } = await installation.record(hostile)
+    const sandboxes = await findProcesses(`--root=${join(installation.runDirectory, 'runsc', container)}`)
+    assert.ok(sandboxes.length >= 2, 'the sentry and its gofer')
+    for (const { identity } of sandboxes)
+      assert.equal((await readFile(`/proc/${identity.pid}/oom_score_adj`, 'utf8')).trim(), String(SANDBOX_SCORE))
+  })
 
   const boot = async () => {
     const machine = await installation.driver.boot(newExecutionId(), spec, signal)

@@ -35,8 +35,8 @@ export class RunscBuilds {
    * processes that see the same mounts as this one, which only root of this host does as root.
    */
   async run({ identity: { pid } }: ListedProcess): Promise<boolean> {
-    const uids = /^Uid:\s+(.*)$/m.exec(await readFile(`/proc/${pid}/status`, 'utf8').catch(() => ''))?.[1]
-    if (uids === undefined || uids.split(/\s+/).some((uid) => uid !== '0')) return false
+    const status = await readFile(`/proc/${pid}/status`, 'utf8').catch(() => '')
+    if (!status.split('\n').includes('Uid:\t0\t0\t0\t0')) return false
     const link = `/proc/${pid}/exe`
     if (this.#files.has(await fileOf(link))) return true
     const path = await readlink(link).catch(() => '')

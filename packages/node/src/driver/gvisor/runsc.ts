@@ -1,5 +1,6 @@
 import { spawn } from 'node:child_process'
 import { IceboxError, isError } from '@icebox/model'
+import { exposeToOom } from '../../oom.ts'
 import { lastError } from './log.ts'
 
 /** What is the same in every call and matters to a restore. */
@@ -58,6 +59,7 @@ export async function callRunsc(path: string, call: Call, signal: AbortSignal): 
       env: {},
     },
   )
+  exposeToOom(child)
   const deadline = AbortSignal.timeout(call.deadlineMs)
   const end = call.abortable ? AbortSignal.any([signal, deadline]) : deadline
   const stop = () => child.kill('SIGKILL')

@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto'
 import type { MachineSpec } from '@icebox/model'
+import { SANDBOX_SCORE } from '../../oom.ts'
 import { GUEST_TASKS } from './limits.ts'
 
 /** Raised when the spec below changes, so that slots and snapshots of the older one are told apart. */
@@ -38,6 +39,7 @@ export interface OciSpec {
     env: string[]
     capabilities: Record<'bounding' | 'effective' | 'permitted' | 'inheritable', string[]>
     rlimits: { type: string; soft: number; hard: number }[]
+    oomScoreAdj: number
     noNewPrivileges: boolean
   }
   mounts: Mount[]
@@ -70,6 +72,8 @@ export function ociSpec({ imageDigest, size }: MachineSpec, driverVersion: strin
         { type: 'RLIMIT_NOFILE', soft: 1_048_576, hard: 1_048_576 },
         { type: 'RLIMIT_NPROC', soft: GUEST_TASKS, hard: GUEST_TASKS },
       ],
+      // Of the sentry and its gofer, on the host.
+      oomScoreAdj: SANDBOX_SCORE,
       noNewPrivileges: false,
     },
     mounts: [
