@@ -13,15 +13,7 @@ export type { SourceSettings } from './images/source-policy.ts'
 export { type ImageStore, openImageStore } from './images/store.ts'
 export { openLocalNode } from './local-node.ts'
 export { protectFromOom } from './oom.ts'
-export {
-  BASE_IMAGE,
-  BASE_IMAGE,
-  BASE_TEMPLATE,
-  BASE_TEMPLATE,
-  baseImageFile,
-  baseImageStep,
-  baseImageStep,
-} from './setup/base-image.ts'
+export { BASE_IMAGE, BASE_TEMPLATE, baseImageFile, baseImageStep } from './setup/base-image.ts'
 export { command, firstLine } from './setup/command.ts'
 export { type ForeignPackages, npmPackages, pythonPackages } from './setup/foreign.ts'
 export { GO_TOOLCHAIN, presentGo } from './setup/go.ts'
