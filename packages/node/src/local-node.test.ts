@@ -132,6 +132,45 @@ test('a machine whose guest does not answer its next server is lost, and the oth
   assert.deepEqual(trouble, [])
 })
 
+test('a guest that answers later is taken over without the start waiting for it', async (t) => {
+  const { open, spec, data } = await installation(t)
+  const node = await open()
+  const execution = newExecutionId()
+  await node.boot(execution, spec, hello(execution), signal)
+  const pid = (await readRecord(join(data.run, 'machines', execution)))?.process?.pid
+  assert.ok(pid)
+  process.kill(pid, 'SIGSTOP')
+  let next: Node
+  try {
+    next = await open()
+    assert.deepEqual(next.machines(), [{ execution, frozen: false }])
+  } finally {
+    process.kill(pid, 'SIGCONT')
+  }
+  const exits: MachineExit[] = []
+  next.onExit((exit) => exits.push(exit))
+  assert.equal((await next.guest(execution).stat('/file', {}, signal)).path, '/file')
+  assert.deepEqual(exits, [])
+})
+
+test('a guest that never answers its next server is lost after a while, which nobody waits for', async (t) => {
+  const { open, spec, data } = await installation(t)
+  const node = await open()
+  const execution = newExecutionId()
+  await node.boot(execution, spec, hello(execution), signal)
+  const pid = (await readRecord(join(data.run, 'machines', execution)))?.process?.pid
+  assert.ok(pid)
+  process.kill(pid, 'SIGSTOP')
+  const next = await open()
+  const { promise: lost, resolve } = Promise.withResolvers<MachineExit>()
+  next.onExit(resolve)
+  await assert.rejects(next.guest(execution).stat('/file', {}, signal), (thrown) => isError(thrown, 'GuestFailed'))
+  const { execution: which, reason, message } = await lost
+  assert.deepEqual([which, reason], [execution, 'Crashed'])
+  assert.match(message ?? '', /did not answer/)
+  assert.deepEqual(next.machines(), [])
+})
+
 test('a guest that does not hold its processes is not saved, keeps nobody waiting, and runs on', async (t) => {
   const { open, spec, data, trouble } = await installation(t)
   const node = await open()

@@ -26,8 +26,11 @@ import type { Driver, Machine } from './driver/driver.ts'
 import { hasRestarted, lastSeen, rememberBoot, seen } from './host-boot.ts'
 import type { ImageStore } from './images/store.ts'
 import { PhaseClock } from './phases.ts'
+import { soon } from './soon.ts'
 import { sweep } from './sweep.ts'
 
+/** Milliseconds that the start waits for the guests that it takes over. */
+const PROMPT_MS = 2000
 /** Bytes beyond memory and disk that a save writes: device state, manifest, directories. */
 const SAVE_OVERHEAD = 16 * 2 ** 20
 /** Milliseconds a machine has to go on after a save, whatever became of the caller. */
@@ -105,20 +108,39 @@ class LocalNode implements Node {
 
   /**
    * Takes over a machine that outlived the last server. One that is frozen stays so: whether it goes on is not decided here.
-   * One whose guest does not answer is lost, and keeps nobody else from being taken over.
+   * One whose guest does not answer is lost, and keeps nobody else from being taken over: what takes longer than a moment
+   * is found out while the server serves.
    */
   async adopt(machine: Machine, signal: AbortSignal): Promise<void> {
-    try {
-      // The last server may have ended between quiesce and freeze.
-      if (!machine.frozen) await machine.link.release(AbortSignal.any([signal, AbortSignal.timeout(RECOVERY_DEADLINE)]))
-    } catch (thrown) {
-      signal.throwIfAborted()
-      await this.#remove(machine)
-      const message = `its guest did not answer after the server came back: ${IceboxError.from(thrown).message}`
-      this.#untold.push({ execution: machine.execution, reason: 'Crashed', message })
-      return
-    }
+    // The last server may have ended between quiesce and freeze.
+    const released = machine.frozen ? Promise.resolve() : machine.link.release(AbortSignal.timeout(RECOVERY_DEADLINE))
+    const settled = released.then(
+      () => undefined,
+      (thrown: unknown) => ({ failure: IceboxError.from(thrown) }),
+    )
+    const early = await soon(
+      settled.then((outcome) => outcome ?? 'released'),
+      PROMPT_MS,
+    )
+    signal.throwIfAborted()
+    if (early !== undefined && early !== 'released') return this.#lose(machine, early.failure)
     this.#keep(machine)
+    if (early === 'released') return
+    void settled.then(async (outcome) => {
+      if (outcome !== undefined && !this.#closing.signal.aborted && this.#machines.has(machine.execution))
+        await this.#lose(machine, outcome.failure)
+    })
+  }
+
+  async #lose(machine: Machine, failure: IceboxError): Promise<void> {
+    await this.#remove(machine)
+    const message = `its guest did not answer after the server came back: ${failure.message}`
+    this.#tell({ execution: machine.execution, reason: 'Crashed', message })
+  }
+
+  #tell(exit: MachineExit): void {
+    if (this.#listeners.length === 0) this.#untold.push(exit)
+    for (const listener of this.#listeners) listener(exit)
   }
 
   /** Ends a machine that nobody was given. */
@@ -135,8 +157,7 @@ class LocalNode implements Node {
     void machine.exited.then((exit) => {
       this.#machines.delete(machine.execution)
       if (exit.reason === 'killed') return
-      if (this.#listeners.length === 0) this.#untold.push(exit)
-      for (const listener of this.#listeners) listener(exit)
+      this.#tell(exit)
     })
   }
 

@@ -4,7 +4,10 @@ import { join } from 'node:path'
 import { type ExecutionId, IceboxError, type MachineExit, type MachineSpec, type SnapshotKind } from '@icebox/model'
 import { missingControllers } from '../../cgroup/layout.ts'
 import { cgroupMounts } from '../../cgroup/mounts.ts'
+import { LateLink } from '../../link/late-link.ts'
+import type { GuestLink } from '../../link/link.ts'
 import { runscBuild } from '../../setup/runsc.ts'
+import { soon } from '../../soon.ts'
 import { Turns } from '../../turns.ts'
 import type { Capabilities, Driver, DriverFacts, Machine, Probe } from '../driver.ts'
 import { type Adopted, adoptMachines } from './adopt.ts'
@@ -17,6 +20,8 @@ import { Slots } from './slots.ts'
 import { specKey } from './spec.ts'
 import { runscIdentity } from './version.ts'
 
+/** Milliseconds that adopting waits for a guest to answer, before it goes on without. */
+const PROMPT_MS = 2000
 /** Slots are refilled when nothing was launched for so long: the first exec in a new machine is not to wait for them. */
 const QUIET_MS = 200
 
@@ -166,11 +171,17 @@ class GvisorDriver implements Driver {
   }
 
   async #reattach(host: Host, { container, record }: Adopted, signal: AbortSignal): Promise<GvisorMachine> {
-    const link = await attach(container, signal)
     // The guest holds its processes since before it was frozen, so that none of them went on meanwhile.
     const frozen = record.operation === 'freeze'
+    const link = frozen ? await attach(container, signal) : await this.#attachSoon(container)
     if (frozen) await container.pause(signal)
     return new GvisorMachine({ container, record, link, frozen, driver: host.facts })
+  }
+
+  /** Whoever owns a sandbox can stop its agent: the server's start does not wait for that, nor does its end break it off. */
+  async #attachSoon(container: Container): Promise<GuestLink> {
+    const attaching = attach(container)
+    return (await soon(attaching, PROMPT_MS)) ?? new LateLink(attaching)
   }
 
   #keep(machine: GvisorMachine): GvisorMachine {

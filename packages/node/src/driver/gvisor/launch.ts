@@ -21,8 +21,13 @@ export const planOf = (host: Host, spec: MachineSpec, agent: Plan['agent'], file
   ...(files !== undefined && { files }),
 })
 
-export const attach = (container: Container, signal: AbortSignal): Promise<GuestLink> =>
-  attachLink({ in: container.in, out: container.out }, AbortSignal.any([signal, AbortSignal.timeout(ATTACH_MS)]))
+export function attach(container: Container, signal?: AbortSignal): Promise<GuestLink> {
+  const deadline = AbortSignal.timeout(ATTACH_MS)
+  return attachLink(
+    { in: container.in, out: container.out },
+    signal === undefined ? deadline : AbortSignal.any([signal, deadline]),
+  )
+}
 
 /** Of a sandbox that ended by itself, how it ended tells more than what was then missed. */
 async function explained(container: Container, { size }: MachineSpec, thrown: unknown): Promise<unknown> {
