@@ -6,6 +6,10 @@ import { IceboxError } from '@icebox/model'
 import { exposeToOom } from '../oom.ts'
 
 const CHUNK = 1_048_576
+/** What an archive may ask for is up to 4 GiB; what xz makes without being told to asks for 65 MiB at most. */
+const XZ_BOUNDS = ['--threads=1', '--memlimit-decompress=128MiB']
+/** Of what xz says of itself. */
+const MAX_SAID = 4096
 
 export type Compression = 'none' | 'gzip' | 'zstd' | 'xz'
 
@@ -40,14 +44,16 @@ export function decompressor(compression: Compression): Decompressor | undefined
 
 /** By the program: Node has no xz. It dies with the thread that started it. */
 async function* xz(source: AsyncIterable<Buffer>): AsyncGenerator<Buffer, void> {
-  const child = spawn('setpriv', ['--pdeathsig', 'KILL', '--', 'xz', '-dc'], { stdio: ['pipe', 'pipe', 'pipe'] })
+  const child = spawn('setpriv', ['--pdeathsig', 'KILL', '--', 'xz', '-dc', ...XZ_BOUNDS], {
+    stdio: ['pipe', 'pipe', 'pipe'],
+  })
   exposeToOom(child)
   const ended = Promise.withResolvers<string>()
   child.once('error', (error) => ended.resolve(error.message))
   child.once('close', (code, killedBy) => ended.resolve(code === 0 ? '' : `ended with ${killedBy ?? code}`))
   let said = ''
   child.stderr.setEncoding('utf8').on('data', (text: string) => {
-    said += text
+    said = (said + text).slice(0, MAX_SAID)
   })
   // Why xz took no more is told by xz itself, unless it was the source that failed.
   const feeding = pipeline(source, child.stdin).catch((error: unknown) => error)

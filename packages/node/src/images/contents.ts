@@ -13,6 +13,8 @@ export interface Run {
 
 export const blocksOf = (bytes: number): number => Math.ceil(bytes / BLOCK_BYTES)
 
+const classOf = (count: number): number => Math.floor(Math.log2(count))
+
 /** Where a tree puts the contents of its files, one after the other: `begin`, `write` until the size is reached, `end`. */
 export interface ContentStore {
   begin(bytes: number): Run
@@ -36,7 +38,8 @@ export class ContentFile implements ContentStore {
   #offset = 0
   #filled = 0
   #next: number
-  #freed: Run[] = []
+  /** Holes by the whole part of the logarithm of their size, so that one which fits is found without a search. */
+  readonly #freed: Run[][] = []
 
   /** `fd`: a new, empty file, open for reading too. */
   constructor(fd: number, reserved: number, budget: SpaceBudget) {
@@ -52,15 +55,18 @@ export class ContentFile implements ContentStore {
   }
 
   get freed(): readonly Run[] {
-    return this.#freed
+    return this.#freed.flat()
   }
 
   allocate(count: number): Run {
-    const place = this.#freed.findIndex((run) => run.count >= count)
-    const hole = this.#freed[place]
-    if (hole !== undefined) {
-      if (hole.count === count) this.#freed.splice(place, 1)
-      else this.#freed[place] = { start: hole.start + count, count: hole.count - count }
+    if (count === 0) return this.allocateNew(0)
+    // In a class above, every hole fits; in its own, the last one may.
+    for (let size = classOf(count); size < this.#freed.length; size++) {
+      const holes = this.#freed[size] ?? []
+      const hole = holes.at(-1)
+      if (hole === undefined || hole.count < count) continue
+      holes.pop()
+      if (hole.count > count) this.free({ start: hole.start + count, count: hole.count - count })
       return { start: hole.start, count }
     }
     return this.allocateNew(count)
@@ -74,7 +80,10 @@ export class ContentFile implements ContentStore {
   }
 
   free(run: Run): void {
-    this.#freed.push(run)
+    if (run.count === 0) return
+    const size = classOf(run.count)
+    while (this.#freed.length <= size) this.#freed.push([])
+    this.#freed[size]?.push(run)
   }
 
   begin(bytes: number): Run {

@@ -130,7 +130,7 @@ test('damaged archives are refused or read, never anything else', () => {
 test('extended attributes keep every byte', () => {
   const value = Buffer.from(Array.from({ length: 256 }, (_, byte) => byte))
   const [entry] = read([Buffer.concat([pax({ 'SCHILY.xattr.security.capability': value }), header('0', 'file'), END])])
-  assert.deepEqual(entry?.xattrs, [{ name: 'security.capability', value }])
+  assert.deepEqual(entry?.xattrs, [{ name: 'security.capability', value: new Uint8Array(value) }])
 })
 
 test('sparse, multi-volume and unknown entries are refused in words', () => {

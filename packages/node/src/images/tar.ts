@@ -11,9 +11,17 @@ import {
 } from './entry.ts'
 
 const BLOCK = 512
-/** More than any real header needs; what is longer is an attack on memory. */
+/** Of all extension headers of one entry: more than any real one needs, and room for all attributes that Linux lets a file have. */
 const MAX_EXTENSION = 1_048_576
+/** Of what a global header says, which is looked at for every entry that follows. */
+const MAX_GLOBAL = 16_384
+/** The kernel's limit for paths. */
+const MAX_PATH = 4096
 const XATTR_PREFIX = 'SCHILY.xattr.'
+/** Digits of the length of a PAX record. */
+const MAX_DIGITS = 9
+/** Of a keyword, so much is kept that one which is too long is still seen to be. */
+const MAX_KEY = 512
 
 const KINDS: Readonly<Record<string, EntryKind>> = {
   '\0': 'file',
@@ -29,8 +37,13 @@ const KINDS: Readonly<Record<string, EntryKind>> = {
 
 const invalid = (what: string): IceboxError => new IceboxError('ImageInvalid', `the tar archive is not valid: ${what}`)
 
+/** What is made use of. All else, such as comments, is not kept. */
+const KEYWORDS = new Set(['path', 'linkpath', 'size', 'uid', 'gid', 'mtime'])
+const used = (key: string): boolean =>
+  KEYWORDS.has(key) || key.startsWith(XATTR_PREFIX) || key.startsWith('GNU.sparse.')
+
 /** What the extension records before an entry say about it, by PAX keyword. Values are bytes. */
-type Extensions = Map<string, Buffer>
+type Extensions = Map<string, Uint8Array>
 
 type State = 'header' | 'extension' | 'content' | 'padding' | 'ended'
 
@@ -48,9 +61,12 @@ export class TarReader {
   #left = 0
   #padding = 0
   #extensionType = ''
-  #extension: Buffer[] = []
+  #extension = Buffer.alloc(0)
   #global: Extensions = new Map()
+  #globalBytes = 0
   #next: Extensions = new Map()
+  /** Of the extension headers since the last entry. */
+  #nextBytes = 0
 
   constructor(sink: EntrySink) {
     this.#sink = sink
@@ -78,7 +94,8 @@ export class TarReader {
       at += part.length
       this.#left -= part.length
       if (this.#state === 'content') this.#sink.write(part)
-      else if (this.#state === 'extension') this.#extension.push(Buffer.from(part))
+      else if (this.#state === 'extension')
+        part.copy(this.#extension, this.#extension.length - this.#left - part.length)
       if (this.#left === 0) this.#onEndOfPart()
     }
   }
@@ -127,9 +144,11 @@ export class TarReader {
     const type = String.fromCharCode(header[156] ?? 0)
     const size = number(header, 124, 12)
     if (type === 'x' || type === 'g' || type === 'L' || type === 'K') {
-      if (size > MAX_EXTENSION) throw invalid(`a header extension has ${size} bytes`)
+      this.#nextBytes += BLOCK + size
+      if (size < 0 || this.#nextBytes > MAX_EXTENSION)
+        throw invalid(`the header extensions of an entry have more than ${MAX_EXTENSION} bytes`)
       this.#extensionType = type
-      this.#extension = []
+      this.#extension = Buffer.alloc(size)
       this.#begin('extension', size)
     } else this.#onEntry(header, type, size)
   }
@@ -142,16 +161,22 @@ export class TarReader {
   }
 
   #onExtension(): void {
-    const bytes = Buffer.concat(this.#extension)
-    this.#extension = []
-    if (this.#extensionType === 'g') for (const [key, value] of records(bytes)) this.#global.set(key, value)
-    else if (this.#extensionType === 'x') for (const [key, value] of records(bytes)) this.#next.set(key, value)
-    else this.#next.set(this.#extensionType === 'L' ? 'path' : 'linkpath', untilNul(bytes))
+    const bytes = this.#extension
+    this.#extension = Buffer.alloc(0)
+    if (this.#extensionType === 'x') for (const [key, value] of records(bytes)) this.#next.set(key, value)
+    else if (this.#extensionType === 'g') {
+      for (const [key, value] of records(bytes)) {
+        this.#globalBytes += key.length + value.length
+        this.#global.set(key, value)
+      }
+      if (this.#globalBytes > MAX_GLOBAL) throw invalid(`its global headers say more than ${MAX_GLOBAL} bytes`)
+    } else this.#next.set(this.#extensionType === 'L' ? 'path' : 'linkpath', withinPath(untilNul(bytes)))
   }
 
   #onEntry(header: Buffer, type: string, headerSize: number): void {
     const extensions = this.#global.size === 0 ? this.#next : new Map([...this.#global, ...this.#next])
     this.#next = new Map()
+    this.#nextBytes = 0
     const path = text(extensions.get('path')) ?? name(header)
     const kind = type !== '5' && KINDS[type] === 'file' && path.endsWith('/') ? 'directory' : KINDS[type]
     if (kind === undefined)
@@ -200,7 +225,13 @@ function untilNul(bytes: Buffer): Buffer {
   return end < 0 ? bytes : bytes.subarray(0, end)
 }
 
-const text = (value: Buffer | undefined): ByteString | undefined => (value === undefined ? undefined : fromBytes(value))
+function withinPath(bytes: Buffer): Buffer {
+  if (bytes.length > MAX_PATH) throw invalid(`a path has more than ${MAX_PATH} bytes`)
+  return bytes
+}
+
+const text = (value: Uint8Array | undefined): ByteString | undefined =>
+  value === undefined ? undefined : fromBytes(value)
 
 function name(header: Buffer): ByteString {
   const own = field(header, 0, 100)
@@ -251,13 +282,14 @@ function paxTime(extensions: Extensions): Time | undefined {
 }
 
 /** PAX records: `<length> <key>=<value>\n`, the length being that of the whole record in decimal. */
-function* records(bytes: Buffer): Generator<[string, Buffer]> {
+function* records(bytes: Buffer): Generator<[string, Uint8Array]> {
   let at = 0
   while (at < bytes.length) {
-    const space = bytes.indexOf(0x20, at)
-    const digits = space < 0 ? '' : bytes.toString('latin1', at, space)
+    // Looks no further than a record may reach, so that many records cost no more than their bytes.
+    const space = bytes.subarray(at, at + MAX_DIGITS + 1).indexOf(0x20) + at
+    const digits = space < at ? '' : bytes.toString('latin1', at, space)
     const end = at + Number(digits)
-    const equals = bytes.indexOf(0x3d, space)
+    const equals = bytes.subarray(0, end).indexOf(0x3d, space)
     if (
       !/^[1-9][0-9]{0,8}$/.test(digits) ||
       end > bytes.length ||
@@ -266,7 +298,11 @@ function* records(bytes: Buffer): Generator<[string, Buffer]> {
       bytes[end - 1] !== 0x0a
     )
       throw invalid('a PAX header is malformed')
-    yield [bytes.toString('utf8', space + 1, equals), bytes.subarray(equals + 1, end - 1)]
+    const key = bytes.toString('utf8', space + 1, Math.min(equals, space + 1 + MAX_KEY))
+    const value = bytes.subarray(equals + 1, end - 1)
+    if (key === 'path' || key === 'linkpath') withinPath(value)
+    // A copy: a part would keep the whole header in memory.
+    if (used(key)) yield [key, new Uint8Array(value)]
     at = end
   }
 }

@@ -1,17 +1,33 @@
 import { createHash, type Hash } from 'node:crypto'
-import { IceboxError } from '@icebox/model'
+import { IceboxError, ITEM_BYTES } from '@icebox/model'
 import type { ContentStore, Run } from './contents.ts'
-import { type Attributes, type ByteString, type Entry, type EntrySink, EPOCH, readable } from './entry.ts'
+import {
+  type Attributes,
+  type ByteString,
+  type Entry,
+  type EntrySink,
+  EPOCH,
+  fromBytes,
+  readable,
+  toBytes,
+} from './entry.ts'
+import { ImageMemory, imageMemoryBytes, NODE_BYTES } from './image-memory.ts'
 
-/** Far above any real image; what has more is an attack on memory. */
+/** Of all layers. What is not kept, such as duplicates, costs time all the same. */
 const MAX_ENTRIES = 4_000_000
 const MAX_NAME_BYTES = 255
 const MAX_TARGET_BYTES = 4095
 const MAX_LINKS_FOLLOWED = 40
+/** Names gone through in the targets of symbolic links, by all entries together. */
+const MAX_LINKED_STEPS = 50_000_000
 /** The kernel's limit for a path, which an image that is to be used keeps to. */
 const MAX_PATH_BYTES = 4096
 const MAX_DEPTH = MAX_PATH_BYTES / 2
 const MAX_ID = 0xffff_fffe
+/** The kernel's limits for extended attributes: of a name, of a value, and of all names of one inode with their ends. */
+const MAX_XATTR_NAME_BYTES = 255
+const MAX_XATTR_BYTES = 65_536
+const MAX_XATTR_LIST_BYTES = 65_536
 
 /** What all names of one inode share. */
 export interface Inode extends Attributes {
@@ -38,6 +54,10 @@ export interface Leaf {
 export interface Directory {
   kind: 'directory'
   layer: number
+  /** The newest layer that put something below it. */
+  newestBelow: number
+  /** The newest layer of which it is known that nothing older than it is left below, but directories that it has put something into. */
+  cleared: number
   attributes: Attributes
   children: Map<ByteString, Node>
 }
@@ -55,14 +75,17 @@ export class Tree implements EntrySink {
   readonly root: Directory
   readonly #contents: ContentStore
   readonly #hashing: boolean
+  readonly #memory: ImageMemory
   #layer = 0
   #whiteouts = false
   #entries = 0
+  #linkedSteps = 0
   #open: { inode: Inode; left: number; hash: Hash | undefined } | undefined
 
   /** `hashing`: keep a digest of each file's content. */
-  constructor(contents: ContentStore, hashing: boolean) {
-    this.root = { kind: 'directory', layer: 0, attributes: IMPLIED, children: new Map() }
+  constructor(contents: ContentStore, hashing: boolean, memory: ImageMemory = new ImageMemory(imageMemoryBytes())) {
+    this.root = directoryOf(0, IMPLIED)
+    this.#memory = memory
     this.#contents = contents
     this.#hashing = hashing
   }
@@ -80,9 +103,13 @@ export class Tree implements EntrySink {
     const last = names.pop()
     if (last === undefined) {
       if (entry.kind !== 'directory') throw invalid(entry.path, `is the root but is a ${entry.kind}`)
-      this.root.attributes = attributesOf(entry)
+      this.root.attributes = this.#attributes(entry)
     } else if (this.#whiteouts && last.startsWith('.wh.')) this.#whiteout(names, last, entry)
-    else this.#place(this.#make(names, entry.path), last, entry)
+    else {
+      const trail = this.#make(names, entry.path)
+      for (const directory of trail) directory.newestBelow = this.#layer
+      this.#place(trail.at(-1) ?? this.root, last, entry)
+    }
   }
 
   write(chunk: Uint8Array): void {
@@ -106,11 +133,11 @@ export class Tree implements EntrySink {
     const present = parent.children.get(name)
     if (entry.kind === 'directory') {
       if (present?.kind === 'directory') {
-        present.attributes = attributesOf(entry)
+        present.attributes = this.#attributes(entry)
         present.layer = this.#layer
       } else {
         this.#remove(parent, name, present)
-        this.#makeDirectory(parent, name, attributesOf(entry))
+        this.#makeDirectory(parent, name, this.#attributes(entry))
       }
       return
     }
@@ -120,23 +147,46 @@ export class Tree implements EntrySink {
       // Again, because what was removed may have been a directory with the other name in it.
       const { inode } = this.#find(entry)
       inode.links++
-      parent.children.set(name, { kind: 'leaf', layer: this.#layer, inode })
+      this.#keep(parent, name, { kind: 'leaf', layer: this.#layer, inode })
       return
     }
     this.#remove(parent, name, present)
     const { kind, size, target, major, minor } = entry
     if (kind === 'symlink' && (target === '' || target.includes('\0') || target.length > MAX_TARGET_BYTES))
       throw invalid(entry.path, 'is a symbolic link to an impossible path')
+    this.#memory.keep(target.length)
+    const attributes = this.#attributes(entry)
     const run = size > 0 ? this.#contents.begin(size) : undefined
-    const inode: Inode = { kind, ...attributesOf(entry), size, target, major, minor, links: 1, run, content: undefined }
-    parent.children.set(name, { kind: 'leaf', layer: this.#layer, inode })
+    const inode: Inode = {
+      kind,
+      ...attributes,
+      size,
+      target: own(target),
+      major,
+      minor,
+      links: 1,
+      run,
+      content: undefined,
+    }
+    this.#keep(parent, name, { kind: 'leaf', layer: this.#layer, inode })
     if (kind === 'file') this.#open = { inode, left: size, hash: this.#hashing ? createHash('sha256') : undefined }
   }
 
   #makeDirectory(parent: Directory, name: ByteString, attributes: Attributes): Directory {
-    const made: Directory = { kind: 'directory', layer: this.#layer, attributes, children: new Map() }
-    parent.children.set(name, made)
+    const made = directoryOf(this.#layer, attributes)
+    this.#keep(parent, name, made)
     return made
+  }
+
+  #keep(parent: Directory, name: ByteString, node: Node): void {
+    this.#memory.keep(NODE_BYTES + name.length)
+    parent.children.set(own(name), node)
+  }
+
+  #attributes(entry: Entry): Attributes {
+    const attributes = attributesOf(entry)
+    this.#memory.keep(bytesOfXattrs(entry))
+    return attributes
   }
 
   #remove(parent: Directory, name: ByteString, present: Node | undefined): void {
@@ -153,12 +203,14 @@ export class Tree implements EntrySink {
     if (!opaque && marker.startsWith('.wh..wh.')) return
     const name = marker.slice('.wh.'.length)
     if (name === '' || name === '.' || name === '..') throw invalid(entry.path, 'removes no name')
-    const directory = this.#descend(names, entry.path, undefined)
+    const trail = this.#descend(names, entry.path, undefined)
+    const directory = trail?.at(-1)
     // Tools remove what was in a directory even where its own layer puts a file in its place.
-    if (directory === undefined) return
+    if (trail === undefined || directory === undefined) return
     if (opaque) {
-      for (const [child, node] of [...directory.children]) this.#hide(directory, child, node)
+      this.#clear(directory)
       directory.layer = this.#layer
+      for (const above of trail) above.newestBelow = this.#layer
       return
     }
     const present = directory.children.get(name)
@@ -167,19 +219,23 @@ export class Tree implements EntrySink {
 
   /** Removes what lower layers put there. What this layer put below stays, whichever came first in the archive. */
   #hide(parent: Directory, name: ByteString, node: Node): void {
-    if (!this.#touchedNow(node)) this.#remove(parent, name, node)
-    else if (node.kind === 'directory') for (const [child, below] of [...node.children]) this.#hide(node, child, below)
+    if (node.layer !== this.#layer && (node.kind === 'leaf' || node.newestBelow !== this.#layer))
+      this.#remove(parent, name, node)
+    else if (node.kind === 'directory') this.#clear(node)
   }
 
-  #touchedNow(node: Node): boolean {
-    if (node.layer === this.#layer) return true
-    return node.kind === 'directory' && [...node.children.values()].some((child) => this.#touchedNow(child))
+  /** Once for each layer: many whiteouts of one directory cost no more than the first. */
+  #clear(directory: Directory): void {
+    if (directory.cleared === this.#layer) return
+    directory.cleared = this.#layer
+    for (const [child, node] of [...directory.children]) this.#hide(directory, child, node)
   }
 
   #find(entry: Entry): Leaf {
     const names = split(entry.target)
     const last = names.pop()
-    const leaf = last === undefined ? undefined : this.#descend(names, entry.path, undefined)?.children.get(last)
+    const leaf =
+      last === undefined ? undefined : this.#descend(names, entry.path, undefined)?.at(-1)?.children.get(last)
     if (leaf?.kind === 'leaf') return leaf
     throw invalid(
       entry.path,
@@ -187,15 +243,15 @@ export class Tree implements EntrySink {
     )
   }
 
-  /** The directory of a path, made where it is missing. */
-  #make(names: ByteString[], entry: ByteString): Directory {
-    const directory = this.#descend(names, entry, (here, name) => this.#makeDirectory(here, name, IMPLIED))
-    if (directory === undefined) throw invalid(entry, 'goes through a file as if it were a directory')
-    return directory
+  /** The directories down to that of a path, made where they are missing. */
+  #make(names: ByteString[], entry: ByteString): Directory[] {
+    const trail = this.#descend(names, entry, (here, name) => this.#makeDirectory(here, name, IMPLIED))
+    if (trail === undefined) throw invalid(entry, 'goes through a file as if it were a directory')
+    return trail
   }
 
   /**
-   * The directory a path leads to, as the image itself would see it; undefined when it is missing and not to be made, or is
+   * The directories that a path leads through, the last one last, as the image itself would see it; undefined when it is missing and not to be made, or is
    * a file. Symbolic links are followed within the image, but not upwards out of it, not to what does not exist, and not
    * from the root when the same layer brought them: no honest archive has those, and each is a known attack.
    */
@@ -203,20 +259,28 @@ export class Tree implements EntrySink {
     names: ByteString[],
     entry: ByteString,
     make: ((here: Directory, name: ByteString) => Directory) | undefined,
-  ): Directory | undefined {
+  ): Directory[] | undefined {
     const trail = [this.root]
+    /** Bytes of the path down to each of the trail, which links may lead beyond what an entry says. */
+    const lengths = [0]
+    const enter = (directory: Directory, name: ByteString) => {
+      trail.push(directory)
+      lengths.push((lengths.at(-1) ?? 0) + name.length + 1)
+    }
     const queue = names.map((name) => ({ name, linked: false }))
     let followed = 0
     for (let step = queue.shift(); step !== undefined; step = queue.shift()) {
       const here = trail.at(-1) ?? this.root
-      if (trail.length > MAX_DEPTH) throw invalid(entry, 'lies too deep')
+      if (trail.length > MAX_DEPTH || (lengths.at(-1) ?? 0) + step.name.length >= MAX_PATH_BYTES)
+        throw invalid(entry, 'lies too deep')
       if (step.name === '..') {
         if (trail.length === 1) throw invalid(entry, 'leaves the image through a symbolic link')
         trail.pop()
+        lengths.pop()
         continue
       }
       const child = here.children.get(step.name)
-      if (child?.kind === 'directory') trail.push(child)
+      if (child?.kind === 'directory') enter(child, step.name)
       else if (child?.inode.kind === 'symlink') {
         if (++followed > MAX_LINKS_FOLLOWED) throw invalid(entry, 'goes through too many symbolic links')
         const { target } = child.inode
@@ -227,19 +291,49 @@ export class Tree implements EntrySink {
               `goes through a symbolic link to ${JSON.stringify(readable(target))} of the same archive`,
             )
           trail.length = 1
+          lengths.length = 1
         }
         const linked = target.split('/').filter((name) => name !== '' && name !== '.')
+        this.#linkedSteps += linked.length
+        if (this.#linkedSteps > MAX_LINKED_STEPS) throw invalid(entry, 'and others go through too many symbolic links')
         queue.unshift(...linked.map((name) => ({ name, linked: true })))
       } else if (step.linked) throw invalid(entry, 'goes through a symbolic link to no directory of the image')
       else if (child !== undefined || make === undefined) return undefined
-      else trail.push(make(here, step.name))
+      else enter(make(here, step.name), step.name)
     }
-    return trail.at(-1)
+    return trail
   }
 }
 
 /** Directories that entries lie in but that no entry describes. */
 const IMPLIED: Attributes = { mode: 0o755, uid: 0, gid: 0, mtime: EPOCH, xattrs: [] }
+
+const directoryOf = (layer: number, attributes: Attributes): Directory => ({
+  kind: 'directory',
+  layer,
+  newestBelow: layer,
+  cleared: layer,
+  attributes,
+  children: new Map(),
+})
+
+/** A text of its own: a part of another one keeps that in memory. */
+const own = (text: ByteString): ByteString => fromBytes(toBytes(text))
+
+/** What they cost. Throws `ImageInvalid` for what Linux lets no file have. */
+function bytesOfXattrs({ path, xattrs }: Entry): number {
+  let list = 0
+  let bytes = 0
+  for (const { name, value } of xattrs) {
+    const length = Buffer.byteLength(name)
+    if (length === 0 || length > MAX_XATTR_NAME_BYTES || name.includes('\0') || value.length > MAX_XATTR_BYTES)
+      throw invalid(path, 'has an extended attribute that Linux cannot hold')
+    list += length + 1
+    bytes += ITEM_BYTES + length + value.length
+  }
+  if (list > MAX_XATTR_LIST_BYTES) throw invalid(path, 'has more extended attributes than Linux can hold')
+  return bytes
+}
 
 function attributesOf(entry: Entry): Attributes {
   const { uid, gid, mtime, xattrs } = entry

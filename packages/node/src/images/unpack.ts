@@ -1,5 +1,13 @@
-import { Worker } from 'node:worker_threads'
+import { type ChildProcess, fork } from 'node:child_process'
+import { fileURLToPath } from 'node:url'
 import { type ErrorCode, IceboxError } from '@icebox/model'
+import { imageMemoryBytes } from './image-memory.ts'
+
+const MIB = 1_048_576
+/** Of the process's heap, besides what the image may take there: its code, and what is garbage. */
+const HEAP_BASE_BYTES = 128 * MIB
+/** Of what the process says on its way out. */
+const MAX_SAID = 4096
 
 /** A layer or whole tar archive in a file of this machine. */
 export interface ArchiveFile {
@@ -29,7 +37,13 @@ export interface UnpackerOptions {
   output: string
   /** Whether the digest of the canonical tree is to be computed. */
   digest: boolean
+  /** Of what is kept of the image. Default: by the memory of this machine. */
+  memoryBytes?: number
+  /** Of the heap of its process. Default: `memoryBytes` and some more. */
+  heapBytes?: number
 }
+
+export type ProcessOptions = Omit<UnpackerOptions, 'memoryBytes' | 'heapBytes'> & { memoryBytes: number }
 
 export interface Unpacked {
   /** Of the file. */
@@ -39,9 +53,9 @@ export interface Unpacked {
 }
 
 /** `finish` completes the file; `digest`: of the image, when it is known. */
-export type WorkerRequest = UnpackJob | { do: 'finish'; digest?: string }
+export type ProcessRequest = UnpackJob | { do: 'finish'; digest?: string }
 
-export type WorkerAnswer =
+export type ProcessAnswer =
   | { say: 'progress'; bytes: number }
   | { say: 'done'; unpacked?: Unpacked }
   | {
@@ -52,19 +66,36 @@ export type WorkerAnswer =
       details: Record<string, string | number | boolean>
     }
 
-/** Makes a file system of layers, in a worker thread. One call at a time. */
+/**
+ * Makes a file system of layers, in a process of its own with a bounded heap: whatever an image does to that, the caller lives on. It
+ * dies with this process. One call at a time.
+ */
 export class Unpacker {
-  readonly #worker: Worker
-  /** Why the thread has ended, once it has. */
+  readonly #process: ChildProcess
+  /** Why the process has ended, once it has. */
   readonly #ended: Promise<IceboxError>
 
   constructor(options: UnpackerOptions) {
-    // However this process was started, the thread starts as a program file.
-    this.#worker = new Worker(new URL('./unpack-worker.ts', import.meta.url), { workerData: options, execArgv: [] })
+    const { memoryBytes = imageMemoryBytes(), ...others } = options
+    const { heapBytes = memoryBytes + HEAP_BASE_BYTES, ...rest } = others
+    const body = fileURLToPath(new URL('./unpack-process.ts', import.meta.url))
+    const all: ProcessOptions = { ...rest, memoryBytes }
+    const bounds = ['--core=0', 'setpriv', '--pdeathsig', 'KILL', '--', process.execPath]
+    this.#process = fork(body, [JSON.stringify(all)], {
+      execPath: 'prlimit',
+      execArgv: [...bounds, `--max-old-space-size=${Math.ceil(heapBytes / MIB)}`],
+      // Options for this process's Node are not for that one.
+      env: { PATH: process.env.PATH },
+      stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
+    })
+    let said = ''
+    this.#process.stderr?.setEncoding('utf8').on('data', (text: string) => {
+      said = (said + text).slice(-MAX_SAID)
+    })
     const { promise, resolve } = Promise.withResolvers<IceboxError>()
     this.#ended = promise
-    this.#worker.once('error', (error) => resolve(IceboxError.from(error)))
-    this.#worker.once('exit', () => resolve(new IceboxError('Internal', 'the thread that unpacks images has ended')))
+    this.#process.once('error', (error) => resolve(IceboxError.from(error)))
+    this.#process.once('close', (code, signal) => resolve(whyEnded(code, signal, said, memoryBytes)))
   }
 
   /**
@@ -79,37 +110,52 @@ export class Unpacker {
   async finish(digest: string | undefined, signal: AbortSignal): Promise<Unpacked> {
     const request = digest === undefined ? ({ do: 'finish' } as const) : ({ do: 'finish', digest } as const)
     const unpacked = await this.#run(request, () => {}, signal)
-    if (unpacked === undefined) throw new IceboxError('Internal', 'the thread that unpacks images gave no result')
+    if (unpacked === undefined) throw new IceboxError('Internal', 'the process that unpacks images gave no result')
     return unpacked
   }
 
   async #run(
-    request: WorkerRequest,
+    request: ProcessRequest,
     onBytes: (bytes: number) => void,
     signal: AbortSignal,
   ): Promise<Unpacked | undefined> {
     signal.throwIfAborted()
     const { promise, resolve, reject } = Promise.withResolvers<Unpacked | undefined>()
-    const answer = (message: WorkerAnswer) => {
+    const answer = (message: ProcessAnswer) => {
       if (message.say === 'progress') onBytes(message.bytes)
       else if (message.say === 'done') resolve(message.unpacked)
       else reject(new IceboxError(message.code, message.message, { details: message.details, remedy: message.remedy }))
     }
     const abort = () => reject(signal.reason)
-    this.#worker.on('message', answer)
+    this.#process.on('message', answer)
     void this.#ended.then(reject)
     signal.addEventListener('abort', abort, { once: true })
     try {
-      this.#worker.postMessage(request)
+      this.#process.send(request, (error) => {
+        // That it has ended says more than that it takes nothing.
+        if (error !== null) void this.#ended.then(reject)
+      })
       return await promise
     } finally {
       signal.removeEventListener('abort', abort)
-      this.#worker.off('message', answer)
+      this.#process.off('message', answer)
     }
   }
 
-  /** Ends the thread, whatever it does. Resolves once it writes no more. */
+  /** Ends the process, whatever it does. Resolves once it writes no more. */
   async close(): Promise<void> {
-    await this.#worker.terminate()
+    this.#process.kill('SIGKILL')
+    await this.#ended
   }
+}
+
+function whyEnded(code: number | null, signal: string | null, said: string, memoryBytes: number): IceboxError {
+  if (said.includes('out of memory'))
+    return new IceboxError('ImageInvalid', 'unpacking the image takes more memory than an image may', {
+      details: { limitBytes: memoryBytes },
+      remedy: 'Use an image with fewer files or attributes.',
+    })
+  if (signal === 'SIGKILL')
+    return new IceboxError('NoMemory', 'the kernel ended the process that unpacks the image, for want of memory')
+  return new IceboxError('Internal', `the process that unpacks images has ended with ${signal ?? code}: ${said.trim()}`)
 }

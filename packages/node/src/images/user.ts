@@ -5,6 +5,8 @@ import type { Leaf, Node, Tree } from './tree.ts'
 
 const ID = 1000
 const SHELL = '/bin/bash'
+/** Of the lists of users and each file of a new home, which are read whole. */
+const MAX_FILE_BYTES = 1_048_576
 
 /** Where a user made by `addUser` is at home. */
 export const homeOf = (name: string): string => `/home/${name}`
@@ -20,8 +22,11 @@ export function addUser(tree: Tree, contents: ContentFile, name: string): void {
     for (const part of path.split('/')) node = node?.kind === 'directory' ? node.children.get(part) : undefined
     return node
   }
-  const text = ({ inode }: Leaf): Buffer =>
-    inode.run === undefined ? Buffer.alloc(0) : contents.read(inode.run, inode.size)
+  const text = ({ inode }: Leaf): Buffer => {
+    if (inode.size > MAX_FILE_BYTES)
+      throw new IceboxError('ImageInvalid', `a file that a user is made of has more than ${MAX_FILE_BYTES} bytes`)
+    return inode.run === undefined ? Buffer.alloc(0) : contents.read(inode.run, inode.size)
+  }
   const add = (kind: 'file' | 'directory', path: string, attributes: Attributes, content: Buffer = Buffer.alloc(0)) => {
     tree.add({ kind, path, ...attributes, size: content.length, target: '', major: 0, minor: 0 })
     if (kind === 'directory') return

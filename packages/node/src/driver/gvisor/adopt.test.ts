@@ -122,12 +122,12 @@ describe('adoption', { timeout: DEADLINE_MS }, () => {
     ]
     const start = (words: string[], options: { uid?: number } = {}) => {
       const [program = '', ...rest] = words
-      return spawn(program, rest, { stdio: 'ignore', ...options })
+      return spawn(program, rest, { stdio: ['pipe', 'ignore', 'ignore'], ...options })
     }
     const decoys = names.flatMap((name) => [
       start(say(name)),
       // As an unprivileged user anybody can also start what we start.
-      start([...['sh', '-c', 'exec sleep 1000', '--'], `--root=${roots}/${name}`], { uid: 65_534 }),
+      start([...['/bin/sh', '-c', 'read end', '--'], `--root=${roots}/${name}`], { uid: 65_534 }),
     ])
     try {
       await Promise.all(decoys.map((decoy) => once(decoy, 'spawn')))

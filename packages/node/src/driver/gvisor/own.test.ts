@@ -2,7 +2,6 @@ import assert from 'node:assert/strict'
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { chmod, copyFile, mkdir, mkdtemp, rm, stat } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { newExecutionId } from '@icebox/model'
@@ -30,7 +29,8 @@ describe('what counts as ours', () => {
   }
 
   before(async () => {
-    directory = await mkdtemp(join(tmpdir(), 'icebox-own-'))
+    // Not below TMPDIR, which may be the owner's alone: others start programs in it.
+    directory = await mkdtemp('/var/tmp/icebox-own-')
     await chmod(directory, 0o755)
     const path = (name: string) => join(directory, name)
     for (const name of ['data/bundles', 'run/runsc', 'run/machines', 'run/slots', 'cache'])

@@ -19,3 +19,6 @@ export const FLAT_INLINE = 2
  */
 export const ATTRIBUTES_MARK = Buffer.from('ICEBOXXA')
 export const ATTRIBUTES_FOOTER_BYTES = 16
+
+/** Of all of them, as kept: they are read whole by whoever runs the image. */
+export const MAX_ATTRIBUTES_BYTES = 4_194_304

@@ -13,15 +13,16 @@ import {
   EXTENDED_INODE_BYTES,
   FLAT_INLINE,
   FLAT_PLAIN,
+  MAX_ATTRIBUTES_BYTES,
   SLOT_BYTES,
   SUPERBLOCK_BYTES,
   SUPERBLOCK_OFFSET,
 } from './format.ts'
 
 const CHUNK = 1_048_576
-const MAX_DIRECTORY_BYTES = 1_073_741_824
+/** Far above what the names of an image that may be unpacked take. */
+const MAX_DIRECTORY_BYTES = 268_435_456
 const MAX_SYMLINK_BYTES = 4096
-const MAX_ATTRIBUTES_BYTES = 268_435_456
 
 interface ErofsInode {
   nid: bigint
@@ -131,7 +132,9 @@ class ErofsReader {
   read(sink: EntrySink): void {
     for (const { path, name, value } of this.attributes()) {
       const key = fromBytes(path)
-      this.#attributes.set(key, [...(this.#attributes.get(key) ?? []), { name, value }])
+      const known = this.#attributes.get(key)
+      if (known === undefined) this.#attributes.set(key, [{ name, value }])
+      else known.push({ name, value })
     }
     const root = this.#inode(this.#root)
     if (root.kind !== 'directory') throw invalid('its root is no directory')

@@ -1,3 +1,4 @@
+import { IceboxError } from '@icebox/model'
 import { BLOCK_BYTES, blocksOf, type ContentFile } from '../contents.ts'
 import { type Attributes, type ByteString, toBytes } from '../entry.ts'
 import { ENTRY_TYPES, packDevice, type StoredKind, TYPE_BITS } from '../modes.ts'
@@ -11,6 +12,7 @@ import {
   EXTENDED_INODE_BYTES,
   FLAT_INLINE,
   FLAT_PLAIN,
+  MAX_ATTRIBUTES_BYTES,
   SLOT_BYTES,
   SUPERBLOCK_BYTES,
   SUPERBLOCK_OFFSET,
@@ -204,11 +206,20 @@ function superblock(root: Placed, inodes: number, blocks: number, metadata: numb
 
 /** Gives the bytes written behind the file system. */
 function writeAttributes(root: Directory, file: ContentFile): number {
-  const found: [string, string, string][] = []
+  const found: string[] = []
+  let bytes = 0
   const seen = new Set<Inode>()
   const collect = ({ xattrs }: Attributes, path: ByteString) => {
-    for (const { name, value } of xattrs)
-      found.push([toBytes(path).toString('base64'), name, Buffer.from(value).toString('base64')])
+    for (const { name, value } of xattrs) {
+      const one = JSON.stringify([toBytes(path).toString('base64'), name, Buffer.from(value).toString('base64')])
+      found.push(one)
+      bytes += Buffer.byteLength(one) + 1
+      if (bytes >= MAX_ATTRIBUTES_BYTES)
+        throw new IceboxError(
+          'ImageInvalid',
+          `the extended attributes of the image take more than ${MAX_ATTRIBUTES_BYTES} bytes`,
+        )
+    }
   }
   const visit = (directory: Directory, path: ByteString): void => {
     collect(directory.attributes, path === '' ? '/' : path)
@@ -221,7 +232,7 @@ function writeAttributes(root: Directory, file: ContentFile): number {
   }
   visit(root, '')
   if (found.length === 0) return 0
-  const text = Buffer.from(JSON.stringify(found))
+  const text = Buffer.from(`[${found.join(',')}]`)
   const footer = Buffer.alloc(ATTRIBUTES_FOOTER_BYTES)
   footer.writeBigUInt64LE(BigInt(text.length), 0)
   ATTRIBUTES_MARK.copy(footer, 8)

@@ -79,6 +79,8 @@ class Ext4Writer {
     const lost: Directory = {
       kind: 'directory',
       layer: 0,
+      newestBelow: 0,
+      cleared: 0,
       attributes: { ...root.attributes, mode: 0o700, uid: 0, gid: 0, xattrs: [] },
       children: new Map(),
     }

@@ -1,7 +1,6 @@
-import { closeSync, createReadStream, fsyncSync, ftruncateSync, openSync, statSync } from 'node:fs'
+import { closeSync, createReadStream, fsyncSync, ftruncateSync, openSync, statSync, writeFileSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { pipeline } from 'node:stream/promises'
-import { parentPort, workerData } from 'node:worker_threads'
 import { type ErrorCode, IceboxError } from '@icebox/model'
 import { compressionOf, decompressor, MAGIC_BYTES } from './compression.ts'
 import { ContentFile } from './contents.ts'
@@ -9,27 +8,29 @@ import { DigestCheck, uuidOf } from './digest.ts'
 import { fromBytes } from './entry.ts'
 import { EROFS_RESERVED_BLOCKS, writeErofs } from './erofs/write.ts'
 import { ext4ReservedBlocks, writeExt4 } from './ext4/write.ts'
+import { ImageMemory } from './image-memory.ts'
 import { SpaceBudget } from './space-budget.ts'
 import { TarReader } from './tar.ts'
 import { Tree } from './tree.ts'
 import { treeDigest } from './tree-digest.ts'
-import type { ArchiveFile, Unpacked, UnpackerOptions, WorkerAnswer, WorkerRequest } from './unpack.ts'
+import type { ArchiveFile, ProcessAnswer, ProcessOptions, ProcessRequest, Unpacked } from './unpack.ts'
 
 const READ_CHUNK = 1_048_576
 const PROGRESS_INTERVAL_MS = 100
 
-if (parentPort === null) throw new Error('this module is the body of a worker thread')
-const port = parentPort
-const options = workerData as UnpackerOptions
-const { product, output } = options
-const say = (answer: WorkerAnswer) => port.postMessage(answer)
+if (process.send === undefined) throw new Error('this module is the body of a process that unpacks an image')
+const { product, output, digest, memoryBytes }: ProcessOptions = JSON.parse(process.argv[2] ?? '')
+const say = (answer: ProcessAnswer) => process.send?.(answer)
 
+// When memory runs out, the kernel ends this process before any other.
+writeFileSync('/proc/self/oom_score_adj', '1000')
 const fd = openSync(output, 'wx+', 0o644)
 const reserved = product.format === 'ext4' ? ext4ReservedBlocks(product.sizeBytes) : EROFS_RESERVED_BLOCKS
 const contents = new ContentFile(fd, reserved, new SpaceBudget(dirname(output)))
-const tree = new Tree(contents, options.digest)
+const tree = new Tree(contents, digest, new ImageMemory(memoryBytes))
 
-port.on('message', (request: WorkerRequest) => {
+process.on('disconnect', () => process.exit(1))
+process.on('message', (request: ProcessRequest) => {
   perform(request).then(
     (unpacked) => say(unpacked === undefined ? { say: 'done' } : { say: 'done', unpacked }),
     (thrown: unknown) => {
@@ -39,10 +40,10 @@ port.on('message', (request: WorkerRequest) => {
   )
 })
 
-async function perform(request: WorkerRequest): Promise<Unpacked | undefined> {
+async function perform(request: ProcessRequest): Promise<Unpacked | undefined> {
   if (request.do === 'finish') return finish(request.digest)
   tree.beginLayer(request.do === 'layer')
-  // What only some images need is loaded when it is needed: the thread starts in half the time.
+  // What only some images need is loaded when it is needed: the process starts sooner.
   if (request.do === 'directory') {
     const { readDirectory } = await import('./directory.ts')
     const { dev, ino } = statSync(output, { bigint: true })
@@ -58,8 +59,8 @@ async function perform(request: WorkerRequest): Promise<Unpacked | undefined> {
 }
 
 function finish(known: string | undefined): Unpacked {
-  const digest = known ?? treeDigest(tree.root)
-  const uuid = uuidOf(digest)
+  const image = known ?? treeDigest(tree.root)
+  const uuid = uuidOf(image)
   const sizeBytes =
     product.format === 'ext4'
       ? writeExt4(tree.root, contents, uuid, product.sizeBytes)
@@ -68,7 +69,7 @@ function finish(known: string | undefined): Unpacked {
   if (product.format === 'ext4') ftruncateSync(fd, sizeBytes)
   fsyncSync(fd)
   closeSync(fd)
-  return { sizeBytes, digest }
+  return { sizeBytes, digest: image }
 }
 
 /** Unpacks while reading, and only then knows the digests: the caller throws the tree away when this fails. */
