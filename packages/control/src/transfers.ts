@@ -1,5 +1,4 @@
-import { IceboxError } from '@icebox/model'
-import { FairTurns } from './fair-turns.ts'
+import { FairTurns, IceboxError } from '@icebox/model'
 import type { Limits } from './limits.ts'
 
 /**
@@ -14,7 +13,7 @@ export class Transfers {
 
   constructor(limits: Pick<Limits, 'transfers' | 'transfersInAll' | 'transfersAtOnce'>) {
     this.#limits = limits
-    this.#turns = new FairTurns(limits.transfersAtOnce)
+    this.#turns = new FairTurns('exports, imports and verifications', { inAll: limits.transfersAtOnce })
   }
 
   /** Gives what is called once it is over, its upload or download included. Throws `TooManyRequests`. */

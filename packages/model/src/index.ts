@@ -1,6 +1,7 @@
 export * from './api.ts'
 export * from './budget.ts'
 export * from './errors.ts'
+export * from './fair-turns.ts'
 export * from './guest.ts'
 export * from './ids.ts'
 export * from './kinds.ts'

@@ -5,6 +5,7 @@ import {
   Budget,
   Budgets,
   DEFAULT_PROJECT,
+  FairTurns,
   IceboxError,
   type ImageUpload,
   type NodeImage,
@@ -12,7 +13,6 @@ import {
   type Progress,
 } from '@icebox/model'
 import { allocatedBytes, claimSpace, renameSynced, sync, writeSynced } from '@icebox/snapshot'
-import { FairTurns } from '../fair-turns.ts'
 import { Turns } from '../turns.ts'
 import { assemble } from './assemble.ts'
 import { hexOf } from './digest.ts'
@@ -111,7 +111,8 @@ class DirectoryImageStore implements ImageStore {
   readonly #cacheDirectory: string
   readonly #temporary: string
   readonly #pulls = new SharedWork<ImageRecord>()
-  readonly #perDigest = new Map<string, Turns>()
+  /** By project and digest. */
+  readonly #digestTurns = new FairTurns('pulls of this image', { each: 1 })
   readonly #pullTurns = new FairTurns('pulls of this project', PULLS)
   readonly #documents = new Budgets(
     (project) => `the image documents of project ${project}`,
@@ -288,19 +289,13 @@ class DirectoryImageStore implements ImageStore {
           (await this.#present(source, signal)) ?? this.#make(source, reference, directory, progress, signal)
         // Of two pulls that mean the same image, one makes it and the other finds it; but nobody waits for another project's registry.
         const { digest } = source
-        const turns = digest === undefined ? undefined : this.#digestTurns(`${by.project} ${digest}`)
-        const made = turns === undefined ? await make() : await turns.run(make, signal)
+        const made =
+          digest === undefined ? await make() : await this.#digestTurns.run(`${by.project} ${digest}`, make, signal)
         return this.#remember(made, pullOf(reference, source.origin))
       }).catch((thrown: unknown) => {
         throw inWords(thrown, called)
       })
     return this.#pullTurns.run(by.project, work, signal)
-  }
-
-  #digestTurns(key: string): Turns {
-    const turns = this.#perDigest.get(key) ?? new Turns(1)
-    this.#perDigest.set(key, turns)
-    return turns
   }
 
   async #present({ digest, origin }: ImageSource, signal: AbortSignal): Promise<ImageRecord | undefined> {

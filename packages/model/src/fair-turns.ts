@@ -1,12 +1,20 @@
-import { IceboxError } from '@icebox/model'
+import { IceboxError } from './errors.ts'
 
+/** What is left out has no bound. */
 export interface FairLimits {
   /** Pieces of work of one owner at once, and of all of them. */
-  each: number
-  inAll: number
+  each?: number
+  inAll?: number
   /** The same of those that wait. */
-  eachWaiting: number
-  inAllWaiting: number
+  eachWaiting?: number
+  inAllWaiting?: number
+}
+
+const UNBOUNDED: Required<FairLimits> = {
+  each: Number.POSITIVE_INFINITY,
+  inAll: Number.POSITIVE_INFINITY,
+  eachWaiting: Number.POSITIVE_INFINITY,
+  inAllWaiting: Number.POSITIVE_INFINITY,
 }
 
 /**
@@ -15,7 +23,7 @@ export interface FairLimits {
  */
 export class FairTurns {
   readonly #what: string
-  readonly #limits: FairLimits
+  readonly #limits: Required<FairLimits>
   readonly #running = new Map<string, number>()
   /** By owner; the owner whose turn is next comes first. */
   readonly #waiting = new Map<string, (() => void)[]>()
@@ -25,7 +33,7 @@ export class FairTurns {
   /** `what` names the work in refusals. */
   constructor(what: string, limits: FairLimits) {
     this.#what = what
-    this.#limits = limits
+    this.#limits = { ...UNBOUNDED, ...limits }
   }
 
   /** Throws `TooManyRequests` when too many wait already, and the signal's reason when it aborts before the turn has come. */
