@@ -3,15 +3,37 @@ import { test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { isError, newSandboxId, type SandboxState } from '@icebox/model'
 import { Admission } from './admission.ts'
+import { type OfProject, ofProject } from './cache/collection.ts'
+import { type SandboxSummary, summaryOf } from './cache/summary.ts'
 import { Limits } from './limits.ts'
+import { metadataOf, sandboxOf, statusOf } from './testing.ts'
+
+const sandbox = (name: string, state: SandboxState, namespace = 'mine'): SandboxSummary =>
+  summaryOf('Sandbox', sandboxOf(statusOf(state), { metadata: metadataOf(name, { namespace }) }))
+
+/** An admission among sandboxes that are written by `note`. */
+class NotedAdmission extends Admission {
+  readonly #written: Map<string, OfProject<'Sandbox'>>
+
+  constructor(limits: Limits, written: Map<string, OfProject<'Sandbox'>>, stopping: AbortSignal) {
+    super(limits, (project) => written.get(project) ?? ofProject('Sandbox', []), stopping)
+    this.#written = written
+  }
+
+  note(summary: SandboxSummary, gone: boolean): void {
+    const own: OfProject<'Sandbox'> = this.#written.get(summary.namespace) ?? ofProject('Sandbox', [])
+    const before = own.first('name', summary.name)
+    if (before !== undefined) own.remove(before)
+    if (!gone) own.add(summary)
+    this.#written.set(summary.namespace, own)
+  }
+}
 
 const open = (limits: Partial<Limits>, stopping = new AbortController().signal) =>
-  new Admission(Limits.parse(limits), stopping)
-
-const sandbox = (name: string, state: SandboxState, namespace = 'mine') => ({ name, namespace, state })
+  new NotedAdmission(Limits.parse(limits), new Map(), stopping)
 
 /** A start that is written at once and ends when it is told to. */
-function starting(admission: Admission, state: 'running' | 'failed' = 'running') {
+function starting(admission: NotedAdmission, state: 'running' | 'failed' = 'running') {
   const id = newSandboxId()
   const { promise, resolve } = Promise.withResolvers<void>()
   let begun = false

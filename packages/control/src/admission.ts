@@ -1,47 +1,27 @@
-import { IceboxError, isLive } from '@icebox/model'
-import type { SandboxSummary } from './cache/summary.ts'
+import { IceboxError, isLive, SANDBOX_STATES } from '@icebox/model'
+import type { OfProject } from './cache/collection.ts'
 import type { Accepted } from './control.ts'
 import type { Limits } from './limits.ts'
 import { Starts, type Turn } from './starts.ts'
 
-/** Ids by project. */
-class Population {
-  readonly #projects = new Map<string, Set<string>>()
-
-  of(project: string): ReadonlySet<string> {
-    return this.#projects.get(project) ?? new Set()
-  }
-
-  put(project: string, id: string): void {
-    const ids = this.#projects.get(project) ?? new Set()
-    this.#projects.set(project, ids.add(id))
-  }
-
-  drop(project: string, id: string): void {
-    this.#projects.get(project)?.delete(id)
-  }
-}
+/** In these a sandbox has a machine or is about to. */
+const LIVE = SANDBOX_STATES.filter(isLive)
 
 /**
- * Says whether one more sandbox may be started, before anything of it is written. What is refused has left nothing. Counts are
- * kept in memory, from what is written: `note` has to be told of every write.
+ * Says whether one more sandbox may be started, before anything of it is written. What is refused has left nothing.
  */
 export class Admission {
   readonly limits: Limits
   readonly #starts: Starts
-  /** Those that have a machine or are about to, as it is written. */
-  readonly #live = new Population()
-  /** Those about to be written. */
-  readonly #expected = new Population()
+  readonly #sandboxesOf: (project: string) => OfProject<'Sandbox'>
+  /** Those about to be written, by project. */
+  readonly #expected = new Map<string, Set<string>>()
 
-  constructor(limits: Limits, stopping: AbortSignal) {
+  /** `sandboxesOf`: as they are written. */
+  constructor(limits: Limits, sandboxesOf: (project: string) => OfProject<'Sandbox'>, stopping: AbortSignal) {
     this.limits = limits
+    this.#sandboxesOf = sandboxesOf
     this.#starts = new Starts(limits, stopping)
-  }
-
-  note({ namespace, name, state }: Pick<SandboxSummary, 'namespace' | 'name' | 'state'>, gone: boolean): void {
-    if (!gone && isLive(state)) this.#live.put(namespace, name)
-    else this.#live.drop(namespace, name)
   }
 
   /**
@@ -85,7 +65,7 @@ export class Admission {
             return await (await begin(id, own)).settled
           } finally {
             own.end()
-            this.#expected.drop(project, id)
+            this.#forget(project, [id])
           }
         }
         return Promise.allSettled(ids.map(one))
@@ -97,19 +77,30 @@ export class Admission {
 
   async #expecting<R>(project: string, ids: readonly string[], work: () => Promise<R>): Promise<R> {
     this.#requirePlaces(project, ids)
-    for (const id of ids) this.#expected.put(project, id)
+    const expected = this.#expected.get(project) ?? new Set()
+    this.#expected.set(project, expected)
+    for (const id of ids) expected.add(id)
     try {
       return await work()
     } finally {
-      for (const id of ids) this.#expected.drop(project, id)
+      this.#forget(project, ids)
     }
   }
 
+  #forget(project: string, ids: readonly string[]): void {
+    const expected = this.#expected.get(project)
+    for (const id of ids) expected?.delete(id)
+    if (expected?.size === 0) this.#expected.delete(project)
+  }
+
   #requirePlaces(project: string, ids: readonly string[]): void {
-    const taken = new Set([...this.#live.of(project), ...this.#expected.of(project)])
-    const present = taken.size
-    for (const id of ids) taken.add(id)
-    if (taken.size <= this.limits.sandboxes) return
+    const sandboxes = this.#sandboxesOf(project)
+    const live = LIVE.reduce((sum, state) => sum + sandboxes.where('state', state).size, 0)
+    const isNotLive = (id: string) => !LIVE.some((state) => sandboxes.first('name', id)?.state === state)
+    const expected = new Set([...(this.#expected.get(project) ?? [])].filter(isNotLive))
+    const present = live + expected.size
+    for (const id of ids.filter(isNotLive)) expected.add(id)
+    if (live + expected.size <= this.limits.sandboxes) return
     const more = ids.length === 1 ? 'another one' : `${ids.length} more`
     throw new IceboxError(
       'TooManyRequests',

@@ -16,8 +16,9 @@ test('what a resource is to keep is bounded by its bytes, and the refusal names 
 })
 
 test('records count against their project in every state', async (t) => {
-  const { recordsOf } = await openTestStore(t)
-  const admission = new Admission(Limits.parse({ records: 3 }), new AbortController().signal)
+  const { cache, recordsOf } = await openTestStore(t)
+  const sandboxesOf = (project: string) => cache.of('Sandbox', project)
+  const admission = new Admission(Limits.parse({ records: 3 }), sandboxesOf, new AbortController().signal)
   const mine = { admission, records: recordsOf('mine') }
   for (const state of ['failed', 'paused'] as const)
     await mine.records.create('Sandbox', newSandboxId(), { spec: SPEC, status: statusOf(state) })

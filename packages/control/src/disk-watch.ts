@@ -1,5 +1,5 @@
 import { asExecutionId, IceboxError, isError, type Node } from '@icebox/model'
-import type { SandboxSummary } from './cache/summary.ts'
+import type { Cache } from './cache/cache.ts'
 import { type Grower, Paces, planGrowth } from './growth.ts'
 import type { Log } from './log.ts'
 
@@ -14,6 +14,7 @@ const CALL_MS = 30_000
 const RETRY_MS = 5000
 
 interface Parts {
+  cache: Cache
   node: Node
   /** Pauses the sandbox so that its disk is given back, and says why. */
   pause: (project: string, sandbox: string) => Promise<void>
@@ -30,8 +31,6 @@ interface Parts {
  */
 export class DiskWatch {
   readonly #parts: Parts
-  /** Those that run, by name. */
-  readonly #running = new Map<string, { project: string; sandbox: string; execution: string }>()
   /** Builds of templates, by their machines: what ends each. */
   readonly #builds = new Map<string, (why: IceboxError) => void>()
   readonly #paces = new Paces()
@@ -47,12 +46,6 @@ export class DiskWatch {
   constructor(parts: Parts) {
     this.#parts = parts
     parts.stopping.addEventListener('abort', () => clearTimeout(this.#timer))
-  }
-
-  /** Has to be told of every write of a sandbox. */
-  note({ name: sandbox, namespace: project, execution, state }: SandboxSummary, gone: boolean): void {
-    if (gone || state !== 'running' || execution === undefined) this.#running.delete(sandbox)
-    else this.#running.set(sandbox, { project, sandbox, execution })
   }
 
   /** Watches the machine of a build until what it gives is disposed of. A build is not paused: `end` is told why it must end. */
@@ -112,15 +105,16 @@ export class DiskWatch {
 
   /** Of machines that sandboxes run in, or builds, and nothing is being done about. */
   async #measure(at: number): Promise<Grower[]> {
-    const { node, stopping } = this.#parts
+    const { cache, node, stopping } = this.#parts
+    const running = [...cache.all('Sandbox').where('state', 'running')]
+      .map(({ execution }) => execution)
+      .filter((execution) => execution !== undefined)
     const found = await Promise.all(
-      [...[...this.#running.values()].map(({ execution }) => execution), ...this.#builds.keys()].map(
-        async (execution) => {
-          // It may end meanwhile.
-          const usage = await node.usage(asExecutionId(execution), stopping).catch(() => undefined)
-          return usage === undefined ? [] : [{ execution, ...usage }]
-        },
-      ),
+      [...running, ...this.#builds.keys()].map(async (execution) => {
+        // It may end meanwhile.
+        const usage = await node.usage(asExecutionId(execution), stopping).catch(() => undefined)
+        return usage === undefined ? [] : [{ execution, ...usage }]
+      }),
     )
     const usages = found.flat()
     const rates = this.#paces.sample(new Map(usages.map(({ execution, diskBytes }) => [execution, diskBytes])), at)
@@ -136,8 +130,11 @@ export class DiskWatch {
       }))
   }
 
+  /** The one that runs in the machine. */
   #sandboxOf(execution: string): { project: string; sandbox: string } | undefined {
-    return [...this.#running.values()].find((each) => each.execution === execution)
+    for (const { state, namespace, name, ...its } of this.#parts.cache.all('Sandbox').where('execution', execution))
+      if (state === 'running' && its.execution === execution) return { project: namespace, sandbox: name }
+    return undefined
   }
 
   #pause(execution: string): void {

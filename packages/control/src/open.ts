@@ -73,9 +73,9 @@ export async function openControl({
 }): Promise<Control> {
   const stopping = new AbortController()
   const closing = new AbortController()
-  const admission = new Admission(limits, stopping.signal)
   const tokens = new Tokens(tokenSecret)
   const cache = await Cache.open(store, log, closing.signal)
+  const admission = new Admission(limits, (project) => cache.of('Sandbox', project), stopping.signal)
   const events = await Events.open(directory.events, log)
   const logs = new SandboxLogs(directory.logs, log)
   const recordsOf = (project: string) => new Records(store, cache, project)
@@ -87,6 +87,7 @@ export async function openControl({
     stopping.signal,
   )
   const growth = new DiskWatch({
+    cache,
     node,
     pause: (project, name) => pauseForSpace(contextOf(project), name),
     tell: (project, name) => tellHeld(contextOf(project), name),
@@ -127,19 +128,11 @@ export async function openControl({
     await events.close()
     throw thrown
   })
-  for (const sandbox of cache.each('Sandbox')) {
-    admission.note(sandbox, false)
-    growth.note(sandbox, false)
-  }
   const tell = tellTransitions(events)
   cache.onChange((change) => {
     tell(change)
-    const { before, after, resource } = change
-    const sandbox = after ?? before
-    if (sandbox?.kind !== 'Sandbox') return
-    growth.note(sandbox, after === undefined)
-    if (before?.state === after?.state) return
-    admission.note(sandbox, after === undefined)
+    const { kind, before, after, resource } = change
+    if (kind !== 'Sandbox' || before?.state === after?.state) return
     if (after?.state === 'failed') retirement.changed()
     if (resource?.kind === 'Sandbox')
       logTransition(contextOf(resource.metadata.namespace), resource, after === undefined ? 'deleted' : undefined)

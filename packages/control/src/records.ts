@@ -145,33 +145,36 @@ export class Records {
   /** Deleting what is gone succeeds. */
   async remove<K extends Kind>(kind: K, name: string): Promise<void> {
     try {
-      for (let attempt = 0; ; attempt += 1) {
-        const resource = await this.get(kind, name)
-        try {
-          await this.#store.delete(kind, resource, deadline())
-          this.#cache.drop(kind, resource)
-          return
-        } catch (error) {
-          if (!isError(error, 'StaleWrite') || attempt >= ATTEMPTS) throw error
-        }
-      }
+      const gone = await this.#decide(kind, name, async (resource) => {
+        await this.#store.delete(kind, resource, deadline())
+        return resource
+      })
+      this.#cache.drop(kind, gone)
     } catch (error) {
       if (!isError(error, 'NotFound')) throw error
     }
   }
 
+  /** Writes what `write` makes of the present resource; undefined leaves it. */
   async #repeat<K extends Kind>(
     kind: K,
     name: string,
     write: (resource: ResourceOf[K]) => Promise<ResourceOf[K]> | undefined,
   ): Promise<ResourceOf[K]> {
+    return this.#decide(kind, name, async (resource) => {
+      const written = await write(resource)
+      if (written === undefined) return resource
+      this.#cache.put(kind, written)
+      return written
+    })
+  }
+
+  /** What is decided on the present resource, and anew when somebody else wrote in between. */
+  async #decide<K extends Kind, R>(kind: K, name: string, decide: (resource: ResourceOf[K]) => Promise<R>): Promise<R> {
     for (let attempt = 0; ; attempt += 1) {
       const resource = await this.get(kind, name)
       try {
-        const written = await write(resource)
-        if (written === undefined) return resource
-        this.#cache.put(kind, written)
-        return written
+        return await decide(resource)
       } catch (error) {
         if (!isError(error, 'StaleWrite') || attempt >= ATTEMPTS) throw error
       }

@@ -27,13 +27,16 @@ export interface Change<K extends Kind = Kind> {
 class Shelf<K extends Kind> {
   readonly kind: K
   #all: AnyCollection<K>
-  #projects = new Map<string, AnyCollection<K>>()
+  readonly #projects = new Map<string, AnyCollection<K>>()
+  /** What a project has that has none. */
+  readonly #none: AnyCollection<K>
   /** By uid, those deleted last. A put that was on its way when its resource was deleted brings nothing back. */
   readonly #gone = new Set<string>()
 
   constructor(kind: K) {
     this.kind = kind
     this.#all = ofAll(kind, [])
+    this.#none = ofProject(kind, [])
   }
 
   get all(): AnyCollection<K> {
@@ -45,7 +48,7 @@ class Shelf<K extends Kind> {
   }
 
   of(project: string): AnyCollection<K> {
-    return this.#projects.get(project) ?? ofProject(this.kind, [])
+    return this.#projects.get(project) ?? this.#none
   }
 
   find(project: string, name: string): SummaryOf[K] | undefined {
@@ -80,7 +83,7 @@ class Shelf<K extends Kind> {
     }
     if (after !== undefined) {
       this.#all.add(after)
-      const own = this.of(after.namespace)
+      const own = this.#projects.get(after.namespace) ?? ofProject(this.kind, [])
       own.add(after)
       this.#projects.set(after.namespace, own)
     }
