@@ -5,6 +5,7 @@ import {
   IceboxError,
   isError,
   type Kind,
+  Pace,
   type ResourceOf,
   SANDBOX_TRANSITIONS,
   type Sandbox,
@@ -32,9 +33,6 @@ const mayFollow = (state: { state: string }, next: { state: string }, kind: Kind
 
 /** Characters of a message that is kept: a guest, an image or a registry may have written it. */
 const MAX_MESSAGE = 2_000
-/** Resources that are read one after the other before others have a turn. */
-const READ_AT_ONCE = 50
-
 /**
  * Reading and writing resources by the rules of this house: every change is decided on what was just read, obeys the
  * transition table, and is repeated when somebody else wrote in between.
@@ -83,11 +81,11 @@ export class Records {
   /** What the summaries tell of, in their order, without what is gone meanwhile. */
   async read<K extends Kind>(kind: K, summaries: Iterable<SummaryOf[K]>): Promise<ResourceOf[K][]> {
     const found: ResourceOf[K][] = []
-    let read = 0
+    const pace = new Pace()
     for (const { name } of [...summaries]) {
       const resource = await this.find(kind, name)
       if (resource !== undefined) found.push(resource)
-      if (++read % READ_AT_ONCE === 0) await new Promise((resolve) => setImmediate(resolve))
+      await pace.turn()
     }
     return found
   }

@@ -1,4 +1,4 @@
-import { setImmediate as nextTurn } from 'node:timers/promises'
+import { Pace } from '@icebox/model'
 
 /** Milliseconds of work at a time on the one thread that serves everybody. */
 const SLICE = 4
@@ -10,13 +10,12 @@ export async function filterInSlices<T>(
   signal: AbortSignal,
 ): Promise<T[]> {
   const kept: T[] = []
-  let begun = performance.now()
+  const pace = new Pace(SLICE)
   for (const item of items) {
     if (keep(item)) kept.push(item)
-    if (performance.now() - begun < SLICE) continue
-    await nextTurn()
+    if (!pace.isDue) continue
+    await pace.turn()
     signal.throwIfAborted()
-    begun = performance.now()
   }
   return kept
 }

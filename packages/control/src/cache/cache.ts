@@ -1,4 +1,4 @@
-import { IceboxError, KINDS, type Kind, type ResourceOf } from '@icebox/model'
+import { IceboxError, KINDS, type Kind, Pace, type ResourceOf } from '@icebox/model'
 import { isNewer, type ResourceStore } from '@icebox/store'
 import type { Log } from '../log.ts'
 import { type AnyCollection, type OfAll, type OfProject, ofAll, ofProject } from './collection.ts'
@@ -209,6 +209,7 @@ export class Cache {
 
   /** Gives the version that a watch goes on from. */
   async #list<K extends Kind>(kind: K, each: (resource: ResourceOf[K]) => void): Promise<string> {
+    const pace = new Pace()
     let next: string | undefined
     for (;;) {
       const signal = AbortSignal.any([this.#closing, AbortSignal.timeout(PAGE_DEADLINE_MS)])
@@ -218,7 +219,7 @@ export class Cache {
       if (page.continue === undefined) return page.resourceVersion
       next = page.continue
       // The store answers at once: without this nobody else would have a turn.
-      await new Promise((resolve) => setImmediate(resolve))
+      await pace.turn()
     }
   }
 

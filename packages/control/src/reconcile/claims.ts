@@ -1,11 +1,13 @@
-import { IceboxError, type SnapshotInfo } from '@icebox/model'
+import { IceboxError, type SnapshotId, type SnapshotInfo } from '@icebox/model'
 import { isClaimed } from '../collect/forgotten.ts'
 import { type Context, DEADLINES, within } from '../context.ts'
 
 const MIB = 2 ** 20
 
-/** What is here of which no record says anything. */
+/** What is here, and of what of it no record says anything. */
 export interface Unclaimed {
+  /** All snapshots on the disk. */
+  present: readonly SnapshotId[]
   snapshots: readonly SnapshotInfo[]
   machines: readonly string[]
 }
@@ -20,7 +22,8 @@ export async function findUnclaimed(context: Context, { forget }: { forget: bool
   const { cache, node } = context
   const call = () => within(context, DEADLINES.call)
   const snapshots: SnapshotInfo[] = []
-  for (const id of await node.listSnapshots(call())) {
+  const present = await node.listSnapshots(call())
+  for (const id of present) {
     if (isClaimed(cache, id)) continue
     const found = await node.findSnapshot(id, call())
     // Of one that is damaged nobody can say what it was.
@@ -32,8 +35,9 @@ export async function findUnclaimed(context: Context, { forget }: { forget: bool
     .filter((execution) => cache.all('Sandbox').first('execution', execution) === undefined)
   const isEmpty = (['Sandbox', 'Snapshot', 'Template'] as const).every((kind) => cache.all(kind).size === 0)
   const lost = snapshots.length > 0 || (isEmpty && machines.length > 0)
-  if (lost && !forget) throw await refusal(context, { snapshots, machines }, isEmpty)
-  return { snapshots, machines }
+  const unclaimed = { present, snapshots, machines }
+  if (lost && !forget) throw await refusal(context, unclaimed, isEmpty)
+  return unclaimed
 }
 
 async function refusal(context: Context, { snapshots, machines }: Unclaimed, isEmpty: boolean): Promise<IceboxError> {

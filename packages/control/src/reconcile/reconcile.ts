@@ -82,14 +82,13 @@ export class Reconciler {
     const context = this.#context
     await this.#images()
     await this.#removeUnclaimed(found)
-    const present = await context.node.listSnapshots(within(context, DEADLINES.call))
     const concerned = new Set([
       ...this.#candidates(),
       ...context.cache.all('Sandbox').where('pausedFor', PAUSED_BY_SHUTDOWN),
     ])
     await Promise.all([...concerned].map((summary) => this.#decide(summary, 'start')))
     this.#started = true
-    await this.#artifacts(new Set(present))
+    await this.#artifacts(new Set(found.present))
     await context.node.settled(within(context, DEADLINES.call))
     this.#again()
   }
@@ -106,7 +105,8 @@ export class Reconciler {
 
   async #pass(): Promise<void> {
     // Anew for each: what was done about the one before may have taken long.
-    for (const summary of this.#candidates()) if (this.#isAmiss(summary)) await this.#decide(summary, 'running')
+    const alive = new Set<string>(this.#context.node.machines().map(({ execution }) => execution))
+    for (const summary of this.#candidates()) if (this.#isAmiss(summary, alive)) await this.#decide(summary, 'running')
   }
 
   /** Those that something may have to be done about: what is not settled, what runs, and what a machine is there of. */
@@ -121,13 +121,10 @@ export class Reconciler {
     return [...found]
   }
 
-  /** Nobody is at work on it, and what is written is not what is there. */
-  #isAmiss({ name, state, execution: stood }: SandboxSummary): boolean {
-    const { operations, node } = this.#context
-    if (operations.isBusy(name)) return false
-    if (!isSettled(state)) return true
-    const alive = node.machines().some(({ execution }) => execution === stood)
-    return alive !== (state === 'running')
+  /** Nobody is at work on it, and what is written is not what is there; `alive` are the runs that have a machine. */
+  #isAmiss({ name, state, execution = '' }: SandboxSummary, alive: ReadonlySet<string>): boolean {
+    if (this.#context.operations.isBusy(name)) return false
+    return !isSettled(state) || alive.has(execution) !== (state === 'running')
   }
 
   async #decide({ name, namespace }: SandboxSummary, moment: 'start' | 'running'): Promise<void> {

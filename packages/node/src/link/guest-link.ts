@@ -13,12 +13,12 @@ import {
   type Hello,
   IceboxError,
   isError,
+  Pace,
 } from '@icebox/model'
 import { attachBody, execBody, openSession } from './exec-session.ts'
 import type { GuestLink } from './link.ts'
 import { listingBudget, readListing } from './listing.ts'
 import type { Mux } from './mux.ts'
-import { Pace } from './pace.ts'
 import { type PayloadReader, PayloadWriter } from './payload.ts'
 import { ANSWER_MS, Request } from './request.ts'
 import { WatchQueue } from './watch-queue.ts'

@@ -1,7 +1,7 @@
-import { Budget, type FileInfo, IceboxError, ITEM_BYTES, type Reservation } from '@icebox/model'
+import { Budget, type FileInfo, IceboxError, ITEM_BYTES, Pace, type Reservation } from '@icebox/model'
 import { LISTING_BYTES, LISTINGS } from './budget.ts'
-import { Pace, sorted } from './pace.ts'
 import { PayloadReader } from './payload.ts'
+import { sorted } from './sorted.ts'
 import { readFileInfo } from './wire.ts'
 
 /** As many as the guest lists. */

@@ -1,8 +1,7 @@
 import type { Readable, Writable } from 'node:stream'
-import { Budget, type ErrorCode, IceboxError, ITEM_BYTES, isError, type Reservation } from '@icebox/model'
+import { Budget, type ErrorCode, IceboxError, ITEM_BYTES, isError, Pace, type Reservation } from '@icebox/model'
 import { AHEAD_BYTES, LEAST_WINDOW, LINK_BYTES, LINKS, OUTGOING_BYTES } from './budget.ts'
 import { encodeMessage, type Frame, FrameParser, HEADER, KIND, MAX_PAYLOAD, MORE } from './frame.ts'
-import { Pace } from './pace.ts'
 import { PayloadReader, PayloadWriter } from './payload.ts'
 
 /** Bytes that may be sent ahead to the guest on a channel. */

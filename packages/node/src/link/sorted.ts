@@ -1,22 +1,4 @@
-import { setImmediate as nextTurn } from 'node:timers/promises'
-
-/** Milliseconds of work on what a guest sent, after which everybody else has a turn. */
-const STEP_MS = 2
-
-/** Keeps long work from holding up the process: to be asked between its pieces. */
-export class Pace {
-  #since = performance.now()
-
-  get isDue(): boolean {
-    return performance.now() - this.#since > STEP_MS
-  }
-
-  async turn(): Promise<void> {
-    if (!this.isDue) return
-    await nextTurn()
-    this.#since = performance.now()
-  }
-}
+import type { Pace } from '@icebox/model'
 
 const RUN = 1024
 
