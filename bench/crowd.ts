@@ -121,7 +121,7 @@ export async function openCrowd(directory: string, count: number, signal: AbortS
   const path = await realpath(await mkdtemp(join(directory, 'crowd-')))
   await recordCrowd(path, count, signal)
   const server = await openIcebox(
-    { dataDirectory: path, listen: { host: '127.0.0.1', port: 0 }, report, slots: 0, onShutdown: () => {} },
+    { dataDirectory: path, reach: { listen: { host: '127.0.0.1', port: 0 } }, report, slots: 0, onShutdown: () => {} },
     signal,
   )
   const close = async () => {

@@ -94,7 +94,13 @@ export class Lab {
     const run = runDirectoryOf(await realpath(data))
     this.#undo.push(() => rm(run, { recursive: true, force: true }))
     const server = await openIcebox(
-      { dataDirectory: data, listen: { host: '127.0.0.1', port: 0 }, report, slots: 0, onShutdown: () => {} },
+      {
+        dataDirectory: data,
+        reach: { listen: { host: '127.0.0.1', port: 0 } },
+        report,
+        slots: 0,
+        onShutdown: () => {},
+      },
       signal,
     )
     this.#undo.push(() => server.close('kill', AbortSignal.timeout(CLOSE_MS)))

@@ -28,7 +28,7 @@ const up = (dataDirectory: string, forget = false): Promise<RunningIcebox> =>
   openIcebox(
     {
       dataDirectory,
-      listen: { host: '127.0.0.1', port: 0 },
+      reach: { listen: { host: '127.0.0.1', port: 0 } },
       report: () => undefined,
       slots: 0,
       forget,

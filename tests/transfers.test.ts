@@ -27,7 +27,7 @@ before(async () => {
   server = await openIcebox(
     {
       dataDirectory: data,
-      listen: { host: '127.0.0.1', port: 0 },
+      reach: { listen: { host: '127.0.0.1', port: 0 } },
       report: () => undefined,
       slots: 0,
       limits: Limits.parse({ transfers: 2, transfersInAll: 3 }),

@@ -24,7 +24,7 @@ async function start(): Promise<void> {
   server = await openIcebox(
     {
       dataDirectory: data,
-      listen: { host: '127.0.0.1', port: 0 },
+      reach: { listen: { host: '127.0.0.1', port: 0 } },
       report: () => undefined,
       slots: 0,
       onShutdown: () => undefined,

@@ -31,27 +31,12 @@ const CLOSE_DEADLINE = 60_000
 /** How a server is called: where it listens, and as what; as in ServerOptions. */
 export type Reach = Pick<ServerOptions, 'listen' | 'domains' | 'allowedHosts' | 'corsOrigins' | 'requireTokens' | 'tls'>
 
-export const reachOf = ({
-  listen,
-  domains = [],
-  allowedHosts = [],
-  corsOrigins = [],
-  requireTokens = false,
-  tls,
-}: Reach): Reach => ({
-  listen,
-  domains,
-  allowedHosts,
-  corsOrigins,
-  requireTokens,
-  ...(tls === undefined ? {} : { tls }),
-})
-
 /** What images may be made of besides registries of the Internet: as in SourceSettings. */
 export type Sources = Required<Pick<SourceSettings, 'directories' | 'registries' | 'credentials'>>
 
-export interface Composition extends Reach {
+export interface Composition {
   dataDirectory: string
+  reach: Reach
   /** Set-up steps that were missing, as they run. */
   report: Report
   slots?: number
@@ -83,7 +68,7 @@ export interface RunningIcebox {
  * The whole of Icebox on one machine in this process: data directory, store, node, control plane, server. What a crash left
  * is settled before it listens. Errors: `Conflict` (data directory or port in use), `Unavailable` (something is missing).
  */
-export async function openIcebox(options: Composition, signal: AbortSignal): Promise<RunningIcebox> {
+export async function openIcebox({ reach, ...options }: Composition, signal: AbortSignal): Promise<RunningIcebox> {
   // What passes through to clients lies in buffers outside of V8's heap. Unless they count in one limit with it, V8 marks the whole
   // heap for every few megabytes of them, which costs more than passing them on; those that are young go with young objects anyway.
   setFlagsFromString('--external-memory-accounted-in-global-limit')
@@ -91,7 +76,7 @@ export async function openIcebox(options: Composition, signal: AbortSignal): Pro
   setFlagsFromString('--heap-growing-percent=200')
   setFlagsFromString('--external-memory-max-growing-factor=3')
   const programs = await ensureRuntime(options.report, signal)
-  await checkAddress(options.listen).catch(async (thrown: unknown) => {
+  await checkAddress(reach.listen).catch(async (thrown: unknown) => {
     // When the port is that of the server which has this data directory, that says more.
     if (existsSync(join(options.dataDirectory, 'server.json')))
       await (await openDataDirectory(options.dataDirectory)).close()
@@ -123,7 +108,7 @@ export async function openIcebox(options: Composition, signal: AbortSignal): Pro
       cacheDirectory: cacheDirectory(),
       sources: {
         ...options.sources,
-        secret: [data.path, data.run, ...(options.tls === undefined ? [] : [options.tls.key]), dockerConfigFile()],
+        secret: [data.path, data.run, ...(reach.tls === undefined ? [] : [reach.tls.key]), dockerConfigFile()],
         onUnreachable: (registry, { message }) => write('warn', 'registry.unreachable', { registry, error: message }),
       },
     })
@@ -172,16 +157,16 @@ export async function openIcebox(options: Composition, signal: AbortSignal): Pro
     if (options.base) await beginBaseTemplate(control, starting)
     const server = await openServer({
       control,
-      ...reachOf(options),
+      ...reach,
       info: { version: VERSION, driver: driver.name, dataDirectory: data.path, pid: process.pid },
       log: { write: writeLine },
       temporaryDirectory: data.tmp,
       withinSpace,
       onShutdown: options.onShutdown,
     })
-    if (options.tls === undefined && isBeyondLoopback(options.listen.host))
+    if (reach.tls === undefined && isBeyondLoopback(reach.listen.host))
       write('warn', 'server.unencrypted', {
-        listen: options.listen.host,
+        listen: reach.listen.host,
         message:
           'keys and data cross the network as plain text: give --tls-cert and --tls-key, or put a proxy with TLS before it',
       })

@@ -197,7 +197,7 @@ try {
   const server = await openIcebox(
     {
       dataDirectory: directory,
-      listen: { host: '127.0.0.1', port: 0 },
+      reach: { listen: { host: '127.0.0.1', port: 0 } },
       report: stepReport(process.stdout),
       onShutdown: () => undefined,
     },

@@ -49,8 +49,8 @@ export async function serve({ dataDirectory, reach, sources, base, forget, limit
   protectFromOom()
   const server = await openIcebox(
     {
-      ...reach,
       dataDirectory,
+      reach,
       sources,
       base,
       forget,
