@@ -1,6 +1,5 @@
-import { createReadStream, createWriteStream } from 'node:fs'
+import { createReadStream } from 'node:fs'
 import { stat } from 'node:fs/promises'
-import { pipeline } from 'node:stream/promises'
 import { type Accepted, WIRE_STATE_OF_ARTIFACT, wireSnapshot } from '@icebox/control'
 import {
   ARTIFACT_STATES,
@@ -20,7 +19,8 @@ import { DEADLINE, within } from '../deadline.ts'
 import { PageQuery, pageOf, paginate } from '../page.ts'
 import { flag, repeated } from '../parameters.ts'
 import { PreferHeader, settle } from '../prefer.ts'
-import { rawBodies, readBody } from '../raw.ts'
+import { rawBodies } from '../raw.ts'
+import { receive } from '../receive.ts'
 import { Bytes, FAILURES, Nothing, optional, Ref, streamed } from '../schemas.ts'
 import { withTemporaryFile } from '../temporary.ts'
 
@@ -197,10 +197,7 @@ export async function snapshotRoutes(app: App, context: Context): Promise<void> 
           const snapshot = await within(
             DEADLINE.work,
             async (signal) => {
-              const length = request.headers['content-length']
-              const announced = length === undefined ? undefined : Number(length)
-              const body = context.withinSpace(readBody(request), file, announced, 'the upload')
-              await pipeline(body, createWriteStream(file, { flags: 'wx', mode: 0o600 }), { signal })
+              await receive(request, file, { what: 'the upload' }, context.withinSpace, signal)
               return request.project.snapshots.importFrom(file, request.query, () => undefined, signal)
             },
             reply,

@@ -3,7 +3,7 @@ import { createReadStream } from 'node:fs'
 import { type FileHandle, mkdtemp, open, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { pipeline } from 'node:stream/promises'
-import { IceboxError, isError, type Progress } from '@icebox/model'
+import { collect, IceboxError, isError, type Progress } from '@icebox/model'
 import { extract } from 'tar-stream'
 import { DRAFT_PREFIX, type DraftDirectory } from '../draft.ts'
 import type { Keyring } from '../keyring.ts'
@@ -80,7 +80,8 @@ export async function receive(
       if (!index) {
         if (name !== INDEX || type !== 'file' || length > INDEX_MAX_BYTES)
           throw refused(`it does not begin with ${INDEX}`)
-        index = decodeIndex(Buffer.concat(await Array.fromAsync(bytesOf(entry))).toString(), keyring)
+        const text = Buffer.from(await collect(bytesOf(entry), INDEX_MAX_BYTES)).toString()
+        index = decodeIndex(text, keyring)
         for (const [announced, about] of entriesOf(index)) outstanding.set(announced, about)
         if (outstanding.size !== index.blobs.length + index.extras.length) throw refused('it announces a name twice')
         total = totalBytes(index)
