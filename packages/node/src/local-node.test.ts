@@ -5,7 +5,16 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { promisify } from 'node:util'
-import { IceboxError, isError, type MachineExit, type Node, newExecutionId, newSnapshotId } from '@icebox/model'
+import {
+  type ExecutionId,
+  IceboxError,
+  isError,
+  type MachineExit,
+  type MachineSpec,
+  type Node,
+  newExecutionId,
+  newSnapshotId,
+} from '@icebox/model'
 import { openDataDirectory, openKeyring, openSnapshots, type Snapshots } from '@icebox/snapshot'
 import { cacheDirectory } from './cache.ts'
 import { hello, SIZE } from './driver/conformance.ts'
@@ -132,14 +141,23 @@ test('a machine whose guest does not answer its next server is lost, and the oth
   assert.deepEqual(trouble, [])
 })
 
-test('a guest that answers later is taken over without the start waiting for it', async (t) => {
-  const { open, spec, data } = await installation(t)
-  const node = await open()
+/** A machine whose process is stopped after its boot: its guest answers nothing. */
+async function bootStopped(
+  node: Node,
+  spec: MachineSpec,
+  run: string,
+): Promise<{ execution: ExecutionId; pid: number }> {
   const execution = newExecutionId()
   await node.boot(execution, spec, hello(execution), signal)
-  const pid = (await readRecord(join(data.run, 'machines', execution)))?.process?.pid
+  const pid = (await readRecord(join(run, 'machines', execution)))?.process?.pid
   assert.ok(pid)
   process.kill(pid, 'SIGSTOP')
+  return { execution, pid }
+}
+
+test('a guest that answers later is taken over without the start waiting for it', async (t) => {
+  const { open, spec, data } = await installation(t)
+  const { execution, pid } = await bootStopped(await open(), spec, data.run)
   let next: Node
   try {
     next = await open()
@@ -155,12 +173,7 @@ test('a guest that answers later is taken over without the start waiting for it'
 
 test('a guest that never answers its next server is lost after a while, which nobody waits for', async (t) => {
   const { open, spec, data } = await installation(t)
-  const node = await open()
-  const execution = newExecutionId()
-  await node.boot(execution, spec, hello(execution), signal)
-  const pid = (await readRecord(join(data.run, 'machines', execution)))?.process?.pid
-  assert.ok(pid)
-  process.kill(pid, 'SIGSTOP')
+  const { execution } = await bootStopped(await open(), spec, data.run)
   const next = await open()
   const { promise: lost, resolve } = Promise.withResolvers<MachineExit>()
   next.onExit(resolve)

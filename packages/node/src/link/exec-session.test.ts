@@ -6,6 +6,7 @@ import type { ExecEvent, ExecSession } from '@icebox/model'
 import fc from 'fast-check'
 import { attachBody, openSession } from './exec-session.ts'
 import { encodeFrame, KIND } from './frame.ts'
+import { execRecord } from './hostile-guest.ts'
 import { Mux } from './mux.ts'
 import { PayloadWriter } from './payload.ts'
 import { WINDOW } from './request.ts'
@@ -13,20 +14,7 @@ import { EXEC_EVENT, OP } from './wire.ts'
 
 const STREAMS = ['stdout', 'stderr'] as const
 const EPOCH = 7
-const RECORD = new PayloadWriter()
-  .u64(1n)
-  .u32(42)
-  .list(['x'], (w, argument) => w.text(argument))
-  .text('/')
-  .text('root')
-  .u8(0)
-  .u8(0)
-  .u64(0)
-  .u64(0)
-  .u64(0)
-  .u64(0)
-  .u8(0)
-  .done()
+const RECORD = execRecord(['x'], 42)
 
 /** The other end of a link: what a guest may say, in any order and at any pace. */
 class Peer {

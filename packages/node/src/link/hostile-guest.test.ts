@@ -7,6 +7,7 @@ import fc from 'fast-check'
 import { z } from 'zod'
 import { LINK_BYTES, LINKS, OUTGOING_BYTES } from './budget.ts'
 import { encodeFrame, KIND, MAX_PAYLOAD, MORE } from './frame.ts'
+import type { MuxedGuestLink } from './guest-link.ts'
 import { FLOODS, Forged, record } from './hostile-guest.ts'
 import { PayloadWriter } from './payload.ts'
 
@@ -14,6 +15,18 @@ const MIB = 1024 * 1024
 const Report = z.object({ ended: z.string().optional(), most: z.number(), kept: z.number(), after: z.number() })
 const say = (kind: number, channel: number, payload: Uint8Array, flags = 0) =>
   encodeFrame({ kind, flags, epoch: 7, channel, payload })
+
+/** One request of each kind that waits for an answer. */
+const requestsOf = (link: MuxedGuestLink, signal: AbortSignal): Promise<unknown>[] => [
+  link.stat('/', {}, signal),
+  link.list('/', {}, signal),
+  link.listExecs(signal),
+  link.metrics(signal),
+  link.watch('/', {}, signal),
+  link.dial(1, signal),
+  link.exec({ argv: ['x'] }, signal),
+  link.readFile('/', {}, signal),
+]
 
 describe('a guest that floods its link', { timeout: 240_000 }, () => {
   for (const name of Object.keys(FLOODS))
@@ -188,19 +201,9 @@ describe('frames that were changed on the way', () => {
         const forged = new Forged()
         const { link, mux } = forged
         const signal = AbortSignal.timeout(10_000)
-        const asked = [
-          link.stat('/', {}, signal),
-          link.list('/', {}, signal),
-          link.listExecs(signal),
-          link.metrics(signal),
-          link.watch('/', {}, signal),
-          link.dial(1, signal),
-          link.exec({ argv: ['x'] }, signal),
-          link.readFile('/', {}, signal),
-        ]
         const became = Promise.all(
-          asked.map((each) =>
-            Promise.resolve<unknown>(each).then(
+          requestsOf(link, signal).map((each) =>
+            each.then(
               () => undefined,
               (error) => assert.notEqual(IceboxError.from(error).code, 'Internal', String(error)),
             ),
@@ -222,18 +225,9 @@ describe('a guest that does not answer', () => {
     t.mock.timers.enable({ apis: ['setTimeout'] })
     const { link, mux } = new Forged()
     const { signal } = new AbortController()
-    const asked = [
-      link.quiesce(signal),
-      link.release(signal),
-      link.stat('/', {}, signal),
-      link.list('/', {}, signal),
-      link.listExecs(signal),
-      link.metrics(signal),
-      link.watch('/', {}, signal),
-      link.dial(1, signal),
-      link.readFile('/', {}, signal),
-      link.exec({ argv: ['x'] }, signal),
-    ].map((each) => assert.rejects(Promise.resolve<unknown>(each), { code: 'DeadlineExceeded' }))
+    const asked = [link.quiesce(signal), link.release(signal), ...requestsOf(link, signal)].map((each) =>
+      assert.rejects(each, { code: 'DeadlineExceeded' }),
+    )
     t.mock.timers.tick(30_000)
     await Promise.all(asked)
     assert.equal(mux.kept, 0)

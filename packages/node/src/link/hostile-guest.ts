@@ -33,10 +33,10 @@ export const record = (path: string) =>
     .u8(0)
     .done()
 
-export const execRecord = (argv: string[]) =>
+export const execRecord = (argv: string[], pid = 1) =>
   new PayloadWriter()
     .u64(1)
-    .u32(1)
+    .u32(pid)
     .list(argv, (w, argument) => w.text(argument))
     .text('/')
     .text('root')
